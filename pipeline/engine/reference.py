@@ -1,0 +1,215 @@
+"""The plain published loop, and the definition of correct: one request at a time, batch 1.
+
+Hugging Face's modules as they are, an ordinary dynamic KV cache, no cleverness. A faster backend is
+right if it answers as this one does.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.engine.checkpoints import Janus
+from pipeline.engine.rendering import Renderer
+from pipeline.engine.sampling import guide, gumbel_noise, keep_top_p, logp_of, split_seed
+from pipeline.pictures import Pixels, decode_picture
+from pipeline.twig.requests import (
+    Answer,
+    Canvas,
+    Codes,
+    Picture,
+    Request,
+    RequestId,
+    Text,
+    TextAnswer,
+    Visual,
+    VisualAnswer,
+)
+from schemas.errors import RecordFailure, RolloutError
+from schemas.trace import Finish
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
+
+
+class Reference:
+    """Answers the oldest request at each poll. Not thread-safe."""
+
+    def __init__(self, janus: Janus) -> None:
+        self.geometry = janus.geometry
+        self._janus = janus
+        self._model = janus.model
+        self._renderer = Renderer(janus)
+        self._device = janus.model.device
+        self._queue: list[tuple[RequestId, Request]] = []
+
+    def submit(self, request_id: RequestId, request: Request) -> None:
+        self._queue.append((request_id, request))
+
+    def poll(self) -> Sequence[tuple[RequestId, Answer | RolloutError]]:
+        if not self._queue:
+            return []
+        request_id, request = self._queue.pop(0)
+        try:
+            return [(request_id, self.answer(request))]
+        except RecordFailure as failure:
+            return [(request_id, failure)]
+
+    @torch.inference_mode()
+    def answer(self, request: Request) -> Answer:
+        """The answer to one request. Raises RecordFailure if the model has no room for it."""
+        if isinstance(request, Visual):
+            return self._draw(request)
+        assert isinstance(request, Text)
+        return self._say(request)
+
+    @torch.inference_mode()
+    def paint(self, canvases: Sequence[Codes]) -> list[Pixels]:
+        return [self._paint(codes) for codes in canvases]
+
+    def _say(self, request: Text) -> TextAnswer:
+        prefix_ids = self._renderer.question(request)
+        self._check_room(len(prefix_ids) + request.max_tokens)
+        choice, cache = _Choice(request, self._device), _new_cache()
+        embeds = self._embed_question(prefix_ids, request.pictures)
+        token = -1
+        while token != self._janus.special.eos and len(choice.tokens) < request.max_tokens:
+            logits = self._model.lm_head(self._step(embeds, cache))
+            token = choice.of_word(logits, request.top_p)
+            embeds = self._embed_ids([token])
+        return TextAnswer(
+            prefix_ids=prefix_ids,
+            text=self._renderer.words(choice.tokens),
+            token_ids=tuple(choice.tokens),
+            finish=Finish.STOP if token == self._janus.special.eos else Finish.LENGTH,
+            **choice.logps(),
+        )
+
+    def _draw(self, request: Visual) -> VisualAnswer:
+        prefix = self._renderer.draw_prefix(request)
+        self._check_room(len(prefix.cond) + len(request.codes) + request.num_tokens)
+        choice, cache = _Choice(request, self._device, len(request.codes)), _new_cache()
+        text = torch.cat([self._embed_ids(prefix.cond), self._embed_ids(prefix.uncond)])
+        embeds = torch.cat([text, self._embed_codes(request.codes).expand(2, -1, -1)], dim=1)
+        while len(choice.tokens) < request.num_tokens:
+            logits = self._model.model.generation_head(self._step(embeds, cache))
+            code = choice.of_code(logits[0:1], logits[1:2], request.cfg_weight)
+            embeds = self._embed_codes([code]).expand(2, -1, -1)
+        return VisualAnswer(prefix_ids=prefix.cond, codes=tuple(choice.tokens), **choice.logps())
+
+    def _step(self, embeds: Tensor, cache: "DynamicCache") -> Tensor:
+        """Hidden states [rows, width] after the last of `embeds` [rows, length, width]."""
+        llama = self._model.model.language_model
+        output = llama(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+        hidden: Tensor = output.last_hidden_state[:, -1]
+        return hidden
+
+    def _embed_ids(self, ids: Sequence[int]) -> Tensor:
+        """Text embeddings [1, length, width]."""
+        table = self._model.get_input_embeddings()
+        embeds: Tensor = table(torch.tensor([list(ids)], device=self._device))
+        return embeds
+
+    def _embed_codes(self, codes: Sequence[int]) -> Tensor:
+        """Image token embeddings [1, length, width]."""
+        tokens = torch.tensor([list(codes)], dtype=torch.int64, device=self._device)
+        embeds: Tensor = self._model.prepare_embeddings_for_image_generation(tokens)
+        return embeds
+
+    def _embed_question(self, ids: Sequence[int], pictures: Sequence[Canvas | Picture]) -> Tensor:
+        """Embeddings [1, length, width], with picture features where the placeholders stand."""
+        embeds = self._embed_ids(ids)
+        if pictures:
+            features = self._see([self._pixels_of(picture) for picture in pictures])
+            places = torch.tensor(ids, device=self._device) == self._janus.special.image
+            embeds[0, places] = features.to(embeds.dtype).flatten(0, 1)
+        return embeds
+
+    def _see(self, pictures: Sequence[Pixels]) -> Tensor:
+        """Features [pictures, tokens, width] of pictures as the language model takes them."""
+        pixels = torch.from_numpy(np.stack(pictures)).to(self._device).permute(0, 3, 1, 2)
+        mean = torch.tensor(self._janus.image_mean, device=self._device).view(1, 3, 1, 1)
+        std = torch.tensor(self._janus.image_std, device=self._device).view(1, 3, 1, 1)
+        values = ((pixels.float() / 255 - mean) / std).to(self._model.dtype)
+        features: Tensor = self._model.model.get_image_features(values).pooler_output
+        return features
+
+    def _pixels_of(self, picture: Canvas | Picture) -> Pixels:
+        if isinstance(picture, Canvas):
+            return self._paint(picture.codes)
+        pixels = decode_picture(picture.data)
+        side = self.geometry.image_size
+        if pixels.shape[:2] != (side, side):
+            height, width = pixels.shape[:2]
+            raise RecordFailure(
+                f"a picture of {width} x {height} pixels, where the model sees {side} x {side}",
+                reason="picture_size",
+            )
+        return pixels
+
+    def _paint(self, codes: Codes) -> Pixels:
+        """Decode a canvas. Values are cut to bytes, not rounded, as the published script does."""
+        canvas = [*codes, *[0] * (self.geometry.num_tokens - len(codes))]
+        tokens = torch.tensor([canvas], dtype=torch.int64, device=self._device)
+        decoded = self._model.decode_image_tokens(tokens)[0].float()  # [height, width, 3], -1 to 1
+        return ((decoded + 1) / 2 * 255).clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+    def _check_room(self, num_tokens: int) -> None:
+        room = self._janus.max_positions
+        if num_tokens > room:
+            raise RecordFailure(
+                f"{num_tokens} tokens, of which the model holds {room}; "
+                "use a shorter prompt or lower max_text_tokens",
+                reason="too_long",
+            )
+
+
+class _Choice:
+    """The tokens chosen for one request so far, and how likely each was."""
+
+    def __init__(self, request: Request, device: torch.device, first_position: int = 0) -> None:
+        self.tokens: list[int] = []
+        self._temperature = request.temperature
+        self._with_logp = request.with_logp and request.temperature > 0
+        self._sample: list[float] = []
+        self._cond: list[float] = []
+        self._first_position = first_position
+        self._seed = torch.tensor([split_seed(request.seed or 0)], device=device)
+
+    def of_word(self, logits: Tensor, top_p: float) -> int:
+        """Choose from logits [1, vocabulary]."""
+        logits = logits.float()
+        if self._temperature == 0:
+            return self._keep(logits, logits)
+        return self._keep(keep_top_p(logits / self._temperature, top_p), logits)
+
+    def of_code(self, cond: Tensor, uncond: Tensor, cfg_weight: float) -> int:
+        """Choose from the logits [1, codes] of the two branches."""
+        guided = guide(cond, uncond, cfg_weight)
+        return self._keep(guided / (self._temperature or 1), cond)
+
+    def logps(self) -> dict[str, tuple[float, ...] | None]:
+        """The fields of `Answer` that say how likely the tokens were."""
+        if not self._with_logp:
+            return {"logp_sample": None, "logp_cond": None}
+        return {"logp_sample": tuple(self._sample), "logp_cond": tuple(self._cond)}
+
+    def _keep(self, scaled: Tensor, cond: Tensor) -> int:
+        noisy = scaled
+        if self._temperature > 0:
+            position = torch.tensor([self._first_position + len(self.tokens)], device=scaled.device)
+            noisy = scaled + gumbel_noise(self._seed, position, scaled.shape[-1])
+        token = noisy.argmax(-1)
+        if self._with_logp:
+            self._sample.append(logp_of(scaled, token).item())
+            self._cond.append(logp_of(cond, token).item())
+        self.tokens.append(int(token.item()))
+        return self.tokens[-1]
+
+
+def _new_cache() -> "DynamicCache":
+    from transformers import DynamicCache
+
+    return DynamicCache()

@@ -1,0 +1,109 @@
+"""A checkpoint's tokenizer, and the ids of the tokens that Janus gives a meaning to.
+
+Knows nothing of prompts or chat templates. It reads `tokenizer.json` and nothing beside it: the
+class that `tokenizer_config.json` names, LLaMA's, makes transformers 5 replace Janus's byte-level
+splitting by its own, which loses spaces without a word.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpecialTokens:
+    """Ids in the text vocabulary."""
+
+    bos: int
+    eos: int
+    pad: int
+    image: int  # stands where one vector of a picture's features goes
+    boi: int  # begin of image
+    eoi: int  # end of image
+    user: int  # opens a turn of the conversation
+    assistant: int
+
+
+# As the published Janus-Pro tokenizers spell them. The bars and the low lines are not ASCII.
+SPECIAL_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        "bos": "<\uff5cbegin\u2581of\u2581sentence\uff5c>",
+        "eos": "<\uff5cend\u2581of\u2581sentence\uff5c>",
+        "pad": "<\uff5c\u2581pad\u2581\uff5c>",
+        "image": "<image_placeholder>",
+        "boi": "<begin_of_image>",
+        "eoi": "<end_of_image>",
+        "user": "<|User|>",
+        "assistant": "<|Assistant|>",
+    }
+)
+
+_PROBE = " Two  red cats,\n\none (blue) - isn't it? 3.5 m \u00e9 \u6a39 \U0001f333"
+
+
+def load_tokenizer(folder: Path) -> "tuple[PreTrainedTokenizerFast, SpecialTokens]":
+    """The tokenizer in `folder`: it puts bos before a text, and decodes unchanged what it encoded.
+
+    The files of some checkpoints leave bos to the class that we do not use, so it is set here.
+    """
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    path = folder / "tokenizer.json"
+    core = _read(path)
+    special = _special_tokens(core, path)
+    core.post_processor = TemplateProcessing(
+        single=f"{SPECIAL_NAMES['bos']} $A",
+        special_tokens=[(SPECIAL_NAMES["bos"], special.bos)],
+    )
+    names = {f"{role}_token": SPECIAL_NAMES[role] for role in ("bos", "eos", "pad")}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, clean_up_tokenization_spaces=False, **names
+    )
+    _check_round_trip(tokenizer, path)
+    return tokenizer, special
+
+
+def _read(path: Path) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    if not path.is_file():
+        raise InputError(
+            f"{path.parent} has no tokenizer.json; "
+            "copy the one of the Janus model that this one was made from"
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # what the library raises has no type of its own
+        raise InputError(f"{path} cannot be read ({error}); fetch it again") from error
+
+
+def _special_tokens(core: "Tokenizer", path: Path) -> SpecialTokens:
+    found = {
+        role: core.encode(name, add_special_tokens=False).ids
+        for role, name in SPECIAL_NAMES.items()
+    }
+    absent = [SPECIAL_NAMES[role] for role, ids in found.items() if len(ids) != 1]
+    if absent:
+        raise InputError(
+            f"{path} lacks {', '.join(absent)}, so it is not Janus's tokenizer; "
+            "copy the one of the Janus model that this one was made from"
+        )
+    return SpecialTokens(**{role: token for role, (token,) in found.items()})
+
+
+def _check_round_trip(tokenizer: "PreTrainedTokenizerFast", path: Path) -> None:
+    returned = tokenizer.decode(tokenizer.encode(_PROBE), skip_special_tokens=True)
+    if returned != _PROBE:
+        raise InputError(
+            f"{path} changes text: {_PROBE!r} comes back as {returned!r}; "
+            "copy the one of the Janus model that this one was made from"
+        )

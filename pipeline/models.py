@@ -1,0 +1,128 @@
+"""What planning has to know of a model, read from its small files: no weights, no torch."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.engine.checkpoints import digest_of, resolve_checkpoint
+from pipeline.engine.fake import fake_geometry
+from pipeline.engine.rendering import JANUS_SYSTEM_PROMPT
+from pipeline.twig.templates import TemplatePack
+from schemas.config import FakeConfig, MethodConfig, ModelConfig
+from schemas.errors import InputError
+from schemas.geometry import Geometry
+
+_LLAMA_POSITIONS = 2048  # transformers' LlamaConfig, where a config leaves it out
+_CHAT_TOKENS = 16  # role tags, line ends and the begin and end of a picture, generously
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFacts:
+    """A model by name, with its sizes. `count_tokens` counts text in its own tokenizer."""
+
+    model: ModelConfig
+    geometry: Geometry
+    max_positions: int | None  # None: no limit
+    count_tokens: Callable[[str], int]
+    pack: str | None  # the template pack that its card names
+
+
+def fake_facts(config: FakeConfig) -> ModelFacts:
+    """The fake backend's: it has no weights and no limits."""
+    return ModelFacts(
+        model=ModelConfig(name="fake", digest="none"),
+        geometry=fake_geometry(config),
+        max_positions=None,
+        count_tokens=len,
+        pack=None,
+    )
+
+
+def describe_model(name: str) -> ModelFacts:
+    """Find a checkpoint and read its sizes. Raises InputError for what is no Janus."""
+    from tokenizers import Tokenizer
+
+    folder = resolve_checkpoint(name)
+    config = _read(folder / "config.json")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    card = folder / "coppice.json"
+    return ModelFacts(
+        model=ModelConfig(name=name, digest=digest_of(folder)[:16]),
+        geometry=_geometry(config, folder),
+        max_positions=_max_positions(config),
+        count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids),
+        pack=_read(card).get("pack") if card.is_file() else None,
+    )
+
+
+def prompt_limit(
+    facts: ModelFacts, method: MethodConfig, pack: TemplatePack
+) -> Callable[[str], str | None]:
+    """Says why a prompt is too long: the longest question about it must leave room to answer.
+
+    Counts the worst case, every thought as long as `max_text_tokens` allows. Raises InputError if
+    not even an empty prompt fits.
+    """
+    if facts.max_positions is None:
+        return lambda prompt: None
+    num_regions = method.schedule.num_regions
+    wording = max(facts.count_tokens(body) for body in pack.questions.values())
+    used = (
+        wording
+        + facts.count_tokens(pack.system or JANUS_SYSTEM_PROMPT)
+        + facts.geometry.num_tokens
+        + (num_regions + 1) * method.sampling.max_text_tokens
+        + _CHAT_TOKENS
+    )
+    room = facts.max_positions - used
+    if room <= 0:
+        raise InputError(
+            f"{facts.model.name} holds {facts.max_positions} tokens, and {num_regions} regions "
+            f"with max_text_tokens {method.sampling.max_text_tokens} can need {used} before any "
+            "prompt; "
+            "lower max_text_tokens or the number of regions"
+        )
+
+    def too_long(prompt: str) -> str | None:
+        length = facts.count_tokens(prompt)
+        return f"{length} tokens long, where {room} fit the model" if length > room else None
+
+    return too_long
+
+
+def _geometry(config: dict[str, Any], folder: Path) -> Geometry:
+    kind = config.get("model_type")
+    try:
+        if kind == "janus":
+            image_size = config["vision_config"]["image_size"]
+            patch = config["vision_config"]["patch_size"]
+            num_codes = config["vq_config"]["num_embeddings"]
+        elif kind == "multi_modality":
+            vision = config["vision_config"]["params"]
+            image_size = vision["image_size"]
+            patch = int(re.findall(r"patch(\d+)", vision["model_name"])[0])
+            num_codes = config["gen_vision_config"]["params"]["image_token_size"]
+        else:
+            raise InputError(
+                f"{folder} holds a model of type {kind!r}; expected janus (Hugging Face format) "
+                "or multi_modality (DeepSeek's own)"
+            )
+    except (KeyError, IndexError, TypeError) as error:
+        raise InputError(f"{folder}/config.json does not describe a Janus: no {error}") from error
+    side = image_size // patch
+    return Geometry(image_size=image_size, rows=side, columns=side, num_codes=num_codes)
+
+
+def _max_positions(config: dict[str, Any]) -> int:
+    text = config.get("text_config") or config.get("language_config") or {}
+    return int(text.get("max_position_embeddings", _LLAMA_POSITIONS))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error

@@ -1,0 +1,176 @@
+"""From prompts to a committed plan: which rollouts there are, cut into shards, under one config."""
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from pipeline.models import ModelFacts
+from pipeline.prompts import PromptSet
+from pipeline.store import layout
+from pipeline.store.objects import Store
+from pipeline.store.plans import PlanRow, commit_manifest, try_read_manifest, write_plan_shard
+from schemas.config import Pictures, RunConfig, canonical_json, differences, fingerprint
+from schemas.errors import ConfigMismatch, InputError
+from schemas.ids import record_id
+from schemas.runs import GeometryConfig, PlanPart, RunManifest
+
+DEFAULT_ROLLOUTS_PER_SHARD = 256  # about two minutes of one H200 at 7B with reflection
+MAX_SHARD_BYTES = 256 * 2**20
+_SINGLE_PUT_BYTES = 5 * 2**30  # the most that S3 takes in one PutObject
+_TOKEN_BYTES = 10  # ids, codes and two log-probabilities, before compression
+_PIXEL_BYTES = 1.6  # lossless WebP of a busy picture, per pixel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A plan that is not written yet."""
+
+    rows: list[PlanRow]  # one a record
+    part: PlanPart
+    rollout_bytes: int  # an estimate of one trace
+
+    @property
+    def num_bytes(self) -> int:
+        return self.part.num_rollouts * self.rollout_bytes
+
+
+def make_plan(
+    prompts: PromptSet,
+    config: RunConfig,
+    facts: ModelFacts,
+    *,
+    sources: Sequence[str],
+    rollouts_per_record: int = 1,
+    rollouts_per_shard: int | None = None,
+) -> Plan:
+    """Cut the rollouts of all prompts into shards. Writes nothing.
+
+    Shards hold at most `MAX_SHARD_BYTES` by estimate unless `rollouts_per_shard` says otherwise.
+    Raises InputError for shards that no single put could commit.
+    """
+    rollout_bytes = estimate_rollout_bytes(config, facts)
+    size = rollouts_per_shard or max(
+        1, min(DEFAULT_ROLLOUTS_PER_SHARD, MAX_SHARD_BYTES // rollout_bytes)
+    )
+    if size * rollout_bytes > _SINGLE_PUT_BYTES:
+        raise InputError(
+            f"a shard of {size} rollouts would be about {size * rollout_bytes / 2**30:.1f} GiB, "
+            f"and one put takes at most {_SINGLE_PUT_BYTES / 2**30:.0f} GiB; "
+            "lower --shard-rollouts"
+        )
+    rows = [
+        PlanRow(
+            record_id=record_id(prompt.text),
+            prompt=prompt.text,
+            metadata=prompt.metadata,
+            rollout_start=0,
+            rollout_stop=rollouts_per_record,
+        )
+        for prompt in prompts.prompts
+    ]
+    num_rollouts = len(rows) * rollouts_per_record
+    part = PlanPart(
+        number=1,
+        folder=layout.plan_folder(1, _digest(rows, size)),
+        first_shard=0,
+        num_shards=-(-num_rollouts // size),
+        num_records=len(rows),
+        num_rollouts=num_rollouts,
+        rollouts_per_record=rollouts_per_record,
+        rollouts_per_shard=size,
+        num_duplicates=prompts.num_duplicates,
+        num_rejects=len(prompts.rejects),
+        sources=tuple(sources),
+    )
+    return Plan(rows=rows, part=part, rollout_bytes=rollout_bytes)
+
+
+def commit_plan(
+    store: Store, plan: Plan, prompts: PromptSet, config: RunConfig, facts: ModelFacts
+) -> RunManifest:
+    """Write the plan and commit it with run.json, or adopt the equal plan that is there already.
+
+    Raises ConfigMismatch if the run has another method, InputError if it has other records. A
+    planner that dies before run.json leaves only files that nothing refers to.
+    """
+    there = try_read_manifest(store)
+    if there is None:
+        for shard, rows in enumerate(_cut(plan.rows, plan.part.rollouts_per_shard)):
+            write_plan_shard(store, plan.part.folder, shard, rows)
+        if prompts.rejects:
+            lines = [canonical_json(asdict(reject)) for reject in prompts.rejects]
+            store.put(layout.rejects_key(plan.part.folder), "\n".join([*lines, ""]).encode())
+        manifest = RunManifest(
+            run_id=uuid.uuid4().hex[:12],
+            fingerprint=fingerprint(config.method),
+            config=config,
+            geometry=GeometryConfig.model_validate(asdict(facts.geometry)),
+            plan=plan.part,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            coppice_version=version("coppice"),
+        )
+        there = commit_manifest(store, manifest)
+    check_method(there, config, store.url)
+    if there.plan.folder != plan.part.folder:
+        raise InputError(
+            f"{store.url} was planned with {there.plan.num_records} records in "
+            f"{there.plan.num_shards} shards ({there.plan.folder}), and these prompts make "
+            f"{plan.part.num_records} in {plan.part.num_shards} ({plan.part.folder}); "
+            f"run it as planned with: coppice run {store.url}, or give another folder"
+        )
+    return there
+
+
+def check_method(manifest: RunManifest, config: RunConfig, url: str) -> None:
+    """Raises ConfigMismatch, field by field, if this config would not make the same tokens."""
+    if fingerprint(config.method) == manifest.fingerprint:
+        return
+    changed = differences(manifest.config.method, config.method) or ["the trace version"]
+    raise ConfigMismatch(
+        f"{url} was planned with another method (planned -> given):\n  "
+        + "\n  ".join(changed)
+        + f"\nrun it as planned with: coppice run {url}, or plan a new run in another folder"
+    )
+
+
+def estimate_rollout_bytes(config: RunConfig, facts: ModelFacts) -> int:
+    """About what one trace weighs, from the config alone. Errs on the heavy side."""
+    method, geometry = config.method, facts.geometry
+    redraws = 1 + method.reflection.max_revisions
+    text = 2 * method.schedule.num_regions * redraws * (geometry.num_tokens + 400)
+    tokens = text + geometry.num_tokens * redraws
+    num_pictures = {
+        Pictures.NONE: 0,
+        Pictures.FINAL: 1,
+        Pictures.ALL: method.schedule.num_regions * redraws,
+    }[method.pictures]
+    return int(tokens * _TOKEN_BYTES + num_pictures * geometry.image_size**2 * _PIXEL_BYTES)
+
+
+def _cut(rows: Iterable[PlanRow], size: int) -> Iterator[list[PlanRow]]:
+    """Slices of `size` rollouts, in the order of the records; a record may span two shards."""
+    shard: list[PlanRow] = []
+    room = size
+    for row in rows:
+        start = row.rollout_start
+        while start < row.rollout_stop:
+            stop = min(row.rollout_stop, start + room)
+            shard.append(replace(row, rollout_start=start, rollout_stop=stop))
+            room -= stop - start
+            start = stop
+            if not room:
+                yield shard
+                shard, room = [], size
+    if shard:
+        yield shard
+
+
+def _digest(rows: Sequence[PlanRow], size: int) -> str:
+    """Of everything that the shard files will say."""
+    digest = hashlib.sha256(f"{size}\n".encode())
+    for row in rows:
+        digest.update(canonical_json(asdict(row)).encode() + b"\n")
+    return digest.hexdigest()[:12]

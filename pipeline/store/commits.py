@@ -1,0 +1,52 @@
+"""The one moment that counts: a shard's data object is put, once, by whoever comes first.
+
+Nothing is locked and no clock is compared. Two workers may grow the same shard; the store lets one
+of them create the object, and the other finds out here, whatever was lost on the way.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+
+from pipeline.store import layout
+from pipeline.store.objects import Store, repeat
+from pipeline.store.traces import read_footer
+from schemas.errors import FatalFailure
+from schemas.runs import FailedAttempt, ShardFooter
+
+
+class Commit(StrEnum):
+    """What became of an attempt to commit."""
+
+    WON = "won"
+    LOST = "lost"  # another attempt of the same run had committed the shard
+
+
+def commit_shard(
+    store: Store, path: Path, footer: ShardFooter, *, patience_seconds: float
+) -> Commit:
+    """Put a closed shard file, unless the shard is committed. Repeats while the store is away.
+
+    An unanswered put may have landed. So when the object turns out to exist, its footer decides:
+    our own attempt id means that we won, without having been told. Raises FatalFailure if the
+    object belongs to another run, StoreUnavailable when patience ends, StoreRefused at once.
+    """
+    key = layout.traces_key(footer.shard)
+    if repeat(lambda: store.put_if_absent(key, path), patience_seconds=patience_seconds):
+        return Commit.WON
+    there = repeat(lambda: read_footer(store, footer.shard), patience_seconds=patience_seconds)
+    if there.attempt_id == footer.attempt_id:
+        return Commit.WON
+    if (there.run_id, there.fingerprint) != (footer.run_id, footer.fingerprint):
+        raise FatalFailure(
+            f"{store.url}/{key} belongs to run {there.run_id} (fingerprint {there.fingerprint}), "
+            f"not to {footer.run_id} ({footer.fingerprint}): two runs share a folder; "
+            "move one of them away",
+            reason="foreign_object",
+        )
+    return Commit.LOST
+
+
+def record_failed_attempt(store: Store, failed: FailedAttempt) -> None:
+    """Leave a note of how an attempt ended. For people: nothing depends on it."""
+    key = layout.attempt_key(failed.shard, failed.attempt_id)
+    store.put(key, failed.model_dump_json(indent=1).encode())

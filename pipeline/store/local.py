@@ -1,0 +1,182 @@
+"""A store in a folder of a local or shared file system, which must have hard links.
+
+What a killed process leaves in `_tmp` is never an object; delete it when no one writes.
+"""
+
+import errno
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote
+from uuid import uuid4
+
+from pipeline.store.objects import (
+    Entry,
+    Source,
+    checked_folder,
+    checked_key,
+    checked_range,
+    join_key,
+    open_source,
+)
+from schemas.errors import InputError, ObjectMissing, StoreRefused, StoreUnavailable
+
+COPY_BYTES = 1024 * 1024
+
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_PASSING = (
+    *(errno.ENOSPC, errno.EDQUOT),  # full
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT),  # away
+    *(errno.EMFILE, errno.ENFILE),  # too many open files
+    errno.ENOENT,  # of a put: someone deleted its folder, which the next try makes again
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStore:
+    """A folder as a store; it is made by the first put. See `Store` for the promises."""
+
+    root: Path
+
+    @property
+    def url(self) -> str:
+        return str(self.root)
+
+    def read(self, key: str) -> bytes:
+        path = self._path(key)
+        with _reading(path):
+            return path.read_bytes()
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        checked_range(start, length)
+        path = self._path(key)
+        with _reading(path), path.open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    def size(self, key: str) -> int:
+        path = self._path(key)
+        with _reading(path), path.open("rb") as file:  # a stat would find folders, too
+            return file.seek(0, io.SEEK_END)
+
+    def list_folder(self, folder: str) -> Iterator[Entry]:
+        return self._entries(checked_folder(folder))
+
+    def put(self, key: str, source: Source) -> None:
+        path = self._path(key)
+        with open_source(source) as body, _asking("put", path), self._temporary(body) as temporary:
+            _make_folder(path.parent)
+            os.replace(temporary, path)
+            _sync(path.parent)
+
+    def put_if_absent(self, key: str, source: Source) -> bool:
+        path = self._path(key)
+        with open_source(source) as body, _asking("put", path), self._temporary(body) as temporary:
+            _make_folder(path.parent)
+            is_created = _try_link(temporary, path)
+            # A loser syncs as well: it may go on to rely on what the winner has not synced yet.
+            _sync(path.parent)
+            return is_created
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with _asking("delete", path), suppress(*_ABSENT):
+            path.unlink()
+
+    def _path(self, key: str) -> Path:
+        return self.root / checked_key(key)
+
+    def _entries(self, folder: str) -> Iterator[Entry]:
+        path = self.root / folder
+        absent = suppress(FileNotFoundError, NotADirectoryError)
+        with _asking("list", path), absent, os.scandir(path) as found:
+            for entry in found:
+                if (size_bytes := _try_size(entry)) is not None:
+                    yield Entry(key=join_key(folder, entry.name), size_bytes=size_bytes)
+
+    @contextmanager
+    def _temporary(self, body: BinaryIO) -> Iterator[Path]:
+        """The body in a synced file on the root's file system; gone afterwards, come what may."""
+        path = self.root / "_tmp" / uuid4().hex
+        _make_folder(path.parent)
+        try:
+            with path.open("xb") as file:
+                shutil.copyfileobj(body, file, COPY_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def open_local(url: str) -> LocalStore:
+    """A relative path is made absolute, so that `url` means the same to every process."""
+    if not url.startswith("file:"):
+        return LocalStore(Path(url).absolute())
+    path = unquote(url.removeprefix("file://").removeprefix("localhost"))
+    if not path.startswith("/"):
+        raise InputError(
+            "a file URL names an absolute path on this host; give file:///path or a path"
+        )
+    return LocalStore(Path(path))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    with _asking("read", path):
+        try:
+            yield
+        except _ABSENT as error:
+            raise ObjectMissing(f"there is no object {path}; check the path") from error
+
+
+@contextmanager
+def _asking(operation: str, path: Path) -> Iterator[None]:
+    """Turns what the system says into our errors. Nothing else decides what an errno means."""
+    try:
+        yield
+    except OSError as error:
+        found = f"cannot {operation} {path}: {error.strerror}"
+        if error.errno in _PASSING:
+            raise StoreUnavailable(f"{found}; check the disk and its free space") from error
+        raise StoreRefused(
+            f"{found}; give a folder that this user may write, on one file system with hard links"
+        ) from error
+
+
+def _try_link(temporary: Path, path: Path) -> bool:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _try_size(entry: os.DirEntry[str]) -> int | None:
+    """None for what is not an object, or no longer there."""
+    with suppress(FileNotFoundError):
+        if entry.is_file():
+            return entry.stat().st_size
+    return None
+
+
+def _make_folder(folder: Path) -> None:
+    """The folder and those above it, so that no power cut loses the way to a committed object."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,199 @@
+"""Object storage as the rest of Coppice sees it: a few verbs on keys below one root.
+
+Knows keys, the promises that every store keeps, and patience. Knows neither disks (`local.py`) nor
+S3 (`s3.py`), which is imported only when an `s3://` URL is opened.
+"""
+
+import io
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, TypeVar
+
+from schemas.errors import InputError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+READ_AHEAD_BYTES = 256 * 1024  # a Parquet footer in one request; little next to a column chunk
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+# Control characters, the backslash, lone surrogates.
+_HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
+
+Source: TypeAlias = Path | bytes
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One object of a listing."""
+
+    key: str
+    size_bytes: int
+
+
+class Store(Protocol):
+    """Objects below one root. Keys are relative and '/'-separated; a hostile one is a ValueError.
+
+    Every verb may raise StoreUnavailable (repeat it) or StoreRefused (do not). A store may be used
+    from several threads and may be pickled; the process that unpickles it needs the credentials.
+    """
+
+    @property
+    def url(self) -> str:
+        """What `open_store` takes to open this store again, anywhere. Holds no credentials."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """The whole object. Raises ObjectMissing."""
+        ...
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """Bytes from `start`: fewer where the object ends, none beyond it. Raises ObjectMissing."""
+        ...
+
+    def size(self, key: str) -> int:
+        """In bytes. Raises ObjectMissing."""
+        ...
+
+    def list_folder(self, folder: str) -> Iterator[Entry]:
+        """The objects directly in a folder ("" is the root), unordered, one page at a time.
+
+        An absent folder is empty. A list may lag behind puts: never take it to say that an object
+        is absent.
+        """
+        ...
+
+    def put(self, key: str, source: Source) -> None:
+        """Make or replace the object. A Path is streamed; its file must not change meanwhile."""
+        ...
+
+    def put_if_absent(self, key: str, source: Source) -> bool:
+        """Whether this call made the object, which is never replaced. All or nothing, durable.
+
+        False does not say whose object stands there: an earlier put that went unanswered
+        (StoreUnavailable) may have landed, and may land even after its caller was told nothing. So
+        on False read the object and look whether it is your own.
+        """
+        ...
+
+    def delete(self, key: str) -> None:
+        """Not an error if the object is absent."""
+        ...
+
+
+def open_store(url: str) -> Store:
+    """The store at a path, `file:///path` or `s3://bucket/prefix`. Asks nothing of it yet."""
+    scheme = _SCHEME.match(url)
+    match scheme and scheme[1]:
+        case None | "file" if url:
+            from pipeline.store.local import open_local
+
+            return open_local(url)
+        case "s3":
+            from pipeline.store.s3 import open_s3
+
+            return open_s3(url)
+        case other:  # not the URL itself: it may hold a password
+            raise InputError(
+                "expected a path, file:///path or s3://bucket/prefix as the place of a store; "
+                f"found {f'{other}://' if other else 'nothing'}"
+            )
+
+
+def open_object(store: Store, key: str) -> io.BufferedReader:
+    """An object as a seekable file that fetches what is read of it, as pyarrow likes it."""
+    return io.BufferedReader(_ObjectFile(store, key), READ_AHEAD_BYTES)
+
+
+def repeat(
+    call: Callable[[], T],
+    *,
+    patience_seconds: float,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
+    """What the call answers, calling again while the store is unavailable.
+
+    Pauses double up to a cap, with jitter, so that a thousand workers do not come back at once; the
+    last call comes when patience ends, and its StoreUnavailable is raised. For a listing, the call
+    must consume it: `lambda: list(store.list_folder(folder))`.
+    """
+    start, pause, num_calls = clock(), FIRST_PAUSE_SECONDS, 1
+    while True:
+        try:
+            return call()
+        except StoreUnavailable as error:
+            waited = clock() - start
+            if waited >= patience_seconds:
+                raise StoreUnavailable(
+                    f"{error} (call {num_calls}, after {waited:.0f} s)"
+                ) from error
+        sleep(min(pause * random.uniform(0.5, 1), patience_seconds - waited))
+        pause, num_calls = min(2 * pause, LONGEST_PAUSE_SECONDS), num_calls + 1
+
+
+def checked_key(key: str) -> str:
+    """The key as it is, or a ValueError for one that could leave the root or mean two things."""
+    if _HOSTILE.search(key) or not {"", ".", ".."}.isdisjoint(key.split("/")):
+        raise ValueError(f"{key!r} is not a key: give plain names with single slashes between them")
+    return key
+
+
+def checked_folder(folder: str) -> str:
+    """Like `checked_key`, and "" is the root."""
+    return folder and checked_key(folder)
+
+
+def checked_range(start: int, length: int) -> None:
+    """A ValueError for a range that stores would read differently."""
+    if start < 0 or length < 1:
+        raise ValueError(f"a range starts at 0 or later and has a length; got {start}, {length}")
+
+
+def join_key(*parts: str) -> str:
+    """Parts with slashes between them; an empty one, such as the root folder, leaves no trace."""
+    return "/".join(filter(None, parts))
+
+
+def open_source(source: Source) -> BinaryIO:
+    """What a put reads. Opened by the caller's side of a put: its errors are not the store's."""
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
+
+
+class _ObjectFile(io.RawIOBase):
+    """The raw half of `open_object`: one ranged read for each `readinto`."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store, self._key = store, key
+        self._size = store.size(key)
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"cannot seek to {base + offset}, before the start of {self._key}")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer).cast("B")
+        length = min(len(view), self._size - self._position)
+        if length < 1:
+            return 0
+        data = self._store.read_range(self._key, self._position, length)
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)

@@ -1,0 +1,216 @@
+"""A store in an S3 bucket. Everything about the place comes from the standard AWS settings.
+
+A put is one PutObject, never multipart and never a copy: there, real servers ignore the condition
+and overwrite. The SDK's own retries are off: they would hide that an earlier try of ours may have
+landed. `objects.repeat` is the only one that repeats.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import boto3
+from botocore import exceptions as botocore_errors
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
+
+from pipeline.store.objects import (
+    Entry,
+    Source,
+    Store,
+    checked_folder,
+    checked_key,
+    checked_range,
+    join_key,
+    open_source,
+    open_store,
+)
+from schemas.errors import InputError, ObjectMissing, StoreError, StoreRefused, StoreUnavailable
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+CONNECT_TIMEOUT_SECONDS = 5  # a live endpoint accepts in milliseconds
+READ_TIMEOUT_SECONDS = 60  # of silence, not in all: a server may sync 256 MB before it answers
+MAX_CONNECTIONS = 32  # kept open per store; more threads than this reconnect at every call
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
+_SPOKEN = (BotoCoreError, ClientError, HTTPError, ResponseParserError)
+_BROKEN_OFF = (
+    botocore_errors.ConnectionError,
+    botocore_errors.FlexibleChecksumError,
+    botocore_errors.HTTPClientError,
+    botocore_errors.IncompleteReadError,
+    HTTPError,  # botocore lets some through while it reads the body of an answer
+    ResponseParserError,
+)
+_PASSING_CODES = frozenset({"BadDigest", "IncompleteBody", "QuotaExceeded", "RequestTimeout"})
+_ADVICE = {
+    "AccessDenied": "permit s3:GetObject, s3:PutObject and s3:DeleteObject below the prefix and "
+    "s3:ListBucket on the bucket (without it, S3 says this of a missing object, too)",
+    "EntityTooLarge": "make the shards smaller: one put takes at most 5 GB",
+    "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "NoSuchBucket": "make the bucket, or correct its name",
+    "NotImplemented": "use a server that honours If-None-Match on PutObject",
+    "RequestTimeTooSkewed": "set this machine's clock",
+}
+
+
+class _ObjectPresent(StoreError):
+    """412: the condition of a conditional put does not hold."""
+
+
+class _BeyondEnd(StoreError):
+    """416: the object has no byte at the start of the range."""
+
+
+class S3Store:
+    """A bucket and a prefix as a store. See `Store` for the promises."""
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self._bucket, self._prefix = bucket, prefix
+        self._client = _connect()
+
+    def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
+        return open_store, (self.url,)
+
+    @property
+    def url(self) -> str:
+        return f"s3://{join_key(self._bucket, self._prefix)}"
+
+    def read(self, key: str) -> bytes:
+        name = self._name(key)
+        with self._asking("read", key):
+            return self._client.get_object(Bucket=self._bucket, Key=name)["Body"].read()
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        checked_range(start, length)
+        try:
+            return self._part(key, start, length)[0]
+        except _BeyondEnd:
+            return b""
+
+    def size(self, key: str) -> int:
+        # Not a HEAD: its answer has no body, so a missing bucket would look like a missing object.
+        try:
+            return self._part(key, 0, 1)[1]
+        except _BeyondEnd:
+            return 0
+
+    def list_folder(self, folder: str) -> Iterator[Entry]:
+        return self._entries(checked_folder(folder))
+
+    def put(self, key: str, source: Source) -> None:
+        name = self._name(key)
+        with open_source(source) as body, self._asking("put", key):
+            self._client.put_object(Bucket=self._bucket, Key=name, Body=body)
+
+    def put_if_absent(self, key: str, source: Source) -> bool:
+        name = self._name(key)
+        try:
+            with open_source(source) as body, self._asking("put", key):
+                self._client.put_object(Bucket=self._bucket, Key=name, Body=body, IfNoneMatch="*")
+        except _ObjectPresent:
+            return False
+        return True
+
+    def delete(self, key: str) -> None:
+        name = self._name(key)
+        with suppress(ObjectMissing), self._asking("delete", key):
+            self._client.delete_object(Bucket=self._bucket, Key=name)
+
+    def _name(self, key: str) -> str:
+        return join_key(self._prefix, checked_key(key))
+
+    def _part(self, key: str, start: int, length: int) -> tuple[bytes, int]:
+        """Some bytes of the object, and how many it has in all."""
+        name = self._name(key)
+        with self._asking("read", key):
+            answer = self._client.get_object(
+                Bucket=self._bucket, Key=name, Range=f"bytes={start}-{start + length - 1}"
+            )
+            data = answer["Body"].read()
+        # Without a Content-Range, this was the whole object.
+        content_range = answer.get("ContentRange", f"bytes */{len(data)}")
+        return data, int(content_range.rpartition("/")[2])
+
+    def _entries(self, folder: str) -> Iterator[Entry]:
+        prefix = "".join(f"{part}/" for part in (self._prefix, folder) if part)
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=prefix, Delimiter="/"
+        )
+        with self._asking("list", folder):
+            for page in pages:
+                for found in page.get("Contents", []):
+                    # Consoles make an object "folder/" for a folder.
+                    if name := found["Key"].removeprefix(prefix):
+                        yield Entry(key=join_key(folder, name), size_bytes=found["Size"])
+
+    @contextmanager
+    def _asking(self, operation: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except _SPOKEN as error:
+            host = urlsplit(self._client.meta.endpoint_url).netloc.rpartition("@")[2]
+            raise _our_error(
+                error, f"cannot {operation} {join_key(self.url, key)} at {host}"
+            ) from error
+
+
+def open_s3(url: str) -> S3Store:
+    """Raises InputError for a malformed URL or AWS setting. Does not connect."""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    if not _BUCKET.fullmatch(bucket):  # not shown: it may be "key:secret@bucket"
+        raise InputError(
+            "no bucket in this URL; give s3://bucket/prefix, and credentials apart from it"
+        )
+    try:
+        checked_folder(prefix := prefix.removesuffix("/"))
+    except ValueError as error:
+        raise InputError(f"the prefix of s3://{bucket} cannot be used: {error}") from error
+    return S3Store(bucket, prefix)
+
+
+def _connect() -> "S3Client":
+    """A client of its own session: boto3's shared one keeps the first credentials it ever saw."""
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        read_timeout=READ_TIMEOUT_SECONDS,
+        max_pool_connections=MAX_CONNECTIONS,
+        retries={"total_max_attempts": 1},
+    )
+    try:
+        return boto3.session.Session().client("s3", config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise InputError(
+            f"the AWS settings cannot be used ({type(error).__name__}); check AWS_PROFILE, the AWS "
+            "config files, and that AWS_ENDPOINT_URL starts with http:// or https://"
+        ) from error
+
+
+def _our_error(error: Exception, found: str) -> StoreError:
+    """What an error of S3 or of its client means. Nothing else decides it."""
+    status, code = _status_code(error)
+    if status == 404 and code != "NoSuchBucket":
+        return ObjectMissing(f"{found}: there is no such object; check the key")
+    if status == 412:
+        return _ObjectPresent(found)
+    if status == 416:
+        return _BeyondEnd(found)
+    is_busy = status in (408, 409, 429) or (status >= 500 and status != 501)
+    if is_busy or code in _PASSING_CODES or isinstance(error, _BROKEN_OFF):
+        return StoreUnavailable(f"{found}: {code}; check that the endpoint is up, and try again")
+    advice = _ADVICE.get(code, "check the bucket, its region, the credentials and what they permit")
+    return StoreRefused(f"{found}: {code}; {advice}")
+
+
+def _status_code(error: Exception) -> tuple[int, str]:
+    """The HTTP status and S3's code; for an error on our side 0 and its class, never its text."""
+    if not isinstance(error, ClientError):
+        return 0, type(error).__name__
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return status, error.response["Error"].get("Code", str(status))

@@ -1,0 +1,194 @@
+"""Traces to and from Parquet: one file a shard, written row by row, closed with a footer.
+
+The file is the data set's own format: any Parquet reader sees the rows, and Hugging Face `datasets`
+sees the pictures. Pictures stand in their own top-level column and are referred to by index,
+because `datasets` gives up compression for every column that has a picture anywhere inside.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.store import layout
+from pipeline.store.objects import Store, open_object
+from schemas.config import MethodConfig
+from schemas.errors import ObjectMissing
+from schemas.runs import FOOTER_KEY, ShardFooter
+from schemas.tables import TRACES
+from schemas.trace import TRACE_VERSION, Event, Status, Trace
+
+ROW_GROUP_BYTES = 64 * 2**20
+"""A row group is closed at this size: the Hub's viewer and most readers load whole row groups, and
+pyarrow cannot read back one with more than 2 GiB of pictures."""
+
+_UNCOMPRESSED = "images.list.element.bytes"  # pictures are compressed already
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """What all rows of one shard file share: where they come from."""
+
+    run_id: str
+    fingerprint: str
+    method: MethodConfig
+    shard: int
+    attempt: int  # from 1, for people
+    attempt_id: str
+    worker: str
+    stack: dict[str, str]  # see schemas.tables.STACK
+
+
+class TraceWriter:
+    """Writes one shard file. Rows leave memory as row groups fill; `close` adds the footer.
+
+    Not thread-safe. A file that was not closed is no Parquet file, and no reader takes it for one.
+    """
+
+    def __init__(self, path: Path, origin: Origin) -> None:
+        self._origin = origin
+        self._rows: list[dict[str, Any]] = []
+        self._pending_bytes = 0
+        self._lines: list[str] = []
+        self._num = {Status.OK: 0, Status.DEAD: 0}
+        self._parquet = pq.ParquetWriter(
+            path,
+            TRACES,
+            compression=_compression(),
+            use_dictionary=[leaf for leaf in _leaves() if leaf != _UNCOMPRESSED],
+            write_page_index=True,
+            write_page_checksum=True,
+        )
+
+    def add(self, trace: Trace) -> None:
+        """Add one row. A key may be added once."""
+        self._rows.append(_row(trace, self._origin))
+        self._lines.append(_digest_line(trace))
+        self._num[trace.status] += 1
+        self._pending_bytes += _size_bytes(trace)
+        if self._pending_bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def close(self, coppice_version: str) -> ShardFooter:
+        """Write what is left and the footer, and return the footer."""
+        self._flush()
+        footer = ShardFooter(
+            run_id=self._origin.run_id,
+            fingerprint=self._origin.fingerprint,
+            shard=self._origin.shard,
+            attempt=self._origin.attempt,
+            attempt_id=self._origin.attempt_id,
+            num_ok=self._num[Status.OK],
+            num_dead=self._num[Status.DEAD],
+            digest=hashlib.sha256("\n".join(sorted(self._lines)).encode()).hexdigest(),
+            coppice_version=coppice_version,
+        )
+        self._parquet.add_key_value_metadata({FOOTER_KEY: footer.model_dump_json().encode()})
+        self._parquet.close()
+        return footer
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._parquet.write_table(pa.Table.from_pylist(self._rows, schema=TRACES))
+        self._rows, self._pending_bytes = [], 0
+
+
+def read_footer(store: Store, shard: int) -> ShardFooter:
+    """The footer of a committed shard, from the last bytes of its object. Raises ObjectMissing."""
+    with open_object(store, layout.traces_key(shard)) as file:
+        metadata = pq.read_metadata(file).metadata
+    return ShardFooter.model_validate_json(metadata[FOOTER_KEY])
+
+
+def try_read_footer(store: Store, shard: int) -> ShardFooter | None:
+    """The footer of a shard, or None if it is not committed."""
+    try:
+        return read_footer(store, shard)
+    except ObjectMissing:
+        return None
+
+
+def read_rows(
+    store: Store, shard: int, *, columns: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a committed shard as dictionaries, a few at a time. Raises ObjectMissing."""
+    with open_object(store, layout.traces_key(shard)) as file:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=16, columns=columns):
+            yield from batch.to_pylist()
+
+
+def _row(trace: Trace, origin: Origin) -> dict[str, Any]:
+    method, schedule = origin.method, trace.schedule
+    return {
+        "trace_version": TRACE_VERSION,
+        "trace_id": f"{origin.run_id}-{trace.record_id}-{trace.rollout_index}",
+        "run_id": origin.run_id,
+        "fingerprint": origin.fingerprint,
+        "record_id": trace.record_id,
+        "rollout_index": trace.rollout_index,
+        "status": trace.status.value,
+        "prompt": trace.prompt,
+        "metadata": json.dumps(trace.metadata, ensure_ascii=False),
+        "program": method.program.value,
+        "model": method.model.model_dump(),
+        "pack": method.pack.model_dump(),
+        "run_seed": method.seed,
+        "schedule_source": schedule.source if schedule else None,
+        "region_stops": [region.stop for region in schedule.regions] if schedule else None,
+        "events": [_event_row(event) for event in trace.events],
+        "codes": trace.codes,
+        "final_picture": trace.final_picture,
+        "images": [{"bytes": image.data, "path": image.path} for image in trace.images],
+        "dead_reason": trace.dead_reason,
+        "dead_message": trace.dead_message,
+        "attempts": trace.attempts,
+        "attempt_id": origin.attempt_id,
+        "worker": origin.worker,
+        "stack": origin.stack,
+        "started_at": datetime.fromtimestamp(trace.started_at, UTC),
+        "duration_seconds": trace.duration_seconds,
+    }
+
+
+def _event_row(event: Event) -> dict[str, Any]:
+    row = {name: getattr(event, name) for name in Event.__slots__ if name != "reflection"}
+    if event.reflection is not None:
+        row |= asdict(event.reflection)
+    return row
+
+
+def _digest_line(trace: Trace) -> str:
+    tokens = [[event.token_ids, event.codes] for event in trace.events]
+    key = [trace.record_id, trace.rollout_index, trace.status, trace.codes, tokens]
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+
+def _size_bytes(trace: Trace) -> int:
+    pictures = sum(len(image.data) for image in trace.images)
+    tokens = sum(len(e.prefix_ids) + len(e.token_ids) + len(e.codes) for e in trace.events)
+    return pictures + 8 * tokens
+
+
+def _leaves() -> list[str]:
+    """The column paths of the file, as Parquet names them: `events.list.element.text`."""
+
+    def below(name: str, kind: pa.DataType) -> Iterator[str]:
+        if pa.types.is_list(kind):
+            yield from below(f"{name}.list.element", kind.value_type)
+        elif pa.types.is_struct(kind):
+            for field in kind:
+                yield from below(f"{name}.{field.name}", field.type)
+        else:
+            yield name
+
+    return [leaf for field in TRACES for leaf in below(field.name, field.type)]
+
+
+def _compression() -> dict[str, str]:
+    return {leaf: "none" if leaf == _UNCOMPRESSED else "zstd" for leaf in _leaves()}

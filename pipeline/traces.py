@@ -1,0 +1,73 @@
+"""From how a rollout ended to the trace that is kept of it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline.pictures import Pixels, encode_webp
+from pipeline.store.plans import PlanRow
+from pipeline.twig.drive import Outcome
+from pipeline.twig.requests import Codes
+from schemas.config import Pictures
+from schemas.trace import Event, Image, Role, Status, Trace
+
+
+def canvases_to_keep(outcome: Outcome, pictures: Pictures) -> list[Codes]:
+    """The canvases whose pictures a trace keeps: none, the finished one, or one a drawing."""
+    if pictures is Pictures.ALL:
+        return list(canvas_after(outcome.events).values())
+    if pictures is Pictures.FINAL and outcome.codes:
+        return [outcome.codes]
+    return []
+
+
+def canvas_after(events: Sequence[Event]) -> dict[int, Codes]:
+    """The canvas after each drawing, by its event's index: the regions kept and the new one."""
+    kept: dict[int, Codes] = {}
+    canvases = {}
+    for event in events:
+        if event.role is Role.DRAW:
+            above = [kept[region] for region in range(event.region)]
+            kept[event.region] = event.codes
+            canvases[event.index] = tuple(code for codes in [*above, event.codes] for code in codes)
+    return canvases
+
+
+def make_trace(
+    outcome: Outcome,
+    row: PlanRow,
+    pixels: Sequence[Pixels],
+    *,
+    pictures: Pictures,
+    started_at: float,
+) -> Trace:
+    """The trace of an ended rollout. `pixels` are those of `canvases_to_keep`, in its order."""
+    rollout, error = outcome.rollout, outcome.error
+    name = f"{rollout.record_id}-{rollout.rollout_index}"
+    events, final_picture = outcome.events, None
+    if pictures is Pictures.ALL:
+        place = {event: index for index, event in enumerate(canvas_after(events))}
+        paths = [f"{name}-event-{event:02d}.webp" for event in place]
+        events = tuple(replace(event, picture=place.get(event.index)) for event in events)
+    else:
+        paths = [f"{name}.webp"]
+    if outcome.codes and pixels:
+        final_picture = len(pixels) - 1  # the last drawing stands in the finished picture
+    return Trace(
+        record_id=rollout.record_id,
+        rollout_index=rollout.rollout_index,
+        prompt=row.prompt,
+        metadata=row.metadata,
+        status=Status.DEAD if error else Status.OK,
+        schedule=outcome.schedule,
+        events=events,
+        codes=outcome.codes,
+        final_picture=final_picture,
+        images=tuple(
+            Image(data=encode_webp(picture), path=path)
+            for picture, path in zip(pixels, paths, strict=False)
+        ),
+        dead_reason=error.reason if error else None,
+        dead_message=str(error) if error else None,
+        started_at=started_at,
+        duration_seconds=outcome.duration_seconds,
+    )

@@ -1,0 +1,272 @@
+"""Running many rollouts at once against any backends: generators on one side, answers on the other.
+
+`drive` owns the generators. It sends each request to the backend of its role, resumes a program
+when all it waits for has come, and turns every request and its answer into an event. It has no
+threads and no opinion on batching: whoever wants many rows busy gives it many live rollouts.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from pipeline.twig.programs import Judged, Planned, Running
+from pipeline.twig.reflections import single_line
+from pipeline.twig.requests import (
+    Answer,
+    Backend,
+    Codes,
+    Request,
+    RequestId,
+    TextAnswer,
+    Visual,
+    VisualAnswer,
+)
+from schemas.errors import RolloutError
+from schemas.ids import event_seed
+from schemas.trace import Event, Role, Schedule
+
+_IDLE_SECONDS = 0.001  # between two looks at backends that only wait
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """A program to be run, and the key that its chances are drawn from."""
+
+    record_id: str
+    rollout_index: int
+    run_seed: int
+    program: Running
+    tag: Any = None  # the caller's own; comes back with the outcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a rollout ended: with a picture's tokens, or with an error and what it had so far."""
+
+    rollout: Rollout
+    codes: Codes
+    schedule: Schedule | None
+    events: tuple[Event, ...]
+    error: RolloutError | None
+    duration_seconds: float
+
+
+class Source(Protocol):
+    """Where rollouts come from."""
+
+    def take(self, *, wait: bool) -> Rollout | None:
+        """The next rollout. None if none is at hand (`wait` false) or none will come (true)."""
+
+
+class Given:
+    """A source over rollouts that are known beforehand."""
+
+    def __init__(self, rollouts: Iterable[Rollout]) -> None:
+        self._rollouts = iter(rollouts)
+
+    def take(self, *, wait: bool) -> Rollout | None:
+        del wait  # the next one is always at hand
+        return next(self._rollouts, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """The backends by their names in the trace, and the name of the one that answers each role."""
+
+    by_name: Mapping[str, Backend]
+    name_of: Mapping[Role, str]
+
+
+def drive(
+    source: Source,
+    backends: Backends,
+    *,
+    max_live: int,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Outcome]:
+    """Run rollouts, at most `max_live` at once, and yield each as it ends.
+
+    Every rollout taken from `source` is yielded exactly once, whatever becomes of it. An error that
+    is not a `RolloutError` is our bug and ends the drive.
+    """
+    work = _Work(backends, clock)
+    while True:
+        while work.num_live < max_live:
+            rollout = source.take(wait=work.num_live == 0)
+            if rollout is None:
+                break
+            yield from work.start(rollout)
+        if not work.num_live:
+            return
+        yield from work.collect()
+
+
+@dataclass(slots=True)
+class _Call:
+    """A request that is out, and what came of it."""
+
+    request: Request
+    backend: str
+    asked_at: float
+    answer: Answer | RolloutError | None = None
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Live:
+    """A rollout at work: the calls it waits for, and its events so far."""
+
+    rollout: Rollout
+    started_at: float
+    events: list[Event] = field(default_factory=list)
+    schedule: Schedule | None = None
+    calls: list[_Call] = field(default_factory=list)
+    num_out: int = 0
+    as_list: bool = False  # the program asked for a list and gets one back
+
+
+class _Work:
+    """All rollouts at work, and who waits for which answer."""
+
+    def __init__(self, backends: Backends, clock: Callable[[], float]) -> None:
+        self._backends = backends
+        self._clock = clock
+        self._out: dict[RequestId, tuple[_Live, _Call]] = {}
+        self._next_id: RequestId = 0
+        self.num_live = 0
+
+    def start(self, rollout: Rollout) -> Iterator[Outcome]:
+        self.num_live += 1
+        yield from self._resume(_Live(rollout, self._clock()))
+
+    def collect(self) -> Iterator[Outcome]:
+        """Take what the backends have answered, and resume whoever has all it waited for."""
+        answered = [pair for backend in self._backends.by_name.values() for pair in backend.poll()]
+        if not answered:
+            time.sleep(_IDLE_SECONDS)
+        for request_id, answer in answered:
+            live, call = self._out.pop(request_id)
+            call.answer, call.seconds = answer, self._clock() - call.asked_at
+            live.num_out -= 1
+            if not live.num_out:
+                yield from self._resume(live)
+
+    def _resume(self, live: _Live) -> Iterator[Outcome]:
+        """Let a program go on until it waits again (nothing) or ends (its outcome)."""
+        program, (value, error) = live.rollout.program, _settle(live)
+        try:
+            while True:
+                yielded = program.throw(error) if error else program.send(value)
+                value, error = None, None
+                if isinstance(yielded, Planned):
+                    live.schedule = yielded.schedule
+                elif isinstance(yielded, Judged):
+                    _write_down(live.events, yielded)
+                else:
+                    self._ask(live, yielded)
+                    return
+        except StopIteration as end:
+            yield self._end(live, end.value, None)
+        except RolloutError as failure:
+            yield self._end(live, (), failure)
+
+    def _ask(self, live: _Live, wanted: Request | list[Request]) -> None:
+        live.as_list = isinstance(wanted, list)
+        live.calls = []
+        for request in wanted if isinstance(wanted, list) else [wanted]:
+            name = self._backends.name_of[request.role]
+            call = _Call(_with_seed(request, live.rollout), name, self._clock())
+            live.calls.append(call)
+            live.num_out += 1
+            self._out[self._next_id] = (live, call)
+            self._backends.by_name[name].submit(self._next_id, call.request)
+            self._next_id += 1
+
+    def _end(self, live: _Live, codes: Codes, error: RolloutError | None) -> Outcome:
+        self.num_live -= 1
+        return Outcome(
+            rollout=live.rollout,
+            codes=codes,
+            schedule=live.schedule,
+            events=_with_successors(live.events),
+            error=error,
+            duration_seconds=self._clock() - live.started_at,
+        )
+
+
+def _settle(live: _Live) -> tuple[Any, RolloutError | None]:
+    """Write the answered calls down, in the order asked; what to resume the program with."""
+    calls, live.calls = live.calls, []
+    answers, error = [], None
+    for call in calls:
+        if isinstance(call.answer, RolloutError):
+            error = error or call.answer
+        elif call.answer is not None:
+            answers.append(call.answer)
+            live.events.append(_event(len(live.events), call, call.answer))
+    return (answers if live.as_list else next(iter(answers), None)), error
+
+
+def _with_seed(request: Request, rollout: Rollout) -> Request:
+    """The request with its event's seed, unless nothing about it is left to chance."""
+    if request.temperature == 0:
+        return request
+    seed = event_seed(
+        rollout.run_seed,
+        rollout.record_id,
+        rollout.rollout_index,
+        request.role,
+        request.region,
+        request.revision,
+        request.candidate,
+    )
+    return replace(request, seed=seed)
+
+
+def _event(index: int, call: _Call, answer: Answer) -> Event:
+    request = call.request
+    common: dict[str, Any] = {
+        "index": index,
+        "role": request.role,
+        "region": request.region,
+        "revision": request.revision,
+        "candidate": request.candidate,
+        "backend": call.backend,
+        "seed": request.seed,
+        "prefix_ids": answer.prefix_ids,
+        "logp_sample": answer.logp_sample,
+        "logp_cond": answer.logp_cond,
+        "duration_seconds": call.seconds,
+    }
+    if isinstance(request, Visual) and isinstance(answer, VisualAnswer):
+        return Event(**common, text=request.text, raw_text=None, codes=answer.codes)
+    assert isinstance(answer, TextAnswer), f"{call.backend} answered a {request.role} with tokens"
+    return Event(
+        **common,
+        text=single_line(answer.text),
+        raw_text=answer.text,
+        token_ids=answer.token_ids,
+        finish=answer.finish,
+    )
+
+
+def _write_down(events: list[Event], judged: Judged) -> None:
+    """Put what was read out of a critique into the critique's event."""
+    asked = judged.question
+    for index, event in enumerate(events):
+        place = (event.role, event.region, event.revision, event.candidate)
+        if place == (asked.role, asked.region, asked.revision, asked.candidate):
+            events[index] = replace(event, reflection=judged.reflection)
+
+
+def _with_successors(events: list[Event]) -> tuple[Event, ...]:
+    """The events, each drawing that was replaced naming the drawing that replaced it."""
+    newest: dict[int, int] = {}
+    linked = []
+    for event in reversed(events):
+        if event.role is Role.DRAW:
+            event = replace(event, superseded_by=newest.get(event.region))
+            newest[event.region] = event.index
+        linked.append(event)
+    return tuple(reversed(linked))

@@ -1,0 +1,72 @@
+"""Reading a critique: a score, a better thought, and what they amount to.
+
+A critique that cannot be used is `unparseable`. It is never taken for a pass: the published script
+scores it 100, which is how a model that cannot judge looks as if it were pleased.
+"""
+
+import re
+
+from schemas.trace import Reflection, Verdict
+
+# Labels may be dressed in Markdown, and some models echo the brackets of the asked-for format.
+_DRESS = r"[\s*_`\[(]*"
+_SCORE_LABEL = re.compile(rf"\bSCORE\b{_DRESS}:", re.IGNORECASE)
+_BETTER_LABEL = re.compile(rf"\bIMPROVED[_ ]DESCRIPTION\b{_DRESS}:", re.IGNORECASE)
+_SCORE = re.compile(
+    _SCORE_LABEL.pattern
+    + _DRESS
+    + r"(?P<number>[-+]?\d++(?:[.,]\d++)?+)(?!\w|\s*[-\u2013]\s*\d)"  # not 9e1, not 80-90
+    + r"(?P<unit>\s*/\s*\d+|\s*%)?",
+    re.IGNORECASE,
+)
+
+
+def single_line(text: str) -> str:
+    """The text with every run of white space collapsed to one space. Thoughts are single lines."""
+    return " ".join(text.split())
+
+
+def read_reflection(answer: str, *, theta: int) -> Reflection:
+    """Read `SCORE: n` and `IMPROVED_DESCRIPTION: ...` out of an answer.
+
+    Accept is a score of at least `theta`; revise is a lower one with a better thought. Everything
+    else is unparseable: no whole number from 0 to 100, scores that contradict each other, or a
+    score below `theta` with nothing better to draw.
+    """
+    score, problem = _read_score(answer)
+    better = _read_better_thought(answer)
+    if not problem and score is not None and score < theta and not better:
+        problem = f"a score of {score:g}, below {theta}, without a better thought"
+    if problem or score is None:
+        verdict = Verdict.UNPARSEABLE
+    else:
+        verdict = Verdict.ACCEPT if score >= theta else Verdict.REVISE
+    return Reflection(verdict=verdict, score=score, better_thought=better, problem=problem)
+
+
+def _read_score(answer: str) -> tuple[float | None, str]:
+    """The score found, and what is wrong with it (empty: nothing)."""
+    found = [
+        (match["number"].replace(",", "."), "".join((match["unit"] or "").split()))
+        for match in _SCORE.finditer(answer)
+    ]
+    if not found:
+        return None, "a score without a number" if _SCORE_LABEL.search(answer) else "no score"
+    number, unit = found[0]
+    score = float(number)
+    if len(set(found)) > 1:
+        return score, "several different scores"
+    if unit not in ("", "%", "/100"):
+        return score, f"a score out of {unit[1:]}, not of 100"
+    if not number.isdecimal() or score > 100:
+        return score, f"{number} is not a whole number from 0 to 100"
+    return score, ""
+
+
+def _read_better_thought(answer: str) -> str:
+    """What follows the first label, to the next label or the end, as one line."""
+    parts = _BETTER_LABEL.split(answer, maxsplit=2)
+    if len(parts) == 1:
+        return ""
+    text = _SCORE_LABEL.split(parts[1], maxsplit=1)[0]
+    return single_line(text.strip("*_` \t\r\n"))

@@ -1,0 +1,182 @@
+"""The config of a run: `method` decides what is made, `execution` only how fast and where.
+
+The fingerprint is a digest of `method` and the trace version. Two runs with one fingerprint make
+the same tokens from the same records, on the same stack in strict mode.
+"""
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.trace import TRACE_VERSION, Role
+
+
+class Frozen(BaseModel):
+    """A config table: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Program(StrEnum):
+    """The paper's method and the baselines of its ablation."""
+
+    THINK_WHILE = "think-while"
+    THINK_BEFORE = "think-before"
+    THINK_AFTER = "think-after"
+    PLAIN = "plain"
+
+
+class ScheduleConfig(Frozen):
+    """How the picture is cut into regions. K = 3 equal bands is the paper's best."""
+
+    kind: Literal["equal", "ratios", "adaptive"] = "equal"
+    num_regions: int = Field(default=3, ge=1, le=64)
+    ratios: tuple[float, ...] | None = None  # only for kind "ratios"; any positive scale
+
+    @model_validator(mode="after")
+    def _ratios_belong_to_their_kind(self) -> Self:
+        if (self.ratios is not None) != (self.kind == "ratios"):
+            raise ValueError('give ratios if, and only if, kind is "ratios"')
+        if self.ratios is not None and len(self.ratios) != self.num_regions:
+            raise ValueError(f"{len(self.ratios)} ratios for {self.num_regions} regions")
+        if self.ratios is not None and min(self.ratios) <= 0:
+            raise ValueError("every ratio must be above 0")
+        return self
+
+
+class ReflectionConfig(Frozen):
+    """When a region is judged and drawn again. theta 90 and one revision are the paper's."""
+
+    max_revisions: int = Field(default=1, ge=0, le=8)  # 0: no reflection at all
+    theta: int = Field(default=90, ge=0, le=100)
+    on_unparseable: Literal["keep", "ask_again"] = "keep"
+
+
+class SamplingConfig(Frozen):
+    """How tokens are chosen. Temperature 0 takes the likeliest."""
+
+    cfg_weight: float = Field(default=5.0, ge=0)
+    image_temperature: float = Field(default=1.0, ge=0)
+    text_temperature: float = Field(default=0.0, ge=0)
+    text_top_p: float = Field(default=1.0, gt=0, le=1)
+    max_text_tokens: int = Field(default=512, ge=1)
+    with_logp: bool = True
+
+
+class ModelConfig(Frozen):
+    """Which weights. `digest` is of config, tokenizer and weights, taken when planning."""
+
+    name: str
+    digest: str
+
+
+class PackConfig(Frozen):
+    """Which template pack; the digest is of its text."""
+
+    name: str
+    digest: str
+
+
+class FakeConfig(Frozen):
+    """What the fake backend pretends. Shares are of records, chosen by their seeds."""
+
+    image_size: int = Field(default=384, ge=16)
+    patch_size: int = Field(default=16, ge=8)
+    num_codes: int = Field(default=16384, ge=2, le=65536)
+    num_text_tokens: int = Field(default=40, ge=1)
+    revise_share: float = Field(default=0.5, ge=0, le=1)
+    unparseable_share: float = Field(default=0.0, ge=0, le=1)
+    dead_share: float = Field(default=0.0, ge=0, le=1)
+    delay_seconds: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> Self:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size must be a multiple of patch_size {self.patch_size}")
+        return self
+
+
+class Pictures(StrEnum):
+    """Which pictures a trace keeps beside its tokens."""
+
+    FINAL = "final"
+    ALL = "all"
+    NONE = "none"
+
+
+BackendName = Literal["reference", "fake"]
+
+
+class MethodConfig(Frozen):
+    """Everything that the tokens and columns of a trace depend on."""
+
+    model: ModelConfig
+    backend: BackendName = "reference"
+    backends: dict[Role, BackendName] = Field(default_factory=dict)  # roles that differ
+    program: Program = Program.THINK_WHILE
+    pack: PackConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    reflection: ReflectionConfig = ReflectionConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    strict: bool = True
+    pictures: Pictures = Pictures.FINAL
+    fake: FakeConfig = FakeConfig()
+
+    def backend_of(self, role: Role) -> BackendName:
+        return self.backends.get(role, self.backend)
+
+
+class ExecutionConfig(Frozen):
+    """How the work is spread. Changing it changes no token, so a resumed run may."""
+
+    num_actors: int | None = Field(default=None, ge=1)  # None: one a GPU, or one a CPU
+    gpus_per_actor: float = Field(default=1.0, gt=0)  # ignored where there is no GPU
+    cpus_per_actor: float = Field(default=1.0, gt=0)
+    open_shards_per_actor: int = Field(default=2, ge=1, le=8)
+    live_rollouts_per_actor: int = Field(default=64, ge=1)
+    max_shard_attempts: int = Field(default=3, ge=1)
+    store_patience_seconds: float = Field(default=600.0, ge=0)
+
+
+class RunConfig(Frozen):
+    """The whole config, as it stands in run.json."""
+
+    method: MethodConfig
+    execution: ExecutionConfig = ExecutionConfig()
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no white space, NaN refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def fingerprint(method: MethodConfig) -> str:
+    """What makes two runs the same: 16 hex digits over the method and the trace version."""
+    body = {"method": method.model_dump(mode="json"), "trace_version": TRACE_VERSION}
+    return hashlib.sha256(canonical_json(body).encode()).hexdigest()[:16]
+
+
+def differences(planned: MethodConfig, current: MethodConfig) -> list[str]:
+    """The fields in which two methods differ, one line each: `sampling.cfg_weight: 5.0 -> 4.0`."""
+    old, new = _flat(planned.model_dump(mode="json")), _flat(current.model_dump(mode="json"))
+    names = sorted(old.keys() | new.keys())
+    return [
+        f"{name}: {old.get(name)} -> {new.get(name)}"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,120 @@
+"""Every error that Coppice raises on purpose, and the exit code that each one ends a command with.
+
+    CoppiceError
+    |-- InputError               2  what was given cannot be used: a prompt file, an option
+    |-- ConfigMismatch           5  the run was planned with another method
+    |-- DriverAlive              6  another driver is at work on this run
+    |-- StoreError               7
+    |   |-- ObjectMissing           no object at this key
+    |   |-- StoreUnavailable        down, slow or throttling: the same call may succeed later
+    |   `-- StoreRefused            credentials, permission, or a server that cannot do it
+    `-- RolloutError                a rollout failed; its `kind` says whose fault it is
+        |-- RecordFailure           this prompt breaks it: the rollout becomes a dead row
+        |-- TaskFailure             this attempt at the shard broke: the shard is given back
+        |-- InfrastructureFailure   a worker, node or store went away: the shard is given back
+        `-- FatalFailure            nothing that a retry could mend: the run stops
+
+A message says what was found, what was expected, and what to do.
+"""
+
+from enum import IntEnum, StrEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """How a command ended, for scripts. Stable."""
+
+    COMPLETE = 0
+    BUG = 1
+    USAGE = 2
+    INCOMPLETE = 3
+    COMPLETE_WITH_DEAD = 4
+    CONFIG_MISMATCH = 5
+    DRIVER_ALIVE = 6
+    STORE = 7
+    TOO_MANY_DEAD = 8
+
+
+class FailureKind(StrEnum):
+    """Whose fault a failed rollout is. Only `RECORD` makes a dead row."""
+
+    RECORD = "record"
+    TASK = "task"
+    INFRASTRUCTURE = "infrastructure"
+    FATAL = "fatal"
+
+
+class CoppiceError(Exception):
+    """The root: catch this to catch everything that Coppice raises on purpose."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
+
+
+class InputError(CoppiceError):
+    """What the user gave cannot be used; nothing was started."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigMismatch(CoppiceError):
+    """The run was planned with another method than this one."""
+
+    exit_code = ExitCode.CONFIG_MISMATCH
+
+
+class DriverAlive(CoppiceError):
+    """Another driver is at work on this run."""
+
+    exit_code = ExitCode.DRIVER_ALIVE
+
+
+class StoreError(CoppiceError):
+    """The object store did not do what was asked."""
+
+    exit_code = ExitCode.STORE
+
+
+class ObjectMissing(StoreError):
+    """There is no object at this key."""
+
+
+class StoreUnavailable(StoreError):
+    """The store is down, slow or throttling. Nothing is known of what the call did; repeat it."""
+
+
+class StoreRefused(StoreError):
+    """The store said no: credentials, permission, a missing bucket, or a promise it cannot keep."""
+
+
+class RolloutError(CoppiceError):
+    """A rollout failed. `reason` is one lowercase word for tables; the message is for people."""
+
+    kind: ClassVar[FailureKind] = FailureKind.TASK
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RecordFailure(RolloutError):
+    """This record breaks the rollout, on any worker, at any time."""
+
+    kind = FailureKind.RECORD
+
+
+class TaskFailure(RolloutError):
+    """This attempt broke for a reason that may not come back."""
+
+    kind = FailureKind.TASK
+
+
+class InfrastructureFailure(RolloutError):
+    """A worker, a node or the store went away in mid-rollout."""
+
+    kind = FailureKind.INFRASTRUCTURE
+
+
+class FatalFailure(RolloutError):
+    """No retry can mend this: the run stops."""
+
+    kind = FailureKind.FATAL

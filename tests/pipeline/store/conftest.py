@@ -1,0 +1,106 @@
+"""Stores to test: a folder, moto over the wire, and an S3 that answers what a test tells it to."""
+
+import os
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from uuid import uuid4
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+from types_boto3_s3 import S3Client
+
+from pipeline.store.objects import Store, open_store
+
+
+class CannedS3(ThreadingHTTPServer):
+    """Reads each request to its end, gives all of them one answer and remembers what they were."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), CannedHandler)
+        self.status, self.body = 200, b""
+        self.headers: dict[str, str] = {}  # instead of a true Content-Length
+        self.requests: list[str] = []
+
+    def refuse(self, status: int, code: str) -> None:
+        self.status = status
+        self.body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+
+
+class CannedHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: CannedS3
+
+    def answer(self) -> None:
+        left = int(self.headers.get("Content-Length", 0))
+        while left and (piece := self.rfile.read(min(left, 65536))):
+            left -= len(piece)
+        self.server.requests.append(self.command)
+        self.send_response(self.server.status)
+        headers = self.server.headers or {"Content-Length": str(len(self.server.body))}
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(self.server.body)
+        self.close_connection = True
+
+    do_GET = do_PUT = do_DELETE = answer
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def moto_client() -> Iterator[S3Client]:
+    """A client of moto with a bucket called `bucket`."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    client = boto3.session.Session("key", "secret", region_name="us-east-1").client(
+        "s3", endpoint_url=f"http://{host}:{port}"
+    )
+    client.create_bucket(Bucket="bucket")
+    yield client
+    server.stop()
+
+
+@pytest.fixture
+def aws_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Nothing of the machine's own AWS settings; a test adds its AWS_ENDPOINT_URL."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "an-access-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-key")
+    return monkeypatch
+
+
+@pytest.fixture
+def local_url(tmp_path: Path) -> str:
+    return str(tmp_path / "root")
+
+
+@pytest.fixture
+def s3_url(aws_settings: pytest.MonkeyPatch, moto_client: S3Client) -> str:
+    aws_settings.setenv("AWS_ENDPOINT_URL", moto_client.meta.endpoint_url)
+    return f"s3://bucket/{uuid4().hex}/prefix"
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest) -> Store:
+    return open_store(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+def canned_s3(aws_settings: pytest.MonkeyPatch) -> Iterator[CannedS3]:
+    with CannedS3() as server:
+        Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        aws_settings.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        yield server
+        server.shutdown()
