@@ -1,0 +1,1 @@
+"""What one worker does: the method, the engine, storage. Never imports Ray."""

@@ -2,13 +2,13 @@
 
 import platform
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from pipeline.engine.fake import Fake
 from pipeline.pictures import Painter
 from pipeline.twig.drive import Backends
 from pipeline.twig.requests import Backend
+from schemas import __version__
 from schemas.config import MethodConfig
 from schemas.errors import InputError
 from schemas.trace import Role
@@ -31,7 +31,7 @@ def open_backends(method: MethodConfig, *, num_threads: int = 1) -> Opened:
     name_of = {role: method.backend_of(role) for role in Role}
     by_name: dict[str, Backend] = {}
     painters: dict[str, Painter] = {}
-    stack = {"coppice": version("coppice"), "python": platform.python_version()}
+    stack = {"coppice": __version__, "python": platform.python_version()}
     for name in sorted(set(name_of.values())):
         if name == "fake":
             fake = Fake(method.fake)

@@ -15,7 +15,7 @@ from schemas.config import FakeConfig, MethodConfig, ModelConfig
 from schemas.errors import InputError
 from schemas.geometry import Geometry
 
-_LLAMA_POSITIONS = 2048  # transformers' LlamaConfig, where a config leaves it out
+_LLAMA_POSITIONS, _LLAMA_LAYERS = 2048, 32  # of transformers, where a config leaves them out
 _CHAT_TOKENS = 16  # role tags, line ends and the begin and end of a picture, generously
 
 
@@ -25,6 +25,7 @@ class ModelFacts:
 
     model: ModelConfig
     geometry: Geometry
+    num_layers: int  # of the language model; 0 for the fake
     max_positions: int | None  # None: no limit
     count_tokens: Callable[[str], int]
     pack: str | None  # the template pack that its card names
@@ -35,6 +36,7 @@ def fake_facts(config: FakeConfig) -> ModelFacts:
     return ModelFacts(
         model=ModelConfig(name="fake", digest="none"),
         geometry=fake_geometry(config),
+        num_layers=0,
         max_positions=None,
         count_tokens=len,
         pack=None,
@@ -49,10 +51,12 @@ def describe_model(name: str) -> ModelFacts:
     config = _read(folder / "config.json")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     card = folder / "coppice.json"
+    llama = config.get("text_config") or config.get("language_config") or {}
     return ModelFacts(
         model=ModelConfig(name=name, digest=digest_of(folder)[:16]),
         geometry=_geometry(config, folder),
-        max_positions=_max_positions(config),
+        num_layers=int(llama.get("num_hidden_layers", _LLAMA_LAYERS)),
+        max_positions=int(llama.get("max_position_embeddings", _LLAMA_POSITIONS)),
         count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids),
         pack=_read(card).get("pack") if card.is_file() else None,
     )
@@ -114,11 +118,6 @@ def _geometry(config: dict[str, Any], folder: Path) -> Geometry:
         raise InputError(f"{folder}/config.json does not describe a Janus: no {error}") from error
     side = image_size // patch
     return Geometry(image_size=image_size, rows=side, columns=side, num_codes=num_codes)
-
-
-def _max_positions(config: dict[str, Any]) -> int:
-    text = config.get("text_config") or config.get("language_config") or {}
-    return int(text.get("max_position_embeddings", _LLAMA_POSITIONS))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,21 +5,23 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 from pipeline.models import ModelFacts
 from pipeline.prompts import PromptSet
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.plans import PlanRow, commit_manifest, try_read_manifest, write_plan_shard
+from schemas import __version__
 from schemas.config import Pictures, RunConfig, canonical_json, differences, fingerprint
 from schemas.errors import ConfigMismatch, InputError
 from schemas.ids import record_id
 from schemas.runs import GeometryConfig, PlanPart, RunManifest
 
-DEFAULT_ROLLOUTS_PER_SHARD = 256  # about two minutes of one H200 at 7B with reflection
+MAX_ROLLOUTS_PER_SHARD = 256
 MAX_SHARD_BYTES = 256 * 2**20
+MAX_SHARD_SECONDS = 120.0  # of one actor: what a worker's death may cost
 _SINGLE_PUT_BYTES = 5 * 2**30  # the most that S3 takes in one PutObject
+_LAYER_STEP_SECONDS = 0.025 / 30  # batch 1, eager: a step is bound by launches, not by width
 _TOKEN_BYTES = 10  # ids, codes and two log-probabilities, before compression
 _PIXEL_BYTES = 1.6  # lossless WebP of a busy picture, per pixel
 
@@ -31,10 +33,15 @@ class Plan:
     rows: list[PlanRow]  # one a record
     part: PlanPart
     rollout_bytes: int  # an estimate of one trace
+    rollout_seconds: float  # an estimate of one rollout on one actor; 0 for the fake
 
     @property
     def num_bytes(self) -> int:
         return self.part.num_rollouts * self.rollout_bytes
+
+    @property
+    def actor_seconds(self) -> float:
+        return self.part.num_rollouts * self.rollout_seconds
 
 
 def make_plan(
@@ -48,13 +55,13 @@ def make_plan(
 ) -> Plan:
     """Cut the rollouts of all prompts into shards. Writes nothing.
 
-    Shards hold at most `MAX_SHARD_BYTES` by estimate unless `rollouts_per_shard` says otherwise.
+    Shards are cut to `MAX_SHARD_BYTES` and `MAX_SHARD_SECONDS` by estimate, and to at most
+    `MAX_ROLLOUTS_PER_SHARD`, unless `rollouts_per_shard` says otherwise.
     Raises InputError for shards that no single put could commit.
     """
     rollout_bytes = estimate_rollout_bytes(config, facts)
-    size = rollouts_per_shard or max(
-        1, min(DEFAULT_ROLLOUTS_PER_SHARD, MAX_SHARD_BYTES // rollout_bytes)
-    )
+    rollout_seconds = estimate_rollout_seconds(config, facts)
+    size = rollouts_per_shard or _shard_size(rollout_bytes, rollout_seconds)
     if size * rollout_bytes > _SINGLE_PUT_BYTES:
         raise InputError(
             f"a shard of {size} rollouts would be about {size * rollout_bytes / 2**30:.1f} GiB, "
@@ -85,7 +92,12 @@ def make_plan(
         num_rejects=len(prompts.rejects),
         sources=tuple(sources),
     )
-    return Plan(rows=rows, part=part, rollout_bytes=rollout_bytes)
+    return Plan(
+        rows=rows,
+        part=part,
+        rollout_bytes=rollout_bytes,
+        rollout_seconds=rollout_seconds,
+    )
 
 
 def commit_plan(
@@ -110,7 +122,7 @@ def commit_plan(
             geometry=GeometryConfig.model_validate(asdict(facts.geometry)),
             plan=plan.part,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            coppice_version=version("coppice"),
+            coppice_version=__version__,
         )
         there = commit_manifest(store, manifest)
     check_method(there, config, store.url)
@@ -148,6 +160,27 @@ def estimate_rollout_bytes(config: RunConfig, facts: ModelFacts) -> int:
         Pictures.ALL: method.schedule.num_regions * redraws,
     }[method.pictures]
     return int(tokens * _TOKEN_BYTES + num_pictures * geometry.image_size**2 * _PIXEL_BYTES)
+
+
+def estimate_rollout_seconds(config: RunConfig, facts: ModelFacts) -> float:
+    """About how long one actor takes for one rollout of the plain loop, half the regions redrawn.
+
+    Sequential decode steps at 25 ms for 30 layers. Thoughts of 45 and critiques of 75 tokens are
+    the lengths that the project's benchmarks assume.
+    """
+    method = config.method
+    num_regions = method.schedule.num_regions
+    judged = method.reflection.max_revisions > 0
+    redrawn = 1.5 if judged else 1.0
+    steps = num_regions * (45 + 75 * judged) + redrawn * facts.geometry.num_tokens
+    return steps * facts.num_layers * _LAYER_STEP_SECONDS
+
+
+def _shard_size(rollout_bytes: int, rollout_seconds: float) -> int:
+    size = min(MAX_ROLLOUTS_PER_SHARD, MAX_SHARD_BYTES // rollout_bytes)
+    if rollout_seconds:
+        size = min(size, int(MAX_SHARD_SECONDS / rollout_seconds))
+    return max(1, size)
 
 
 def _cut(rows: Iterable[PlanRow], size: int) -> Iterator[list[PlanRow]]:

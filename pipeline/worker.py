@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.backends import Opened
@@ -28,6 +27,7 @@ from pipeline.store.traces import Origin, TraceWriter, try_read_footer
 from pipeline.traces import canvases_to_keep, make_trace
 from pipeline.twig.drive import Outcome, Rollout, drive
 from pipeline.twig.programs import PROGRAMS, Settings
+from schemas import __version__
 from schemas.errors import (
     FailureKind,
     InputError,
@@ -36,16 +36,7 @@ from schemas.errors import (
     TaskFailure,
 )
 from schemas.geometry import Geometry
-from schemas.runs import FailedAttempt, RunManifest, ShardEnd, ShardFooter, ShardReport
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Assignment:
-    """A shard to be grown, and which attempt at it this is."""
-
-    shard: int
-    attempt: int  # from 1, for people
-    attempt_id: str  # unique
+from schemas.runs import Assignment, FailedAttempt, RunManifest, ShardEnd, ShardFooter, ShardReport
 
 
 class Worker:
@@ -119,7 +110,7 @@ class Worker:
                 writer.add(
                     make_trace(outcome, row, pixels, pictures=pictures, started_at=started_at)
                 )
-        return writer.close(version("coppice"))
+        return writer.close(__version__)
 
     def _rollout(self, key: tuple[str, int], prompt: str, shard: "_OpenShard") -> Rollout:
         method = self._manifest.config.method

@@ -135,11 +135,14 @@ class ExecutionConfig(Frozen):
     """How the work is spread. Changing it changes no token, so a resumed run may."""
 
     num_actors: int | None = Field(default=None, ge=1)  # None: one a GPU, or one a CPU
-    gpus_per_actor: float = Field(default=1.0, gt=0)  # ignored where there is no GPU
+    device: Literal["auto", "gpu", "cpu"] = "auto"  # auto: GPUs if the cluster has any now
+    gpus_per_actor: float = Field(default=1.0, gt=0)
     cpus_per_actor: float = Field(default=1.0, gt=0)
     open_shards_per_actor: int = Field(default=2, ge=1, le=8)
     live_rollouts_per_actor: int = Field(default=64, ge=1)
     max_shard_attempts: int = Field(default=3, ge=1)
+    max_shard_infrastructure_failures: int = Field(default=20, ge=1)
+    grace_seconds: float = Field(default=30.0, ge=0)  # to commit in, after a first Ctrl-C
     store_patience_seconds: float = Field(default=600.0, ge=0)
 
 

@@ -18,7 +18,7 @@ A message says what was found, what was expected, and what to do.
 """
 
 from enum import IntEnum, StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ExitCode(IntEnum):
@@ -95,6 +95,9 @@ class RolloutError(CoppiceError):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remake, (type(self), str(self), self.reason)  # so that it can leave its process
+
 
 class RecordFailure(RolloutError):
     """This record breaks the rollout, on any worker, at any time."""
@@ -118,3 +121,7 @@ class FatalFailure(RolloutError):
     """No retry can mend this: the run stops."""
 
     kind = FailureKind.FATAL
+
+
+def _remake(kind: type[RolloutError], message: str, reason: str) -> RolloutError:
+    return kind(message, reason=reason)

@@ -1,5 +1,6 @@
 """A run on storage: its manifest, its plan, and the note that every shard file ends with."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from pydantic import Field
@@ -81,6 +82,15 @@ class FailedAttempt(Frozen):
     message: str
     worker: str
     ended_at: str  # UTC, ISO 8601
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assignment:
+    """A shard to be grown, and which attempt at it this is."""
+
+    shard: int
+    attempt: int  # from 1, for people
+    attempt_id: str  # unique
 
 
 class ShardEnd(StrEnum):

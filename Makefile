@@ -1,0 +1,35 @@
+# `make run` and `make test` need nothing but Python 3.11 and pip.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= runs/first
+
+.PHONY: run test check format bench clean
+
+run: $(VENV)/ready  ## the main job, on this machine, with the bundled prompts and model
+	$(BIN)/coppice run examples/prompts.txt $(RUN) --shard-rollouts 8 --set method.sampling.max_text_tokens=32
+
+test: $(VENV)/ready  ## every test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready  ## formatter, linter, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/ready  ## the pipeline without a model: traces per second, driver memory
+	$(BIN)/python -m benchmarks.pipeline
+
+# One stamp for the whole environment. A build that was cut off leaves no stamp and is done again.
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,245 @@
+"""The command line. Says what each command takes; what it does stands beside, and is imported late
+so that `coppice --help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from schemas import __version__
+from schemas.config import BackendName, Pictures, Program
+from schemas.errors import CoppiceError, ExitCode
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Grow Thinking-while-Generating traces at scale, on Ray, into Parquet.
+
+A **run** is a folder, local or on S3. `coppice plan` freezes what is to be made, `coppice run`
+makes what is missing, and the same command again goes on where it stopped.
+
+Exit codes: 0 complete, 3 incomplete (the command to go on is printed), 4 complete with dead
+rollouts, 5 the run was planned with another method, 6 another driver is at work, 7 the store
+refused or is away, 8 too many dead, 2 unusable input, 1 a bug of ours.
+""",
+)
+
+RunUrl = Annotated[str, typer.Argument(metavar="RUN", help="The run: a folder, or s3://...")]
+Prompts = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PROMPTS... RUN",
+        help="Prompt files (.txt, .jsonl, .parquet; globs and s3:// too), and last the run.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A bundled name (tiny), a folder, or a hub id: deepseek-ai/Janus-Pro-7B."),
+]
+Backend = Annotated[
+    BackendName | None, typer.Option(help="What answers. The fake needs no model, for trying out.")
+]
+ProgramName = Annotated[
+    Program | None, typer.Option(help="The paper's method (think-while), or one of its baselines.")
+]
+Pack = Annotated[
+    str | None, typer.Option(help="The wording of the questions: a bundled name or a TOML file.")
+]
+Seed = Annotated[int | None, typer.Option(help="Everything drawn by lot follows from it.")]
+PicturesKept = Annotated[
+    Pictures | None, typer.Option(help="Which pictures to keep beside the tokens.")
+]
+ConfigFile = Annotated[
+    str | None, typer.Option("--config", help="A TOML file with [method] and [execution] tables.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any setting by its dotted name, such as method.sampling.cfg_weight=4. Repeatable.",
+    ),
+]
+Rollouts = Annotated[int, typer.Option(min=1, help="Rollouts per record.")]
+ShardRollouts = Annotated[
+    int | None, typer.Option(min=1, help="Rollouts per shard, the unit of commit (256).")
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Record unusable prompts in a rejects file and go on.")
+]
+Actors = Annotated[int | None, typer.Option(min=1, help="Actors: one a GPU, or one a CPU.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        envvar="RAY_ADDRESS", help="A Ray cluster to join. Without one, Ray starts here and ends."
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if show:
+        typer.echo(f"coppice {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def plan(
+    prompts: Prompts,
+    model: Model = None,
+    backend: Backend = None,
+    program: ProgramName = None,
+    pack: Pack = None,
+    seed: Seed = None,
+    pictures: PicturesKept = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    rollouts: Rollouts = 1,
+    shard_rollouts: ShardRollouts = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Freeze what a run is to make: its prompts, its config, its shards.
+
+    Nothing is written unless every prompt can be used. Planning the same again changes nothing.
+
+        coppice plan prompts.txt runs/first --model deepseek-ai/Janus-Pro-7B --rollouts 8
+    """
+    from jobs.runs import PlanRequest, plan_run
+
+    if len(prompts) < 2:
+        raise typer.BadParameter("give at least one prompt file, and last the run")
+    flags = method_flags(model, backend, program, pack, seed, pictures)
+    request = PlanRequest(
+        sources=prompts[:-1],
+        url=prompts[-1],
+        rollouts_per_record=rollouts,
+        rollouts_per_shard=shard_rollouts,
+        skip_bad=skip_bad,
+        config_file=config,
+        settings=[*flags, *(settings or [])],
+    )
+    plan_run(request, Console())
+
+
+@app.command()
+def run(
+    prompts: Prompts,
+    model: Model = None,
+    backend: Backend = None,
+    program: ProgramName = None,
+    pack: Pack = None,
+    seed: Seed = None,
+    pictures: PicturesKept = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    rollouts: Rollouts = 1,
+    shard_rollouts: ShardRollouts = None,
+    skip_bad: SkipBad = False,
+    actors: Actors = None,
+    address: Address = None,
+) -> None:
+    """Make what is missing of a run; with prompts, plan it first.
+
+    The same command again resumes: what is committed stays, the rest is made. Press Ctrl-C once to
+    commit what is nearly done and stop, twice to stop at once.
+
+        coppice run prompts.txt runs/first
+        coppice run runs/first --actors 8
+    """
+    from jobs.runs import PlanRequest, grow_run, load_run, plan_run
+
+    console = Console()
+    flags = method_flags(model, backend, program, pack, seed, pictures)
+    if actors is not None:
+        flags.append(f"execution.num_actors={actors}")
+    request = PlanRequest(
+        sources=prompts[:-1],
+        url=prompts[-1],
+        rollouts_per_record=rollouts,
+        rollouts_per_shard=shard_rollouts,
+        skip_bad=skip_bad,
+        config_file=config,
+        settings=[*flags, *(settings or [])],
+    )
+    manifest = plan_run(request, console) if request.sources else load_run(request)
+    raise typer.Exit(grow_run(request.url, manifest, console, address=address))
+
+
+@app.command()
+def status(
+    run: RunUrl,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say how far a run is. Reads the store alone; the run may be at work.
+
+    coppice status runs/first
+    """
+    from jobs.runs import show_status
+
+    raise typer.Exit(show_status(run, Console(), as_json=as_json))
+
+
+@app.command()
+def show(
+    run: RunUrl,
+    record: Annotated[
+        str | None, typer.Argument(help="A record id or the start of one; none lists some.")
+    ] = None,
+    rollout: Annotated[int, typer.Option(min=0, help="Which rollout of the record.")] = 0,
+    png: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the trace's pictures here.")
+    ] = None,
+) -> None:
+    """Show a trace: what was thought, drawn, judged and drawn again.
+
+    coppice show runs/first 3f2a --png pictures
+    """
+    from jobs.show import list_records, show_trace
+
+    if record is None:
+        list_records(run, Console())
+    else:
+        show_trace(run, record, rollout, Console(), png)
+
+
+def method_flags(
+    model: str | None,
+    backend: BackendName | None,
+    program: Program | None,
+    pack: str | None,
+    seed: int | None,
+    pictures: Pictures | None,
+) -> list[str]:
+    """The options that have a name of their own, as `--set` would have them."""
+    words = {
+        "model": model,
+        "backend": backend,
+        "program": program,
+        "pack": pack,
+        "pictures": pictures,
+    }
+    flags = [f"method.{name}={str(word)!r}" for name, word in words.items() if word is not None]
+    return flags if seed is None else [*flags, f"method.seed={seed}"]
+
+
+def main() -> None:
+    """Run the command line. Errors that we raise on purpose are one message and an exit code."""
+    try:
+        app()
+    except CoppiceError as error:
+        Console(stderr=True).print(Text(f"coppice: {error}"), soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INCOMPLETE)
+
+
+if __name__ == "__main__":
+    main()

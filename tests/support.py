@@ -1,0 +1,213 @@
+"""What many tests start from: a small fake method, a planned run, a worker, traces, odd stores."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from pipeline.backends import Opened
+from pipeline.engine.fake import Fake, Script
+from pipeline.models import fake_facts
+from pipeline.packs import load_pack
+from pipeline.planning import commit_plan, make_plan
+from pipeline.prompts import Prompt, PromptSet
+from pipeline.store.objects import Source, Store
+from pipeline.store.traces import Origin, TraceWriter, read_rows
+from pipeline.twig.drive import Backends
+from pipeline.worker import Assignment, Worker
+from schemas.config import (
+    ExecutionConfig,
+    FakeConfig,
+    MethodConfig,
+    PackConfig,
+    RunConfig,
+    fingerprint,
+)
+from schemas.errors import StoreUnavailable
+from schemas.ids import record_id
+from schemas.runs import RunManifest, ShardFooter
+from schemas.trace import Event, Role, Status, Trace
+
+SMALL = FakeConfig(image_size=32, patch_size=8, num_codes=512, num_text_tokens=8)
+"""Pictures of 4 x 4 tokens."""
+
+
+# Methods and runs
+
+
+def fake_method(fake: FakeConfig = SMALL, **changes: Any) -> MethodConfig:
+    pack = PackConfig(name="default", digest=load_pack("default").digest)
+    defaults = {"model": fake_facts(fake).model, "pack": pack, "backend": "fake", "fake": fake}
+    return MethodConfig(**(defaults | changes))
+
+
+def fake_config(method: MethodConfig | None = None, **execution: Any) -> RunConfig:
+    """A run's config that waits for no store."""
+    execution = {"store_patience_seconds": 0} | execution
+    return RunConfig(method=method or fake_method(), execution=ExecutionConfig(**execution))
+
+
+def prompt_set(prompts: int | Iterable[str]) -> PromptSet:
+    """These prompts, or so many made-up ones."""
+    texts = (f"prompt number {i}" for i in range(prompts)) if isinstance(prompts, int) else prompts
+    return PromptSet(
+        prompts=[
+            Prompt(text=text, metadata={"line": line}, source="prompts.txt", line=line)
+            for line, text in enumerate(texts, start=1)
+        ],
+        num_duplicates=0,
+        rejects=[],
+    )
+
+
+def plan_run(
+    store: Store,
+    prompts: int | Iterable[str] = 3,
+    config: RunConfig | None = None,
+    *,
+    rollouts_per_record: int = 1,
+    rollouts_per_shard: int | None = None,
+) -> RunManifest:
+    """Plan and commit a run of the fake backend."""
+    config, prompts = config or fake_config(), prompt_set(prompts)
+    facts = fake_facts(config.method.fake)
+    plan = make_plan(
+        prompts,
+        config,
+        facts,
+        sources=["prompts.txt"],
+        rollouts_per_record=rollouts_per_record,
+        rollouts_per_shard=rollouts_per_shard,
+    )
+    return commit_plan(store, plan, prompts, config, facts)
+
+
+# Workers
+
+
+def open_fake(backend: Fake) -> Opened:
+    """A fake backend, or one derived from it, in every role."""
+    backends = Backends({"fake": backend}, dict.fromkeys(Role, "fake"))
+    return Opened(backends=backends, painter=backend, stack={"device": "none"})
+
+
+@contextmanager
+def at_work(
+    store: Store,
+    manifest: RunManifest,
+    *,
+    script: Script | None = None,
+    backend: Fake | None = None,
+) -> Iterator[Worker]:
+    """A worker on the fake backend of its run, or on another one."""
+    opened = open_fake(backend or Fake(manifest.config.method.fake, script=script))
+    worker = Worker(store, manifest, opened, name="some-worker")
+    try:
+        yield worker
+    finally:
+        worker.close()
+
+
+def attempt_at(shard: int) -> Assignment:
+    return Assignment(shard=shard, attempt=1, attempt_id=uuid4().hex)
+
+
+def run_all(store: Store, manifest: RunManifest) -> None:
+    """Grow every shard of a run, one after the other."""
+    with at_work(store, manifest) as worker:
+        for shard in range(manifest.plan.num_shards):
+            worker.run_shard(attempt_at(shard))
+
+
+def all_rows(store: Store, manifest: RunManifest) -> list[dict[str, Any]]:
+    """Every row of a run that is complete."""
+    shards = range(manifest.plan.num_shards)
+    return [row for shard in shards for row in read_rows(store, shard)]
+
+
+# Traces
+
+
+def some_event(index: int, role: Role = Role.THINK, **changes: Any) -> Event:
+    """A greedy answer to a question."""
+    defaults: dict[str, Any] = {
+        "index": index,
+        "role": role,
+        "region": 0,
+        "revision": 0,
+        "candidate": 0,
+        "backend": "fake",
+        "seed": None,
+        "text": "a red cube",
+        "raw_text": None if role is Role.DRAW else "a red\ncube",
+        "prefix_ids": (1, 2, 3),
+        "duration_seconds": 0.5,
+    }
+    return Event(**(defaults | changes))
+
+
+def some_trace(prompt: str = "a red cube", **changes: Any) -> Trace:
+    """A finished rollout without events."""
+    defaults: dict[str, Any] = {
+        "record_id": record_id(prompt),
+        "rollout_index": 0,
+        "prompt": prompt,
+        "metadata": {},
+        "status": Status.OK,
+        "schedule": None,
+        "events": (),
+        "codes": (4, 5, 6),
+        "started_at": 1_700_000_000.25,
+        "duration_seconds": 2.5,
+    }
+    return Trace(**(defaults | changes))
+
+
+def some_origin(**changes: Any) -> Origin:
+    method = fake_method()
+    defaults: dict[str, Any] = {
+        "run_id": "some-run",
+        "fingerprint": fingerprint(method),
+        "method": method,
+        "shard": 0,
+        "attempt": 1,
+        "attempt_id": uuid4().hex,
+        "worker": "some-worker",
+        "stack": {"device": "none"},
+    }
+    return Origin(**(defaults | changes))
+
+
+def write_shard(path: Path, *traces: Trace, origin: Origin | None = None) -> ShardFooter:
+    """A closed shard file of these traces."""
+    writer = TraceWriter(path, origin or some_origin())
+    for trace in traces:
+        writer.add(trace)
+    return writer.close("1.2.3")
+
+
+# Stores
+
+
+class Wrapped:
+    """Does what another store does, save for the verbs that a test's own class changes."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+class Unanswered(Wrapped):
+    """The first put-if-absent goes through, and its answer is lost."""
+
+    is_answering = False
+
+    def put_if_absent(self, key: str, source: Source) -> bool:
+        is_created = self.store.put_if_absent(key, source)
+        if not self.is_answering:
+            self.is_answering = True
+            raise StoreUnavailable("the answer was lost")
+        return is_created
