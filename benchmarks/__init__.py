@@ -1,1 +1,1 @@
-"""Speed, as ratios and rates measured in one run. `make bench`; results in `benchmarks/results/`."""
+"""Speed, as ratios and rates measured in one run: `make bench`."""

@@ -1,8 +1,10 @@
 """What the terminal shows while a run grows, and when it ends. Prompts are hostile here too."""
 
+import shlex
 import time
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -81,6 +83,14 @@ def size(num_bytes: float) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 shard`, `2 shards`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def as_typed(url: str) -> str:
+    """A run's URL as one would type it here: relative where it can be, quoted where it must be."""
+    path = Path(url)
+    return shlex.quote(
+        str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else url
+    )
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.text import Text
 
-from jobs.progress import ProgressLine, counted, duration, printable, size
+from jobs.progress import ProgressLine, as_typed, counted, duration, printable, size
 from pipeline.configs import (
     Resolved,
     Tables,
@@ -139,7 +139,7 @@ def _finish(store: Store, manifest: RunManifest, console: Console) -> ExitCode:
         _say(console, f"Complete: {counts}, in {counted(status.num_shards, 'shard')}.")
     if status.num_committed:
         sizes = [entry.size_bytes for entry in store.list_folder(TRACES)]
-        _say(console, f"Traces: {store.url}/{TRACES}/*.parquet, {size(sum(sizes))}")
+        _say(console, f"Traces: {as_typed(store.url)}/{TRACES}/*.parquet, {size(sum(sizes))}")
     _say(console, f"Next: {_next_command(store, manifest, status)}")
     return code
 
@@ -152,23 +152,25 @@ def _exit_code(status: RunStatus) -> ExitCode:
 
 def _next_command(store: Store, manifest: RunManifest, status: RunStatus) -> str:
     if status.num_missing:
-        return f"coppice run {store.url}"
+        return f"coppice run {as_typed(store.url)}"
     record_id = read_plan_shard(store, manifest.plan, 0)[0].record_id
-    return f"coppice show {store.url} {record_id}"
+    return f"coppice show {as_typed(store.url)} {record_id}"
 
 
 def _describe_plan(url: str, manifest: RunManifest, plan: Plan, resolved: Resolved) -> str:
-    method, part = manifest.config.method, manifest.plan
+    method, part, place = resolved.config.method, manifest.plan, as_typed(url)
+    estimate = f"about {size(plan.num_bytes)}"
+    if plan.actor_seconds:
+        estimate += f" and {duration(plan.actor_seconds)} of one actor"
     lines = [
-        f"Run {manifest.run_id} at {url}: {method.program.value} with {method.model.name} "
+        f"Run {manifest.run_id} at {place}: {method.program.value} with {method.model.name} "
         f"({method.backend}), fingerprint {manifest.fingerprint}.",
         f"Planned: {counted(part.num_records, 'record')} x "
         f"{counted(part.rollouts_per_record, 'rollout')} in {counted(part.num_shards, 'shard')} "
-        f"of up to {part.rollouts_per_shard}, about {size(plan.num_bytes)}"
-        + (f", {duration(plan.actor_seconds)} of one actor." if plan.actor_seconds else "."),
+        f"of up to {part.rollouts_per_shard}, {estimate}.",
     ]
     if part.num_duplicates or part.num_rejects:
-        rejects = f"; rejects: {url}/{rejects_key(part.folder)}" if part.num_rejects else ""
+        rejects = f"; rejects: {place}/{rejects_key(part.folder)}" if part.num_rejects else ""
         lines.append(
             f"Left out: {counted(part.num_duplicates, 'exact duplicate')}, "
             f"{counted(part.num_rejects, 'unusable prompt')}{rejects}."

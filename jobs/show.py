@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.progress import counted, printable
+from jobs.progress import as_typed, counted, printable
 from pipeline.pictures import Pixels, decode_picture
 from pipeline.store.objects import Store, open_store
 from pipeline.store.plans import PlanRow, read_manifest, read_plan_shard
@@ -35,7 +35,7 @@ def list_records(url: str, console: Console) -> None:
         cells = (row["record_id"], str(row["rollout_index"]), status, row["prompt"])
         table.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(table)
-    console.print(Text(f"Show one with: coppice show {url} RECORD"), soft_wrap=True)
+    console.print(Text(f"Show one with: coppice show {as_typed(url)} RECORD"), soft_wrap=True)
 
 
 def show_trace(url: str, record: str, rollout: int, console: Console, png: Path | None) -> None:
@@ -105,7 +105,7 @@ def _find_trace(store: Store, manifest: RunManifest, record: str, rollout: int) 
                 return row
     raise InputError(
         f"rollout {rollout} of record {record_id} is planned (shard {shard}) but not grown yet; "
-        f"go on with: coppice run {store.url}"
+        f"go on with: coppice run {as_typed(store.url)}"
     )
 
 
@@ -121,7 +121,7 @@ def _find_key(store: Store, manifest: RunManifest, record: str, rollout: int) ->
         raise InputError(
             f"{counted(len(found), 'record')} of {store.url} start with {printable(record)!r}"
             + (f" ({some} ...); give more digits" if found else "")
-            + f"; list some with: coppice show {store.url}"
+            + f"; list some with: coppice show {as_typed(store.url)}"
         )
     ((record_id, rows),) = found.items()
     for row, shard in rows:

@@ -53,7 +53,9 @@ def write_plan_shard(store: Store, folder: str, shard: int, rows: Iterable[PlanR
 def read_plan_shard(store: Store, plan: PlanPart, shard: int) -> list[PlanRow]:
     """The rollouts of one shard. Raises ObjectMissing if the plan lost it."""
     body = store.read(layout.plan_key(plan.folder, shard))
-    rows = pq.read_table(pa.BufferReader(body), schema=PLAN).to_pylist()
+    # Not on Arrow's threads: one that drops the last reference to a Python buffer while the
+    # interpreter is going down aborts the process.
+    rows = pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False).to_pylist()
     return [PlanRow(**{**row, "metadata": json.loads(row["metadata"])}) for row in rows]
 
 

@@ -9,7 +9,7 @@ from pipeline.store.traces import read_footer
 from schemas.config import Frozen
 from schemas.runs import RunManifest, ShardFooter
 
-_READERS = 16  # footers are small reads: what counts is how many are under way
+_READERS = 8  # footers are small reads: what counts is how many are under way
 
 
 class RunStatus(Frozen):

@@ -119,7 +119,9 @@ def read_rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of a committed shard as dictionaries, a few at a time. Raises ObjectMissing."""
     with open_object(store, layout.traces_key(shard)) as file:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=16, columns=columns):
+        for batch in pq.ParquetFile(file).iter_batches(
+            batch_size=16, columns=columns, use_threads=False
+        ):
             yield from batch.to_pylist()
 
 

@@ -1,0 +1,105 @@
+"""The main job as users run it: submitted to a cluster, killed, and started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.store.objects import open_store
+from pipeline.store.plans import read_manifest, read_plan_shard
+from pipeline.store.traces import read_rows
+from tests.jobs.conftest import Coppice
+
+pytestmark = pytest.mark.ray
+ROOT = Path(__file__).parents[2]
+SLOW = ("--backend", "fake", "--shard-rollouts", "4", "--set", "method.fake.delay_seconds=0.02")
+
+
+def _assert_every_key_once(run: Path) -> None:
+    """The rows are exactly what was planned."""
+    store = open_store(str(run))
+    manifest = read_manifest(store)
+    shards = range(manifest.plan.num_shards)
+    columns = ["record_id", "rollout_index"]
+    planned = [
+        key
+        for shard in shards
+        for row in read_plan_shard(store, manifest.plan, shard)
+        for key in row.rollout_keys()
+    ]
+    found = [
+        (row["record_id"], row["rollout_index"])
+        for shard in shards
+        for row in read_rows(store, shard, columns=columns)
+    ]
+    assert sorted(found) == sorted(planned)
+
+
+def _num_committed(run: Path) -> int:
+    return len(list(run.glob("traces/*.parquet")))
+
+
+def _start(prompts: Path, run: Path) -> "subprocess.Popen[bytes]":
+    """A run in the background that has committed something and is not done."""
+    command = [sys.executable, "-m", "jobs.cli", "run", str(prompts), str(run), *SLOW]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    while not _num_committed(run):
+        assert process.poll() is None, "the run ended before it was interrupted"
+        time.sleep(0.02)
+    return process
+
+
+def test_ray_job_submit_runs_it_on_a_cluster(head: dict[str, str], prompts: Path, tmp_path: Path):
+    submit = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--working-dir", "."]
+    job = [sys.executable, "-m", "jobs.rollout", str(prompts), str(tmp_path / "run")]
+    answer = subprocess.run(
+        [*submit, "--", *job, "--backend", "fake"],
+        cwd=ROOT,
+        env=head,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "24 ok, 0 dead" in answer.stdout
+    _assert_every_key_once(tmp_path / "run")
+
+
+def test_a_killed_driver_is_followed_by_one_that_makes_what_is_missing(
+    coppice: Coppice, prompts: Path, tmp_path: Path
+):
+    run = tmp_path / "run"
+    process = _start(prompts, run)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path.name: path.read_bytes() for path in run.glob("traces/*.parquet")}
+    assert len(before) < 6
+    answer = coppice("run", str(run))
+
+    assert answer.returncode == 0, answer.stderr
+    _assert_every_key_once(run)
+    for name, body in before.items():
+        assert (run / "traces" / name).read_bytes() == body
+
+
+def test_ctrl_c_commits_what_is_open_and_prints_how_to_go_on(
+    coppice: Coppice, prompts: Path, tmp_path: Path
+):
+    run = tmp_path / "run"
+    process = _start(prompts, run)
+    os.killpg(process.pid, signal.SIGINT)
+    printed = process.communicate(timeout=60)[0].decode()
+
+    if process.returncode == 3:  # on a slow machine the rest may have been open already
+        assert f"Next: coppice run {run}" in printed
+    assert process.returncode in (0, 3), printed
+    assert coppice("run", str(run)).returncode == 0
+    _assert_every_key_once(run)
