@@ -79,7 +79,7 @@ def batch_of(exercises: Sequence[Exercise], image_id: int) -> Batch:
     )
 
 
-def batches(folder: Path, seed: int) -> Iterator[Batch]:
+def batches(folder: Path, seed: Sequence[int]) -> Iterator[Batch]:
     """Batches without end, made ahead of time in another process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as maker:
         ahead: list[Future[list[Batch]]] = []
@@ -94,7 +94,7 @@ def batches(folder: Path, seed: int) -> Iterator[Batch]:
 _scribes: dict[Path, tuple[Scribe, int]] = {}  # of this process: opened once
 
 
-def _make_chunk(folder: Path, seed: int, number: int) -> list[Batch]:
+def _make_chunk(folder: Path, seed: Sequence[int], number: int) -> list[Batch]:
     """The batches of one chunk, in random order. The same in whichever process makes them."""
     from pipeline.engine.checkpoints import load_janus
 
@@ -103,7 +103,7 @@ def _make_chunk(folder: Path, seed: int, number: int) -> list[Batch]:
         janus = load_janus(folder, dtype=torch.float32, device="cpu")
         _scribes[folder] = Scribe(janus), janus.special.image
     scribe, image_id = _scribes[folder]
-    rng = np.random.default_rng([seed, number])
+    rng = np.random.default_rng([*seed, number])
     endless = scribe.exercises(rng)
     chunk = sorted(
         (next(endless) for _ in range(_CHUNK)), key=lambda one: len(one.ids) + len(one.codes)
