@@ -3,11 +3,10 @@
 A pupil sees, token for token, the questions that inference will ask. Only answers are learned.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.engine.checkpoints import Janus
 from pipeline.engine.rendering import Renderer
@@ -16,9 +15,7 @@ from pipeline.toy.patches import COLUMNS, ROWS, SIDE, patches
 from pipeline.toy.scenes import (
     NUM_WORDINGS,
     Scene,
-    Spec,
     prompt_of,
-
     sample_spec,
     sample_training_scene,
 )
@@ -30,9 +27,7 @@ from schemas.config import MethodConfig, ModelConfig, PackConfig, Program, Refle
 from schemas.geometry import Geometry
 from schemas.trace import Role
 
-GEOMETRY = Geometry(
-    image_size=SIDE * ROWS, rows=ROWS, columns=COLUMNS, num_codes=len(patches())
-)
+GEOMETRY = Geometry(image_size=SIDE * ROWS, rows=ROWS, columns=COLUMNS, num_codes=len(patches()))
 """Of the toy world's pictures."""
 
 _PROGRAM_SHARES = {
@@ -41,9 +36,8 @@ _PROGRAM_SHARES = {
     Program.THINK_BEFORE: 0.10,
     Program.THINK_AFTER: 0.12,
 }
-_MISTAKES = Mistakes(thought=0.12, drawing=0.5)
-_KEPT_SHARE = {Role.THINK: 0.6, Role.DRAW: 0.75, Role.REFLECT: 1.0}  # critics learn slowest
-_UNGUIDED_SHARE = 0.1  # of drawings, without their text: what guidance compares with
+_MISTAKES = Mistakes(thought=0.12, drawing=0.65)
+_KEPT_SHARE = {Role.THINK: 0.5, Role.DRAW: 0.6, Role.REFLECT: 1.0}  # critics learn slowest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,18 +99,20 @@ class Scribe:
             prompt = prompt_of(sample_spec(rng, scene), int(rng.integers(NUM_WORDINGS)))
             for lesson in teach(scene, prompt, settings[program], rng, _MISTAKES):
                 if lesson.is_right and rng.random() < _KEPT_SHARE[lesson.request.role]:
-                    yield self.write(lesson, rng)
+                    yield self.write(lesson)
 
-    def write(self, lesson: Lesson, rng: np.random.Generator) -> Exercise:
+    def write(self, lesson: Lesson) -> Exercise:
         """The tokens of a question and its answer, as inference will have them."""
         if isinstance(lesson.request, Visual):
-            return self._write_drawing(lesson.request, lesson, rng)
+            return self._write_drawing(lesson.request, lesson)
         request, answer = lesson.request, lesson.answer
         assert isinstance(request, Text)
         assert isinstance(answer, TextAnswer)
         question = self._renderer.question(request)
         words = self._tokenizer.backend_tokenizer.encode(answer.text, add_special_tokens=False).ids
-        canvas = next((shown.codes for shown in request.pictures if isinstance(shown, Canvas)), None)
+        canvas = next(
+            (shown.codes for shown in request.pictures if isinstance(shown, Canvas)), None
+        )
         return Exercise(
             ids=(*question, *words, self._eos),
             codes=(),
@@ -124,13 +120,10 @@ class Scribe:
             learned_from=len(question),
         )
 
-    def _write_drawing(
-        self, request: Visual, lesson: Lesson, rng: np.random.Generator
-    ) -> Exercise:
+    def _write_drawing(self, request: Visual, lesson: Lesson) -> Exercise:
         assert isinstance(lesson.answer, VisualAnswer)
-        prefix = self._renderer.draw_prefix(request)
         return Exercise(
-            ids=prefix.uncond if rng.random() < _UNGUIDED_SHARE else prefix.cond,
+            ids=self._renderer.draw_prefix(request).cond,
             codes=request.codes + lesson.answer.codes,
             canvas=None,
             # What stands before is true to the text as well, unless it was planted: learn it too.

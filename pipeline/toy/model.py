@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.engine.tokenizer import SPECIAL_NAMES
 from pipeline.toy.patches import IMAGE_SIZE, ROWS, SIDE, patches
 
 if TYPE_CHECKING:
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
 
 WIDTH = 128
 NUM_LAYERS = 4
-MAX_POSITIONS = 2048
-"""Far more than a question of its own pack needs: a limit that a user's other pack may meet."""
+MAX_POSITIONS = 4096
+"""Far more than its own questions need: the default limit on words leaves room for a prompt."""
 
 
 def toy_config(vocab_size: int, special_ids: dict[str, int]) -> dict[str, Any]:

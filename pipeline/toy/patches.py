@@ -54,6 +54,7 @@ _GROUND = {  # base, speck
     "soil": ((128, 92, 62), (95, 65, 42)),
 }
 _GROUND_THING = {"flower": (235, 50, 130), "rock": (110, 115, 125), "mushroom": (200, 30, 30)}
+_STEM_INK = (245, 235, 220)
 _PAPER = (255, 255, 255)
 _WALL = (240, 230, 208)
 
@@ -129,18 +130,27 @@ def _all_patches() -> Iterator[tuple[Code, Pixels]]:
             for corner, patch in enumerate(_quarters(_inked(_WALL, (ink, mask)))):
                 yield ("object", colour, shape, corner), patch
     for sky, base in _SKY.items():
-        yield ("sky", sky), _flat(base)
-        for thing, ink in _SKY_THING.items():
-            for corner, patch in enumerate(_quarters(_inked(base, (ink, _SKY_SHAPES[thing])))):
-                yield ("sky", sky, thing, corner), patch
+        yield from _sky_patches(sky, base)
     for ground, (base, speck) in _GROUND.items():
-        for variant in range(2):
-            yield ("ground", ground, variant), _inked(base, (speck, _specks(variant)), side=SIDE)
-        for thing, ink in _GROUND_THING.items():
-            shapes = [(ink, _GROUND_SHAPES[thing])]
-            if thing == "mushroom":
-                shapes.insert(0, ((245, 235, 220), _STEM))
-            yield ("ground", ground, thing), _inked(base, *shapes, side=SIDE)
+        yield from _ground_patches(ground, base, speck)
+
+
+def _sky_patches(sky: str, base: Sequence[int]) -> Iterator[tuple[Code, Pixels]]:
+    yield ("sky", sky), _flat(base)
+    for thing, ink in _SKY_THING.items():
+        for corner, patch in enumerate(_quarters(_inked(base, (ink, _SKY_SHAPES[thing])))):
+            yield ("sky", sky, thing, corner), patch
+
+
+def _ground_patches(
+    ground: str, base: Sequence[int], speck: Sequence[int]
+) -> Iterator[tuple[Code, Pixels]]:
+    for variant in range(2):
+        yield ("ground", ground, variant), _inked(base, (speck, _specks(variant)), side=SIDE)
+    for thing, ink in _GROUND_THING.items():
+        stem = [(_STEM_INK, _stem)] if thing == "mushroom" else []
+        layers = [*stem, (ink, _GROUND_SHAPES[thing])]
+        yield ("ground", ground, thing), _inked(base, *layers, side=SIDE)
 
 
 def _flat(colour: Sequence[int]) -> Pixels:
@@ -211,7 +221,7 @@ _GROUND_SHAPES: dict[str, Inside] = {
 }
 
 
-def _STEM(x: _Mask, y: _Mask) -> npt.NDArray[np.bool_]:
+def _stem(x: _Mask, y: _Mask) -> npt.NDArray[np.bool_]:
     return (np.abs(x) < 0.25) & (np.abs(y - 0.4) < 0.5)
 
 

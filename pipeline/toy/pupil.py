@@ -5,9 +5,10 @@ mask is needed. Pictures that are looked at are mostly tiled from clean patches 
 which costs nothing; a part goes through the decoder, as every picture does when the model is used.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pipeline.engine.sampling import guide
+from pipeline.engine.tokenizer import SpecialTokens
 from pipeline.toy.lessons import Exercise, Scribe
 from pipeline.toy.patches import COLUMNS, ROWS, tile_all
 
@@ -30,6 +33,8 @@ _NUM_AHEAD = 2  # chunks
 _NUM_CODES = ROWS * COLUMNS
 _DECODED_SHARE = 0.08
 _PATCH_NOISE, _PIXEL_NOISE = 0.07, 0.05  # of the range from -1 to 1
+_TWIN_STEP = 4
+_CFG_WEIGHT, _GUIDED_SHARE = 5.0, 0.2  # the paper's guidance, and its part in the loss
 _IGNORED = -100
 
 Ints = npt.NDArray[np.int64]
@@ -45,14 +50,18 @@ class Batch:
     seen_at: Ints  # [pictures, 2]: the row, and the place of the first of 36 features in it
     words: Ints  # [rows, length]: the word to come next
     drawn: Ints  # [rows, length]: the code to come next
+    twins: Ints  # [pairs, 2]: a drawing's row, and the row of the same one without its text
 
     @property
     def num_tokens(self) -> int:
         return int(self.ids.size)
 
 
-def batch_of(exercises: Sequence[Exercise], image_id: int) -> Batch:
-    """Exercises as arrays."""
+def batch_of(exercises: Sequence[Exercise], special: SpecialTokens) -> Batch:
+    """Exercises as arrays. Every fourth drawing comes twice, also without its text."""
+    drawings = [row for row, one in enumerate(exercises) if one.codes][::_TWIN_STEP]
+    twins = [(row, len(exercises) + pair) for pair, row in enumerate(drawings)]
+    exercises = [*exercises, *(_without_text(exercises[row], special) for row in drawings)]
     shape = len(exercises), max(len(one.ids) + len(one.codes) for one in exercises)
     ids, codes = np.zeros(shape, np.int64), np.full(shape, -1)
     words, drawn = np.full(shape, _IGNORED), np.full(shape, _IGNORED)
@@ -68,7 +77,7 @@ def batch_of(exercises: Sequence[Exercise], image_id: int) -> Batch:
             words[row, one.learned_from - 1 : length - 1] = one.ids[one.learned_from :]
         if one.canvas is not None:
             canvases.append([*one.canvas, *[0] * (_NUM_CODES - len(one.canvas))])
-            seen_at.append((row, one.ids.index(image_id)))
+            seen_at.append((row, one.ids.index(special.image)))
     return Batch(
         ids=ids,
         codes=codes,
@@ -76,7 +85,13 @@ def batch_of(exercises: Sequence[Exercise], image_id: int) -> Batch:
         seen_at=np.array(seen_at, np.int64).reshape(-1, 2),
         words=words,
         drawn=drawn,
+        twins=np.array(twins, np.int64).reshape(-1, 2),
     )
+
+
+def _without_text(drawing: Exercise, special: SpecialTokens) -> Exercise:
+    pads = [special.pad] * (len(drawing.ids) - 2)
+    return replace(drawing, ids=(special.bos, *pads, special.boi))
 
 
 def batches(folder: Path, seed: Sequence[int]) -> Iterator[Batch]:
@@ -91,7 +106,7 @@ def batches(folder: Path, seed: Sequence[int]) -> Iterator[Batch]:
             yield from ahead.pop(0).result()
 
 
-_scribes: dict[Path, tuple[Scribe, int]] = {}  # of this process: opened once
+_scribes: dict[Path, tuple[Scribe, SpecialTokens]] = {}  # of this process: opened once
 
 
 def _make_chunk(folder: Path, seed: Sequence[int], number: int) -> list[Batch]:
@@ -101,8 +116,8 @@ def _make_chunk(folder: Path, seed: Sequence[int], number: int) -> list[Batch]:
     if folder not in _scribes:
         torch.set_num_threads(1)
         janus = load_janus(folder, dtype=torch.float32, device="cpu")
-        _scribes[folder] = Scribe(janus), janus.special.image
-    scribe, image_id = _scribes[folder]
+        _scribes[folder] = Scribe(janus), janus.special
+    scribe, special = _scribes[folder]
     rng = np.random.default_rng([*seed, number])
     endless = scribe.exercises(rng)
     chunk = sorted(
@@ -116,7 +131,7 @@ def _make_chunk(folder: Path, seed: Sequence[int], number: int) -> list[Batch]:
             if (rows + 1) * (len(longest.ids) + len(longest.codes)) > _BATCH_TOKENS:
                 break
             rows += 1
-        made.append(batch_of(chunk[first : first + rows], image_id))
+        made.append(batch_of(chunk[first : first + rows], special))
         first += rows
     return [made[index] for index in rng.permutation(len(made))]
 
@@ -127,31 +142,54 @@ class Losses:
 
     words: Tensor
     codes: Tensor
+    guided: Tensor  # of codes, under guidance
+    patches: Tensor  # of the codes of the patches that are looked at
+
+    @property
+    def by_name(self) -> dict[str, Tensor]:
+        return {
+            "words": self.words,
+            "codes": self.codes,
+            "guided codes": self.guided,
+            "patches": self.patches,
+        }
 
     @property
     def total(self) -> Tensor:
-        return self.words + self.codes
+        return self.words + self.codes + _GUIDED_SHARE * self.guided + self.patches
 
 
 def losses_of(
-    model: "JanusForConditionalGeneration", batch: Batch, generator: torch.Generator
+    model: "JanusForConditionalGeneration",
+    probe: torch.nn.Module,
+    batch: Batch,
+    generator: torch.Generator,
 ) -> Losses:
-    """Run the model over a batch."""
+    """Run the model over a batch.
+
+    `probe` reads a patch's code off its features. It is no part of the model: it makes the vision
+    tower see early, when the language model still does better by believing what it is told.
+    """
     device = model.device
     ids, codes = torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.codes).to(device)
     is_code = codes >= 0
     embeds = model.get_input_embeddings()(ids)
     embeds[is_code] = model.prepare_embeddings_for_image_generation(codes[is_code])
+    patches = embeds.new_zeros(())
     if len(batch.canvases):
         pixels = shown(model, batch.canvases, generator)
         features = model.model.get_image_features(pixels).pooler_output
         rows = torch.from_numpy(batch.seen_at[:, :1]).to(device)
         places = torch.from_numpy(batch.seen_at[:, 1:]) + torch.arange(_NUM_CODES)
         embeds[rows, places.to(device)] = features
+        canvases = torch.from_numpy(batch.canvases).to(device)
+        patches = cross_entropy(probe(features).flatten(0, 1), canvases.flatten())
     hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
     return Losses(
         words=_loss(model.lm_head, hidden, batch.words),
         codes=_loss(model.model.generation_head, hidden, batch.drawn),
+        guided=_guided_loss(model.model.generation_head, hidden, batch),
+        patches=patches,
     )
 
 
@@ -161,6 +199,23 @@ def _loss(head: torch.nn.Module, hidden: Tensor, targets: Ints) -> Tensor:
     if not is_wanted.any():
         return hidden.new_zeros(())
     return cross_entropy(head(hidden[is_wanted]), wanted[is_wanted])
+
+
+def _guided_loss(head: torch.nn.Module, hidden: Tensor, batch: Batch) -> Tensor:
+    """What the guided sum of both branches gets wrong.
+
+    Guidance multiplies every difference between the branches, those between hopeless codes too,
+    which nothing else trains: without this a code that both hold for impossible is drawn now and
+    then.
+    """
+    if not len(batch.twins):
+        return hidden.new_zeros(())
+    wanted = torch.from_numpy(batch.drawn[batch.twins[:, 0]]).to(hidden.device)
+    is_wanted = wanted != _IGNORED
+    cond, uncond = (
+        head(hidden[torch.from_numpy(rows).to(hidden.device)][is_wanted]) for rows in batch.twins.T
+    )
+    return cross_entropy(guide(cond, uncond, _CFG_WEIGHT), wanted[is_wanted])
 
 
 def shown(
@@ -188,4 +243,4 @@ def rate_at(step: int, num_steps: int, *, peak: float) -> float:
     if step < warm:
         return peak * (step + 1) / warm
     done = (step - warm) / max(1, num_steps - warm)
-    return peak * (0.5 * (1 + np.cos(np.pi * done)) * 0.995 + 0.005)
+    return peak * (0.5 * (1 + math.cos(math.pi * done)) * 0.995 + 0.005)

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
+import numpy as np
+
 from pipeline.curate.scorers import Sample, Score
 from pipeline.toy.patches import IMAGE_SIZE
 from pipeline.toy.scenes import Spec
-from pipeline.toy.views import Spot, View, view_of_pixels
+from pipeline.toy.views import Spot, View, views_of_pixels
 from schemas.errors import InputError
 
 BANDS = ("sky", "objects", "ground")
@@ -59,24 +61,36 @@ class ToyScorer:
         None for a sample without a spec, and for a picture of another size. Raises InputError for a
         spec that cannot be read.
         """
-        return [self._score(sample) for sample in batch]
+        specs = [_spec_of(sample) for sample in batch]
+        pictures = [
+            sample.pixels for sample, spec in zip(batch, specs, strict=True) if spec is not None
+        ]
+        views = iter(views_of_pixels(np.stack(pictures)) if pictures else [])
+        return [
+            Score(value=None) if spec is None else _score_of(mark(next(views), spec))
+            for spec in specs
+        ]
 
-    def _score(self, sample: Sample) -> Score:
-        table = sample.metadata.get("spec")
-        if table is None or sample.pixels.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
-            return Score(value=None)
-        try:
-            spec = Spec.from_json(table)
-        except (TypeError, KeyError) as error:
-            raise InputError(
-                f"the spec of {sample.prompt!r} is no spec of the toy world ({error!r}); "
-                "take prompts that pipeline.toy.prompts wrote"
-            ) from error
-        marks = mark(view_of_pixels(sample.pixels), spec)
-        parts = {name: None if right is None else float(right) for name, right in marks.all.items()}
-        for name, band in zip(BANDS, marks.bands, strict=True):
-            parts[f"band: {name}"] = share_right(band.values())
-        return Score(value=share_right(marks.all.values()), parts=parts)
+
+def _spec_of(sample: Sample) -> Spec | None:
+    """What a picture was to show; None for what is not of this world."""
+    table = sample.metadata.get("spec")
+    if table is None or sample.pixels.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
+        return None
+    try:
+        return Spec.from_json(table)
+    except (TypeError, KeyError) as error:
+        raise InputError(
+            f"the spec of {sample.prompt!r} is no spec of the toy world ({error!r}); "
+            "take prompts that pipeline.toy.prompts wrote"
+        ) from error
+
+
+def _score_of(marks: Marks) -> Score:
+    parts = {name: None if right is None else float(right) for name, right in marks.all.items()}
+    for name, band in zip(BANDS, marks.bands, strict=True):
+        parts[f"band: {name}"] = share_right(band.values())
+    return Score(value=share_right(marks.all.values()), parts=parts)
 
 
 def _same(seen: str | None, said: str | None) -> bool | None:
@@ -116,4 +130,3 @@ def _in_place(index: int, take: Sequence[tuple[int, Spot] | None], spec: Spec) -
     return all(
         place is not None and (place[0] < found[0]) == (other < index) for other, place in others
     )
-

@@ -24,13 +24,14 @@ from pipeline.engine.checkpoints import Janus, digest_of, load_janus
 from pipeline.packs import load_pack
 from pipeline.toy.codec import train_decoder, train_encoder
 from pipeline.toy.model import (
+    WIDTH,
     new_model,
     toy_config,
     write_card,
     write_small_files,
     write_weights,
 )
-from pipeline.toy.pupil import batches, losses_of, rate_at
+from pipeline.toy.pupil import Batch, Losses, batches, losses_of, rate_at
 from pipeline.toy.vocabulary import special_ids, write_tokenizer
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 SEED = 0
 _DECODER_STEPS = 1800
 _ENCODER_STEPS = 600
-_PUPIL_STEPS = 4600
+_PUPIL_STEPS = 6800
 _PEAK_RATE = 2.5e-3
 _WEIGHT_DECAY = 0.01
 _EARLY_SHARE = 0.3
@@ -165,11 +166,14 @@ def _help(plan: Plan, team: Team) -> None:
 
 def _learn(janus: Janus, plan: Plan, team: Team) -> Progress:
     model, num_steps = janus.model, plan.steps(_PUPIL_STEPS)
-    weights = list(_pupil_of(model).values())
+    probe = torch.nn.Linear(WIDTH, janus.geometry.num_codes, device=model.device)
+    torch.nn.init.zeros_(probe.weight)  # it must not shout before it knows anything
+    torch.nn.init.zeros_(probe.bias)
+    weights = [*_pupil_of(model).values(), *probe.parameters()]
     optimiser = torch.optim.AdamW(
         weights, lr=_PEAK_RATE, betas=(0.9, 0.98), weight_decay=_WEIGHT_DECAY
     )
-    progress = _resume(model, optimiser, plan.out / "lessons.pt")
+    progress = _resume(model, probe, optimiser, plan.out / "lessons.pt")
     seed = [SEED, team.rank, progress.step]
     if team.size > 1:
         torch.set_num_threads(1)
@@ -185,15 +189,15 @@ def _learn(janus: Janus, plan: Plan, team: Team) -> Progress:
         batch = next(lessons)
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, num_steps, peak=_PEAK_RATE)
-        losses = losses_of(model, batch, noise)
+        losses = losses_of(model, probe, batch, noise)
         optimiser.zero_grad()
         losses.total.backward()
         _share_gradients(weights, team)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
-        progress = diary.write(batch.num_tokens, len(batch.ids), losses.words, losses.codes)
+        progress = diary.write(batch, losses)
         if not team.rank:
-            _keep(model, optimiser, plan, progress)
+            _keep(model, probe, optimiser, plan, progress)
     lessons.close()
     for weight in weights:
         weight.requires_grad_(False)
@@ -220,6 +224,7 @@ def _share_gradients(weights: list[torch.nn.Parameter], team: Team) -> None:
 
 def _keep(
     model: "JanusForConditionalGeneration",
+    probe: torch.nn.Module,
     optimiser: torch.optim.Optimizer,
     plan: Plan,
     progress: Progress,
@@ -230,7 +235,7 @@ def _keep(
         if progress.step == max(1, round(num_steps * share)):
             _save(_pupil_of(model), plan.out / f"pupil-{share:.0%}.pt")
     if progress.step % _SAVED_EVERY == 0 or progress.step == num_steps:
-        _save_progress(model, optimiser, progress, plan.out / "lessons.pt")
+        _save_progress(model, probe, optimiser, progress, plan.out / "lessons.pt")
 
 
 class _Diary:
@@ -241,21 +246,19 @@ class _Diary:
         self._num_steps = num_steps
         self._first, self._now = progress, progress
         self._started = time.monotonic()
-        self._losses: dict[str, list[float]] = {"words": [], "codes": []}
+        self._losses: dict[str, list[float]] = {}
 
-    def write(
-        self, num_tokens: int, num_exercises: int, words: torch.Tensor, codes: torch.Tensor
-    ) -> Progress:
+    def write(self, batch: Batch, losses: Losses) -> Progress:
         elapsed = time.monotonic() - self._started
         self._now = Progress(
             step=self._now.step + 1,
-            num_tokens=self._now.num_tokens + num_tokens * self._team.size,
-            num_exercises=self._now.num_exercises + num_exercises * self._team.size,
+            num_tokens=self._now.num_tokens + batch.num_tokens * self._team.size,
+            num_exercises=self._now.num_exercises + len(batch.ids) * self._team.size,
             seconds=self._first.seconds + elapsed,
         )
-        for name, loss in (("words", words), ("codes", codes)):
+        for name, loss in losses.by_name.items():
             if loss.requires_grad:  # a batch without any has a constant for a loss
-                self._losses[name].append(loss.item())
+                self._losses.setdefault(name, []).append(loss.item())
         if self._team.rank:
             return self._now
         if self._now.step % _SAID_EVERY == 0 or self._now.step == self._num_steps:
@@ -264,9 +267,9 @@ class _Diary:
 
     def _say(self, elapsed: float) -> None:
         means = ", ".join(
-            f"{name} {sum(values) / len(values):.4f}" for name, values in self._losses.items() if values
+            f"{name} {sum(values) / len(values):.4f}" for name, values in self._losses.items()
         )
-        self._losses = {"words": [], "codes": []}
+        self._losses = {}
         done = self._now.step - self._first.step
         rate = (self._now.num_tokens - self._first.num_tokens) / elapsed
         left = elapsed / done * (self._num_steps - self._now.step)
@@ -278,9 +281,7 @@ class _Diary:
 
 def _pupil_of(model: "JanusForConditionalGeneration") -> dict[str, torch.Tensor]:
     """Every weight but the VQ part's, by name."""
-    return {
-        name: weight for name, weight in model.named_parameters() if ".vqmodel." not in name
-    }
+    return {name: weight for name, weight in model.named_parameters() if ".vqmodel." not in name}
 
 
 def _load_pupil(model: "JanusForConditionalGeneration", path: Path) -> None:
@@ -291,25 +292,36 @@ def _load_pupil(model: "JanusForConditionalGeneration", path: Path) -> None:
 
 
 def _resume(
-    model: "JanusForConditionalGeneration", optimiser: torch.optim.Optimizer, path: Path
+    model: "JanusForConditionalGeneration",
+    probe: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    path: Path,
 ) -> Progress:
     if not path.is_file():
         return Progress()
     saved = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(saved["pupil"], strict=False)
+    probe.load_state_dict(saved["probe"])
     optimiser.load_state_dict(saved["optimiser"])
     return Progress(**saved["progress"])
 
 
 def _save_progress(
     model: "JanusForConditionalGeneration",
+    probe: torch.nn.Module,
     optimiser: torch.optim.Optimizer,
     progress: Progress,
     path: Path,
 ) -> None:
     fields = {name: getattr(progress, name) for name in Progress.__dataclass_fields__}
     _save(
-        {"pupil": _pupil_of(model), "optimiser": optimiser.state_dict(), "progress": fields}, path
+        {
+            "pupil": _pupil_of(model),
+            "probe": probe.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "progress": fields,
+        },
+        path,
     )
 
 

@@ -39,11 +39,14 @@ class View:
     ground_thing: str | None
 
 
-def view_of_pixels(pixels: Pixels) -> View:
-    """What a picture, uint8 [48, 48, 3], shows. A patch that is near to none of ours is unknown."""
-    codes, distances = nearest_codes(pixels[None])
+def views_of_pixels(pictures: Pixels) -> list[View]:
+    """What each of these pictures, uint8 [pictures, 48, 48, 3], shows.
+
+    A patch that is near to none of the codebook's is unknown.
+    """
+    codes, distances = nearest_codes(pictures)
     known: npt.NDArray[np.int64] = np.where(distances > _FURTHEST, UNKNOWN, codes)
-    return view_of_codes([int(code) for code in known[0]])
+    return [view_of_codes(row) for row in known.tolist()]
 
 
 def view_of_codes(codes: Sequence[int] | Codes) -> View:

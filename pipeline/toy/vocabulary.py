@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pipeline.engine.tokenizer import SPECIAL_NAMES
 from pipeline.toy.lessons import settings_for, teach
-from pipeline.toy.scenes import NUM_WORDINGS, prompt_of, sample_training_scene, sample_spec
+from pipeline.toy.scenes import NUM_WORDINGS, prompt_of, sample_spec, sample_training_scene
 from pipeline.toy.teacher import Mistakes
 from pipeline.twig.requests import Text, TextAnswer
 from schemas.config import Program
