@@ -18,7 +18,7 @@ from pipeline.twig.templates import TemplatePack
 from schemas.config import FakeConfig, Frozen, PackConfig, Program, RunConfig
 from schemas.errors import InputError
 
-DEFAULT_MODEL = "tiny"
+DEFAULT_MODEL = "toy"
 Table = TypeVar("Table", bound=Frozen)
 Tables = dict[str, Any]
 """A config as nested tables, as TOML has them."""

@@ -1,246 +1,259 @@
-"""Training the language model, its vision and its heads on lessons: batches, loss, schedule.
+"""The lessons: how the language model, its vision and its heads are trained.
 
-Batches hold exercises of like length, padded on the right: a causal model never looks there, so no
-mask is needed. Pictures that are looked at are mostly tiled from clean patches and made noisy,
-which costs nothing; a part goes through the decoder, as every picture does when the model is used.
+On a CPU a process for each of two cores takes its own batches, and their gradients are averaged:
+that is nearly twice as fast as two threads at matrices this small.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, replace
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.distributed import all_reduce, destroy_process_group, init_process_group
 
-from pipeline.engine.sampling import guide
-from pipeline.engine.tokenizer import SpecialTokens
-from pipeline.toy.lessons import Exercise, Scribe
-from pipeline.toy.patches import COLUMNS, ROWS, tile_all
+from pipeline.engine.checkpoints import Janus
+from pipeline.toy.batches import Batch, batches
+from pipeline.toy.losses import Losses, losses_of
 
 if TYPE_CHECKING:
     from transformers import JanusForConditionalGeneration
 
-_CHUNK = 2048  # exercises that are sorted by length together
-_BATCH_TOKENS = 3072
-_NUM_AHEAD = 2  # chunks
-_NUM_CODES = ROWS * COLUMNS
-_DECODED_SHARE = 0.08
-_PATCH_NOISE, _PIXEL_NOISE = 0.07, 0.05  # of the range from -1 to 1
-_TWIN_STEP = 4
-_CFG_WEIGHT, _GUIDED_SHARE = 5.0, 0.2  # the paper's guidance, and its part in the loss
-_IGNORED = -100
+_PEAK_RATE = 2.5e-3
+_WARM_STEPS = 200
+_LAST_SHARE = 0.005  # of the peak rate, where the cosine ends
+_WEIGHT_DECAY = 0.01
+_LARGEST_GRADIENT = 1.0
+_SAID_EVERY, _SAVED_EVERY = 50, 200  # steps
 
-Ints = npt.NDArray[np.int64]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Batch:
-    """Exercises side by side. `IGNORED` targets are not learned."""
+class Course:
+    """The lessons of a training. Every process of a team reads it alike."""
 
-    ids: Ints  # [rows, length]; 0 where codes or padding stand
-    codes: Ints  # [rows, length]; -1 where none stands
-    canvases: Ints  # [pictures, 36]
-    seen_at: Ints  # [pictures, 2]: the row, and the place of the first of 36 features in it
-    words: Ints  # [rows, length]: the word to come next
-    drawn: Ints  # [rows, length]: the code to come next
-    twins: Ints  # [pairs, 2]: a drawing's row, and the row of the same one without its text
-
-    @property
-    def num_tokens(self) -> int:
-        return int(self.ids.size)
+    folder: Path  # of the untrained model: its tokenizer writes the exercises
+    record: Path  # the file that keeps how far it has come
+    num_steps: int
+    kept: dict[int, Path]  # after which steps the weights are kept, and where
+    seed: int
 
 
-def batch_of(exercises: Sequence[Exercise], special: SpecialTokens) -> Batch:
-    """Exercises as arrays. Every fourth drawing comes twice, also without its text."""
-    drawings = [row for row, one in enumerate(exercises) if one.codes][::_TWIN_STEP]
-    twins = [(row, len(exercises) + pair) for pair, row in enumerate(drawings)]
-    exercises = [*exercises, *(_without_text(exercises[row], special) for row in drawings)]
-    shape = len(exercises), max(len(one.ids) + len(one.codes) for one in exercises)
-    ids, codes = np.zeros(shape, np.int64), np.full(shape, -1)
-    words, drawn = np.full(shape, _IGNORED), np.full(shape, _IGNORED)
-    canvases, seen_at = [], []
-    for row, one in enumerate(exercises):
-        length = len(one.ids)
-        ids[row, :length] = one.ids
-        if one.codes:
-            codes[row, length : length + len(one.codes)] = one.codes
-            first, last = length - 1 + one.learned_from, length - 1 + len(one.codes)
-            drawn[row, first:last] = one.codes[one.learned_from :]
-        else:
-            words[row, one.learned_from - 1 : length - 1] = one.ids[one.learned_from :]
-        if one.canvas is not None:
-            canvases.append([*one.canvas, *[0] * (_NUM_CODES - len(one.canvas))])
-            seen_at.append((row, one.ids.index(special.image)))
-    return Batch(
-        ids=ids,
-        codes=codes,
-        canvases=np.array(canvases, np.int64).reshape(-1, _NUM_CODES),
-        seen_at=np.array(seen_at, np.int64).reshape(-1, 2),
-        words=words,
-        drawn=drawn,
-        twins=np.array(twins, np.int64).reshape(-1, 2),
-    )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far the lessons have come."""
+
+    step: int = 0  # the next one
+    num_tokens: int = 0
+    num_exercises: int = 0
+    seconds: float = 0.0
 
 
-def _without_text(drawing: Exercise, special: SpecialTokens) -> Exercise:
-    pads = [special.pad] * (len(drawing.ids) - 2)
-    return replace(drawing, ids=(special.bos, *pads, special.boi))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Team:
+    """The processes that learn together, and which of them this one is."""
+
+    rank: int
+    size: int
+    meeting: Path  # a file where they find each other
 
 
-def batches(folder: Path, seed: Sequence[int]) -> Iterator[Batch]:
-    """Batches without end, made ahead of time in another process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as maker:
-        ahead: list[Future[list[Batch]]] = []
-        number = 0
-        while True:
-            while len(ahead) <= _NUM_AHEAD:
-                ahead.append(maker.submit(_make_chunk, folder, seed, number))
-                number += 1
-            yield from ahead.pop(0).result()
+Opener = Callable[[], Janus]
+"""Opens the model with its decoder trained and the rest not. Helpers call it in their process."""
 
 
-_scribes: dict[Path, tuple[Scribe, SpecialTokens]] = {}  # of this process: opened once
+def teach(janus: Janus, course: Course, opener: Opener, say: Say) -> Progress:
+    """Take the lessons that are left. What is learned ends up in the model."""
+    size = 1 if janus.model.device.type == "cuda" else min(2, os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory() as meeting:
+        team = Team(rank=0, size=size, meeting=Path(meeting) / "point")
+        helpers = [
+            get_context("spawn").Process(
+                target=_help, args=(course, replace(team, rank=rank), opener)
+            )
+            for rank in range(1, size)
+        ]
+        for helper in helpers:
+            helper.start()
+        num_threads = torch.get_num_threads()
+        try:
+            return _learn(janus, course, team, say)
+        finally:
+            torch.set_num_threads(num_threads)
+            for helper in helpers:
+                helper.join(timeout=60)
+                helper.terminate()
 
 
-def _make_chunk(folder: Path, seed: Sequence[int], number: int) -> list[Batch]:
-    """The batches of one chunk, in random order. The same in whichever process makes them."""
-    from pipeline.engine.checkpoints import load_janus
+def _help(course: Course, team: Team, opener: Opener) -> None:
+    """Another process's part in the lessons."""
+    _learn(opener(), course, team, lambda line: None)
 
-    if folder not in _scribes:
+
+def _learn(janus: Janus, course: Course, team: Team, say: Say) -> Progress:
+    pupil = Pupil(janus)
+    progress = pupil.resume(course.record)
+    seed = [course.seed, team.rank, progress.step]
+    noise = torch.Generator().manual_seed(sum(seed))
+    diary = _Diary(course.num_steps, progress, team, say if team.rank == 0 else None)
+    lessons = batches(course.folder, seed)
+    if team.size > 1:
         torch.set_num_threads(1)
-        janus = load_janus(folder, dtype=torch.float32, device="cpu")
-        _scribes[folder] = Scribe(janus), janus.special
-    scribe, special = _scribes[folder]
-    rng = np.random.default_rng([*seed, number])
-    endless = scribe.exercises(rng)
-    chunk = sorted(
-        (next(endless) for _ in range(_CHUNK)), key=lambda one: len(one.ids) + len(one.codes)
-    )
-    made, first = [], 0
-    while first < len(chunk):
-        rows = 1
-        while first + rows < len(chunk):
-            longest = chunk[first + rows]
-            if (rows + 1) * (len(longest.ids) + len(longest.codes)) > _BATCH_TOKENS:
-                break
-            rows += 1
-        made.append(batch_of(chunk[first : first + rows], special))
-        first += rows
-    return [made[index] for index in rng.permutation(len(made))]
+        place = f"file://{team.meeting}"
+        init_process_group("gloo", init_method=place, rank=team.rank, world_size=team.size)
+    for step in range(progress.step, course.num_steps):
+        batch = next(lessons)
+        losses = pupil.learn(batch, rate_at(step, course.num_steps), noise, team)
+        progress = diary.write(batch, losses)
+        if team.rank == 0:
+            pupil.keep(course, progress)
+    lessons.close()
+    pupil.end()
+    if team.size > 1:
+        destroy_process_group()
+    return progress
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Losses:
-    """Mean cross-entropies of a batch, and how often the likeliest token was right."""
+class Pupil:
+    """The part of a model that takes lessons (all but its VQ part), and what training adds to it.
 
-    words: Tensor
-    codes: Tensor
-    guided: Tensor  # of codes, under guidance
-    patches: Tensor  # of the codes of the patches that are looked at
-
-    @property
-    def by_name(self) -> dict[str, Tensor]:
-        return {
-            "words": self.words,
-            "codes": self.codes,
-            "guided codes": self.guided,
-            "patches": self.patches,
-        }
-
-    @property
-    def total(self) -> Tensor:
-        return self.words + self.codes + _GUIDED_SHARE * self.guided + self.patches
-
-
-def losses_of(
-    model: "JanusForConditionalGeneration",
-    probe: torch.nn.Module,
-    batch: Batch,
-    generator: torch.Generator,
-) -> Losses:
-    """Run the model over a batch.
-
-    `probe` reads a patch's code off its features. It is no part of the model: it makes the vision
-    tower see early, when the language model still does better by believing what it is told.
+    It changes the weights of the model that it is made from.
     """
-    device = model.device
-    ids, codes = torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.codes).to(device)
-    is_code = codes >= 0
-    embeds = model.get_input_embeddings()(ids)
-    embeds[is_code] = model.prepare_embeddings_for_image_generation(codes[is_code])
-    patches = embeds.new_zeros(())
-    if len(batch.canvases):
-        pixels = shown(model, batch.canvases, generator)
-        features = model.model.get_image_features(pixels).pooler_output
-        rows = torch.from_numpy(batch.seen_at[:, :1]).to(device)
-        places = torch.from_numpy(batch.seen_at[:, 1:]) + torch.arange(_NUM_CODES)
-        embeds[rows, places.to(device)] = features
-        canvases = torch.from_numpy(batch.canvases).to(device)
-        patches = cross_entropy(probe(features).flatten(0, 1), canvases.flatten())
-    hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
-    return Losses(
-        words=_loss(model.lm_head, hidden, batch.words),
-        codes=_loss(model.model.generation_head, hidden, batch.drawn),
-        guided=_guided_loss(model.model.generation_head, hidden, batch),
-        patches=patches,
-    )
+
+    def __init__(self, janus: Janus) -> None:
+        self._model = janus.model
+        self._probe = torch.nn.Linear(
+            janus.model.config.text_config.hidden_size,
+            janus.geometry.num_codes,
+            device=janus.model.device,
+        )
+        torch.nn.init.zeros_(self._probe.weight)  # it must not shout before it knows anything
+        torch.nn.init.zeros_(self._probe.bias)
+        self._weights = [*weights_of_pupil(self._model).values(), *self._probe.parameters()]
+        self._optimiser = torch.optim.AdamW(
+            self._weights, lr=_PEAK_RATE, betas=(0.9, 0.98), weight_decay=_WEIGHT_DECAY
+        )
+        for weight in self._weights:
+            weight.requires_grad_(True)
+
+    def learn(self, batch: Batch, rate: float, noise: torch.Generator, team: Team) -> Losses:
+        """One step."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        losses = losses_of(self._model, self._probe, batch, noise)
+        self._optimiser.zero_grad()
+        losses.total.backward()
+        _share_gradients(self._weights, team)
+        torch.nn.utils.clip_grad_norm_(self._weights, _LARGEST_GRADIENT)
+        self._optimiser.step()
+        return losses
+
+    def end(self) -> None:
+        """Leave the model as it is used: without gradients."""
+        for weight in self._weights:
+            weight.requires_grad_(False)
+
+    def keep(self, course: Course, progress: Progress) -> None:
+        """Save what is due after this step."""
+        if progress.step in course.kept:
+            save_whole(weights_of_pupil(self._model), course.kept[progress.step])
+        if progress.step % _SAVED_EVERY == 0 or progress.step == course.num_steps:
+            state = {
+                "pupil": weights_of_pupil(self._model),
+                "probe": self._probe.state_dict(),
+                "optimiser": self._optimiser.state_dict(),
+                "progress": asdict(progress),
+            }
+            save_whole(state, course.record)
+
+    def resume(self, record: Path) -> Progress:
+        """Take up what an earlier call left."""
+        if not record.is_file():
+            return Progress()
+        state = torch.load(record, map_location="cpu", weights_only=True)
+        self._model.load_state_dict(state["pupil"], strict=False)
+        self._probe.load_state_dict(state["probe"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        return Progress(**state["progress"])
 
 
-def _loss(head: torch.nn.Module, hidden: Tensor, targets: Ints) -> Tensor:
-    wanted = torch.from_numpy(targets).to(hidden.device)
-    is_wanted = wanted != _IGNORED
-    if not is_wanted.any():
-        return hidden.new_zeros(())
-    return cross_entropy(head(hidden[is_wanted]), wanted[is_wanted])
+def weights_of_pupil(model: "JanusForConditionalGeneration") -> dict[str, torch.nn.Parameter]:
+    """Every weight but the VQ part's, by name."""
+    return {name: weight for name, weight in model.named_parameters() if ".vqmodel." not in name}
 
 
-def _guided_loss(head: torch.nn.Module, hidden: Tensor, batch: Batch) -> Tensor:
-    """What the guided sum of both branches gets wrong.
-
-    Guidance multiplies every difference between the branches, those between hopeless codes too,
-    which nothing else trains: without this a code that both hold for impossible is drawn now and
-    then.
-    """
-    if not len(batch.twins):
-        return hidden.new_zeros(())
-    wanted = torch.from_numpy(batch.drawn[batch.twins[:, 0]]).to(hidden.device)
-    is_wanted = wanted != _IGNORED
-    cond, uncond = (
-        head(hidden[torch.from_numpy(rows).to(hidden.device)][is_wanted]) for rows in batch.twins.T
-    )
-    return cross_entropy(guide(cond, uncond, _CFG_WEIGHT), wanted[is_wanted])
+def save_whole(content: Any, path: Path) -> None:
+    """Write a file whole or not at all: a training may be stopped at any time."""
+    draft = path.with_suffix(".part")
+    torch.save(content, draft)
+    os.replace(draft, path)
 
 
-def shown(
-    model: "JanusForConditionalGeneration", canvases: Ints, generator: torch.Generator
-) -> Tensor:
-    """Pictures of canvases as the model looks at them, float [pictures, 3, 48, 48], -1 to 1."""
-    pixels = torch.from_numpy(tile_all(canvases)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    coarse = torch.randn(len(pixels), 3, ROWS, COLUMNS, generator=generator) * _PATCH_NOISE
-    pixels += torch.nn.functional.interpolate(coarse, size=pixels.shape[-2:])
-    pixels += torch.randn(pixels.shape, generator=generator) * _PIXEL_NOISE
-    pixels = pixels.clamp(-1, 1).to(model.device)
-    num_decoded = round(len(canvases) * _DECODED_SHARE)
-    if num_decoded:
-        tokens = torch.from_numpy(canvases[:num_decoded]).to(model.device)
-        with torch.no_grad():
-            decoded = model.decode_image_tokens(tokens).permute(0, 3, 1, 2).float()
-        quantised = ((decoded + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
-        pixels[:num_decoded] = quantised.float() / 127.5 - 1
-    return pixels
-
-
-def rate_at(step: int, num_steps: int, *, peak: float) -> float:
+def rate_at(step: int, num_steps: int) -> float:
     """The learning rate: a short rise, then along a cosine down to nearly nothing."""
-    warm = max(1, min(200, num_steps // 20))
+    warm = max(1, min(_WARM_STEPS, num_steps // 20))
     if step < warm:
-        return peak * (step + 1) / warm
+        return _PEAK_RATE * (step + 1) / warm
     done = (step - warm) / max(1, num_steps - warm)
-    return peak * (0.5 * (1 + math.cos(math.pi * done)) * 0.995 + 0.005)
+    high = 0.5 * (1 + math.cos(math.pi * done))
+    return _PEAK_RATE * (high * (1 - _LAST_SHARE) + _LAST_SHARE)
+
+
+def _share_gradients(weights: list[torch.nn.Parameter], team: Team) -> None:
+    """Average the gradients over the team. A weight that a batch does not touch has gradient 0."""
+    grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in weights]
+    if team.size > 1:
+        flat = torch.cat([grad.flatten() for grad in grads])
+        all_reduce(flat)
+        parts = (flat / team.size).split([grad.numel() for grad in grads])
+        grads = [part.view_as(grad) for part, grad in zip(parts, grads, strict=True)]
+    for weight, grad in zip(weights, grads, strict=True):
+        weight.grad = grad
+
+
+class _Diary:
+    """Counts what has been learned, and says so every few steps."""
+
+    def __init__(self, num_steps: int, progress: Progress, team: Team, say: Say | None) -> None:
+        self._num_steps = num_steps
+        self._first, self._now = progress, progress
+        self._team = team
+        self._say = say
+        self._started = time.monotonic()
+        self._losses: dict[str, list[float]] = {}
+
+    def write(self, batch: Batch, losses: Losses) -> Progress:
+        """Note a step; how far it has come."""
+        elapsed = time.monotonic() - self._started
+        self._now = Progress(
+            step=self._now.step + 1,
+            num_tokens=self._now.num_tokens + batch.num_tokens * self._team.size,
+            num_exercises=self._now.num_exercises + len(batch.ids) * self._team.size,
+            seconds=self._first.seconds + elapsed,
+        )
+        for name, loss in losses.by_name.items():
+            if loss.requires_grad:  # a batch without any has a constant for a loss
+                self._losses.setdefault(name, []).append(loss.item())
+        is_due = self._now.step % _SAID_EVERY == 0 or self._now.step == self._num_steps
+        if self._say and is_due:
+            self._say(self._summary(elapsed))
+            self._losses = {}
+        return self._now
+
+    def _summary(self, elapsed: float) -> str:
+        means = ", ".join(
+            f"{name} {sum(values) / len(values):.4f}" for name, values in self._losses.items()
+        )
+        done = self._now.step - self._first.step
+        rate = (self._now.num_tokens - self._first.num_tokens) / elapsed
+        left = elapsed / done * (self._num_steps - self._now.step)
+        return (
+            f"lessons step {self._now.step} of {self._num_steps}, loss of {means}, "
+            f"{rate:.0f} tokens/s, {left / 60:.1f} min left"
+        )

@@ -23,6 +23,7 @@ from pipeline.toy.scenes import (
     Thing,
     codes_of,
     is_held_out,
+    sample_training_scene,
     spec_of,
     thought_of,
 )
@@ -236,6 +237,11 @@ def _draw_broken(rng: np.random.Generator, scene: Scene, bands: Sequence[int]) -
     return tuple(codes)
 
 
+def _draw_foreign(rng: np.random.Generator, scene: Scene, bands: Sequence[int]) -> Codes:
+    """Something else altogether. A critic that believes what it is told is wrong in every word."""
+    return codes_of(sample_training_scene(rng))
+
+
 _MISDRAW = (
     _draw_another,
     _draw_another,
@@ -244,6 +250,7 @@ _MISDRAW = (
     _draw_too_many,
     _draw_mixed,
     _draw_broken,
+    *[_draw_foreign] * 7,
 )
 
 
