@@ -19,7 +19,7 @@ from torch.distributed import all_reduce, destroy_process_group, init_process_gr
 
 from pipeline.engine.checkpoints import Janus
 from pipeline.toy.batches import Batch, batches
-from pipeline.toy.losses import Losses, losses_of
+from pipeline.toy.losses import Losses, Probe, losses_of
 
 if TYPE_CHECKING:
     from transformers import JanusForConditionalGeneration
@@ -128,13 +128,7 @@ class Pupil:
 
     def __init__(self, janus: Janus) -> None:
         self._model = janus.model
-        self._probe = torch.nn.Linear(
-            janus.model.config.text_config.hidden_size,
-            janus.geometry.num_codes,
-            device=janus.model.device,
-        )
-        torch.nn.init.zeros_(self._probe.weight)  # it must not shout before it knows anything
-        torch.nn.init.zeros_(self._probe.bias)
+        self._probe = Probe(janus)
         self._weights = [*weights_of_pupil(self._model).values(), *self._probe.parameters()]
         self._optimiser = torch.optim.AdamW(
             self._weights, lr=_PEAK_RATE, betas=(0.9, 0.98), weight_decay=_WEIGHT_DECAY
