@@ -15,6 +15,7 @@ from pipeline.toy.patches import COLUMNS, ROWS, SIDE, patches
 from pipeline.toy.scenes import (
     NUM_WORDINGS,
     Scene,
+    Spec,
     prompt_of,
     sample_spec,
     sample_training_scene,
@@ -38,6 +39,11 @@ _PROGRAM_SHARES = {
 }
 _MISTAKES = Mistakes(thought=0.25, drawing=0.5)
 _KEPT_SHARE = {Role.THINK: 0.35, Role.DRAW: 0.6, Role.REFLECT: 0.9}
+_SKIPPED_SHARE = 0.5  # of the rollouts of a single object
+_REVERSED = {  # wordings that say "right of" and "between"
+    2: [wording for wording in range(NUM_WORDINGS) if wording % 5 in (1, 3)],
+    3: [wording for wording in range(NUM_WORDINGS) if wording % 2 == 0],
+}
 _HARD_REGION = 1  # thoughts of the objects are all kept: which colour goes with which shape
 
 
@@ -82,6 +88,19 @@ def teach(
     return teacher.lessons
 
 
+def is_plain(spec: Spec) -> bool:
+    """Whether it has a single object: which colour goes with which shape is then no question."""
+    return len(spec.objects) == 1
+
+
+def sample_wording(rng: np.random.Generator, spec: Spec) -> int:
+    """A wording; twice as often one that names the objects in another order than they stand in."""
+    wording = int(rng.integers(NUM_WORDINGS))
+    if not spec.has_order or rng.random() < 0.5:
+        return wording
+    return _REVERSED[len(spec.objects)][wording % len(_REVERSED[len(spec.objects)])]
+
+
 def _kept_share(lesson: Lesson) -> float:
     request = lesson.request
     if request.role is Role.THINK and request.region == _HARD_REGION:
@@ -104,7 +123,10 @@ class Scribe:
         while True:
             program = programs[int(rng.choice(len(programs), p=shares))]
             scene = sample_training_scene(rng)
-            prompt = prompt_of(sample_spec(rng, scene), int(rng.integers(NUM_WORDINGS)))
+            spec = sample_spec(rng, scene)
+            if is_plain(spec) and rng.random() < _SKIPPED_SHARE:
+                continue
+            prompt = prompt_of(spec, sample_wording(rng, spec))
             for lesson in teach(scene, prompt, settings[program], rng, _MISTAKES):
                 if lesson.is_right and rng.random() < _kept_share(lesson):
                     yield self.write(lesson)

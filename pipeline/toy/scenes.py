@@ -23,6 +23,9 @@ SKIES = ("pink", "blue", "orange", "grey", "purple", "green")
 SKY_THINGS = ("sun", "moon", "cloud")
 GROUNDS = ("grass", "sand", "snow", "soil")
 GROUND_THINGS = ("flower", "rock", "mushroom")
+GROUND_PLACES = (1, 4, 9)
+"""Where small things stand, row by row. Few: guidance always draws a thing at the first place that
+it may stand, so that place must be a common sight."""
 SLOTS = ("on the left", "in the centre", "on the right")
 
 NUM_BANDS = 3
@@ -255,7 +258,7 @@ def sample_scene(rng: np.random.Generator) -> Scene:
         ground=_one_of(rng, GROUNDS),
         ground_thing=_one_of(rng, GROUND_THINGS) if rng.random() < 0.4 else "",
         sky_slot=int(rng.integers(3)),
-        ground_place=int(rng.integers(_BAND_ROWS * COLUMNS)),
+        ground_place=GROUND_PLACES[int(rng.integers(len(GROUND_PLACES)))],
     )
 
 
