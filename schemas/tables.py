@@ -83,7 +83,8 @@ _TRACE_FIELDS = [
     pa.field("events", pa.list_(EVENT), nullable=False),
     pa.field("codes", _CODES, nullable=False),
     pa.field("final_picture", pa.int16()),  # index into images
-    pa.field("images", pa.list_(IMAGE), nullable=False),
+    # Nullable, and never null: `datasets` takes the features of nullable columns alone.
+    pa.field("images", pa.list_(IMAGE)),
     pa.field("dead_reason", pa.string()),
     pa.field("dead_message", pa.string()),
     pa.field("attempts", pa.int16(), nullable=False),
