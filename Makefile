@@ -1,6 +1,6 @@
 # `make run` and `make test` need nothing but Python 3.11 and pip.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/first
