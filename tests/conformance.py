@@ -262,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--backend", choices=sorted(BACKENDS), default="reference")
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # so small a model waits longer for a second thread than it gains
     janus = load_janus(_checkpoint_in(options.folder), dtype=torch.float32, device="cpu")
     report = replay(options.folder, BACKENDS[options.backend](janus))
     sys.stdout.write(f"{report}\n")
