@@ -49,7 +49,7 @@ class ProgressLine:
 def describe(snapshot: "Snapshot") -> str:
     """`18 of 24 rollouts, 2 of 3 shards committed (16 ok, 0 dead), 2 actors, 1.9/s, 3 s left`."""
     if not snapshot.num_actors:
-        return "loading models"
+        return "starting actors and loading models"
     parts = [
         f"{snapshot.num_finished:,} of {snapshot.num_planned:,} rollouts",
         f"{snapshot.num_committed:,} of {snapshot.num_shards:,} shards committed "
