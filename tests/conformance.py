@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from pipeline.engine.checkpoints import load_janus
+from pipeline.engine.engine import Engine
 from pipeline.engine.reference import Reference
 from pipeline.pictures import Painter, decode_picture
 from pipeline.twig.drive import Backends, Given, Outcome, Rollout, drive
@@ -46,7 +47,7 @@ from schemas.errors import RolloutError
 from schemas.geometry import Geometry
 from schemas.trace import Role
 
-BACKENDS = {"reference": Reference}
+BACKENDS = {"reference": Reference, "engine": Engine}
 _QUESTIONS = ("think_first", "think_next", "reflect")
 _GREY_LEVELS = 1  # what another processor's rounding may change in a picture
 

@@ -1,0 +1,84 @@
+"""What Janus sees and shows: canvases to pixels, and pixels to the features of a question.
+
+A picture's pixels and features depend on nothing but the picture, if pictures go one at a time. In
+batches they are faster on a GPU, and may differ in the last bit.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.engine.checkpoints import Janus
+from pipeline.pictures import Pixels, decode_picture
+from pipeline.twig.requests import Canvas, Codes, Picture
+from schemas.errors import RecordFailure
+
+T = TypeVar("T")
+
+
+class Vision:
+    """The eyes and the brush of one checkpoint. `batch_size` 1 is exact, see above."""
+
+    def __init__(self, janus: Janus, *, batch_size: int = 1) -> None:
+        self._model = janus.model
+        self._geometry = janus.geometry
+        self._batch_size = batch_size
+        self._mean = torch.tensor(janus.image_mean, device=janus.model.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(janus.image_std, device=janus.model.device).view(1, 3, 1, 1)
+
+    @torch.inference_mode()
+    def paint(self, canvases: Sequence[Codes]) -> list[Pixels]:
+        """The pictures of canvases. Values are cut to bytes, not rounded, as published."""
+        pictures: list[Pixels] = []
+        for batch in self._batches([self._padded(codes) for codes in canvases]):
+            tokens = torch.tensor(batch, dtype=torch.int64, device=self._model.device)
+            decoded = self._model.decode_image_tokens(tokens).float()  # [n, height, width, 3]
+            pixels = ((decoded + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
+            pictures += list(pixels.cpu().numpy())
+        return pictures
+
+    @torch.inference_mode()
+    def features(self, pictures: Sequence[Canvas | Picture]) -> Tensor:
+        """Features [pictures, tokens, width] as the language model takes them.
+
+        Raises RecordFailure for a picture of another size than the model sees.
+        """
+        painted = iter(self.paint([p.codes for p in pictures if isinstance(p, Canvas)]))
+        pixels = [
+            next(painted) if isinstance(picture, Canvas) else self._pixels_of(picture)
+            for picture in pictures
+        ]
+        return torch.cat([self._see(batch) for batch in self._batches(pixels)])
+
+    def check(self, pictures: Sequence[Canvas | Picture]) -> None:
+        """Raises what `features` would, without looking at more than the pictures' sizes."""
+        for picture in pictures:
+            if isinstance(picture, Picture):
+                self._pixels_of(picture)
+
+    def _see(self, pictures: Sequence[Pixels]) -> Tensor:
+        pixels = torch.from_numpy(np.stack(pictures)).to(self._model.device).permute(0, 3, 1, 2)
+        values = ((pixels.float() / 255 - self._mean) / self._std).to(self._model.dtype)
+        features: Tensor = self._model.model.get_image_features(values).pooler_output
+        return features
+
+    def _pixels_of(self, picture: Picture) -> Pixels:
+        pixels = decode_picture(picture.data)
+        side = self._geometry.image_size
+        if pixels.shape[:2] != (side, side):
+            height, width = pixels.shape[:2]
+            raise RecordFailure(
+                f"a picture of {width} x {height} pixels, where the model sees {side} x {side}",
+                reason="picture_size",
+            )
+        return pixels
+
+    def _padded(self, codes: Codes) -> list[int]:
+        return [*codes, *[0] * (self._geometry.num_tokens - len(codes))]
+
+    def _batches(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
+        for start in range(0, len(items), self._batch_size):
+            yield items[start : start + self._batch_size]
