@@ -130,6 +130,7 @@ class Reference:
     def _see(self, pictures: Sequence[Pixels]) -> Tensor:
         """Features [pictures, tokens, width] of pictures as the language model takes them."""
         pixels = torch.from_numpy(np.stack(pictures)).to(self._device).permute(0, 3, 1, 2)
+        pixels = pixels.contiguous()  # kernels, and so the last bits, go by the layout in memory
         mean = torch.tensor(self._janus.image_mean, device=self._device).view(1, 3, 1, 1)
         std = torch.tensor(self._janus.image_std, device=self._device).view(1, 3, 1, 1)
         values = ((pixels.float() / 255 - mean) / std).to(self._model.dtype)
