@@ -1,7 +1,6 @@
 """The reference against the plainest loop there is: no cache, all tokens again for each new one."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +35,6 @@ from tests.support import fake_method
 GOLDEN = Path(__file__).parents[2] / "golden" / "janus-tiny"
 KEPT = tuple(range(12, 24))  # two rows of six
 WHOLE = tuple(range(100, 136))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """On so small a model, threads cost more than they bring."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=["tiny", "golden"])
