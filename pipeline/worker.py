@@ -69,6 +69,8 @@ class Worker:
             report = self._failed(assignment, error.kind, error.reason, error)
         except StoreError as error:
             report = self._failed(assignment, FailureKind.INFRASTRUCTURE, "store", error)
+        except OSError as error:  # of the temporary file: stores turn theirs into StoreError
+            report = self._failed(assignment, FailureKind.INFRASTRUCTURE, "disk", error)
         return report.model_copy(update={"duration_seconds": time.monotonic() - started})
 
     def close(self) -> None:

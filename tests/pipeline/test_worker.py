@@ -1,6 +1,7 @@
 """What a worker promises of the shards that it is given, and what it leaves when it cannot."""
 
 import json
+import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -542,6 +543,23 @@ def test_a_store_that_was_away_gets_the_shard_when_it_is_back(store: Store):
 
     assert (first.end, second.end) == (ShardEnd.FAILED, ShardEnd.COMMITTED)
     assert len(all_rows(store, manifest)) == 3
+
+
+def test_a_disk_without_room_for_the_file_is_no_fault_of_the_shard(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    manifest = plan_run(store)
+    with at_work(store, manifest) as worker:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not-mounted"))
+        first = worker.run_shard(attempt_at(0))
+        monkeypatch.undo()
+        second = worker.run_shard(attempt_at(0))
+
+    assert (first.end, first.kind) == (ShardEnd.FAILED, FailureKind.INFRASTRUCTURE)
+    assert first.reason == "disk"
+    assert "not-mounted" in first.message
+    assert len(notes_of(store, 0)) == 1
+    assert second.end is ShardEnd.COMMITTED
 
 
 # Pictures
