@@ -74,7 +74,7 @@ def duration(seconds: float) -> str:
 def size(num_bytes: float) -> str:
     """`812 B`, `1.3 MB`, `2.0 GB`: decimal, as storage is billed."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if num_bytes < 1000 or unit == "TB":
+        if round(num_bytes, 1) < 1000 or unit == "TB":  # as shown: 999.95 is 1000.0
             break
         num_bytes /= 1000
     return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"

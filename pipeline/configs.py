@@ -56,7 +56,10 @@ def with_settings(tables: Tables, pairs: Iterable[str]) -> Tables:
 
 def resolve(tables: Tables) -> Resolved:
     """Find the model and the pack, and check everything. Raises InputError."""
-    method = dict(tables.get("method", {}))
+    method = tables.get("method", {})
+    if not isinstance(method, Mapping):
+        raise InputError(f"the config cannot be used: method is no table (found {method!r:.60})")
+    method = dict(method)
     facts = _facts(method)
     pack = load_pack(_name(method, "pack") or facts.pack or "default")
     method["model"] = facts.model
@@ -86,7 +89,12 @@ def _check_fit(config: RunConfig, facts: ModelFacts, pack: TemplatePack) -> None
 def _name(method: Mapping[str, Any], key: str) -> str | None:
     """The name under a key: a word in a config file, a table in a planned config."""
     value = method.get(key)
-    return value["name"] if isinstance(value, Mapping) else value
+    name = value.get("name") if isinstance(value, Mapping) else value
+    if value is not None and not isinstance(name, str):
+        raise InputError(
+            f"the config cannot be used: method.{key} is no name (found {value!r:.60})"
+        )
+    return name
 
 
 def _with(tables: Tables, path: list[str], value: Any) -> Tables:

@@ -61,6 +61,7 @@ class Vision:
 
     def _see(self, pictures: Sequence[Pixels]) -> Tensor:
         pixels = torch.from_numpy(np.stack(pictures)).to(self._model.device).permute(0, 3, 1, 2)
+        pixels = pixels.contiguous()  # kernels, and so the last bits, go by the layout in memory
         values = ((pixels.float() / 255 - self._mean) / self._std).to(self._model.dtype)
         features: Tensor = self._model.model.get_image_features(values).pooler_output
         return features
