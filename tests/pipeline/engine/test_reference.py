@@ -10,7 +10,6 @@ import torch
 
 from pipeline.engine.checkpoints import Janus, load_janus
 from pipeline.engine.reference import Reference
-from pipeline.engine.sampling import gumbel_noise
 from pipeline.engine.tiny import build_tiny
 from pipeline.packs import load_pack
 from pipeline.pictures import encode_webp
@@ -19,17 +18,16 @@ from pipeline.twig.programs import Running, Settings, generate_plainly, think_wh
 from pipeline.twig.requests import (
     Answer,
     Canvas,
-    Message,
     Picture,
-    Request,
     Text,
     TextAnswer,
     Visual,
     VisualAnswer,
 )
 from schemas.config import ReflectionConfig, SamplingConfig
-from schemas.errors import RecordFailure, RolloutError
+from schemas.errors import RecordFailure
 from schemas.trace import Finish, Role
+from tests.engines import answered, drawing, question, without_a_cache
 from tests.support import fake_method
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "janus-tiny"
@@ -51,26 +49,6 @@ def reference(janus: Janus) -> Reference:
     return Reference(janus)
 
 
-def question(text: str = "What is next?", **changes: Any) -> Text:
-    wanted = {"role": Role.THINK, "temperature": 0.0, "max_tokens": 12} | changes
-    return Text(messages=(Message(role="user", text=text),), **wanted)
-
-
-def drawing(text: str = "a red cube", **changes: Any) -> Visual:
-    wanted = {"codes": (), "num_tokens": 12, "cfg_weight": 5.0, "temperature": 0.0} | changes
-    return Visual(role=Role.DRAW, text=text, **wanted)
-
-
-def answered(reference: Reference, *requests: Request) -> list[Answer | RolloutError]:
-    """What comes of these, in the order asked."""
-    for request_id, request in enumerate(requests):
-        reference.submit(request_id, request)
-    answers: dict[int, Answer | RolloutError] = {}
-    while polled := reference.poll():
-        answers |= dict(polled)
-    return [answers[request_id] for request_id in range(len(requests))]
-
-
 def said(reference: Reference, request: Text) -> TextAnswer:
     (answer,) = answered(reference, request)
     assert isinstance(answer, TextAnswer)
@@ -81,100 +59,6 @@ def drawn(reference: Reference, request: Visual) -> VisualAnswer:
     (answer,) = answered(reference, request)
     assert isinstance(answer, VisualAnswer)
     return answer
-
-
-# The plain loop, written from the method alone
-
-
-@torch.inference_mode()
-def words_without_a_cache(
-    janus: Janus, prefix_ids: tuple[int, ...], request: Text
-) -> tuple[list[int], list[float], list[float]]:
-    """Tokens, and the log-probabilities in the sampled and in the plain distribution."""
-    tokens: list[int] = []
-    sample: list[float] = []
-    cond: list[float] = []
-    pictures = [pixel_values(janus, picture) for picture in request.pictures]
-    while len(tokens) < request.max_tokens and janus.special.eos not in tokens:
-        output = janus.model(
-            input_ids=torch.tensor([[*prefix_ids, *tokens]]),
-            pixel_values=torch.cat(pictures) if pictures else None,
-            use_cache=False,
-        )
-        plain = output.logits[0, -1].double().numpy()
-        tempered = nucleus(plain / (request.temperature or 1), request.top_p)
-        tokens.append(choose(tempered, request, position=len(tokens)))
-        sample.append(log_softmax(tempered)[tokens[-1]])
-        cond.append(log_softmax(plain)[tokens[-1]])
-    return tokens, sample, cond
-
-
-@torch.inference_mode()
-def codes_without_a_cache(
-    janus: Janus, prefix_ids: tuple[int, ...], request: Visual
-) -> tuple[list[int], list[float], list[float]]:
-    """As `words_without_a_cache`, for the codes of a region."""
-    codes: list[int] = []
-    sample: list[float] = []
-    cond: list[float] = []
-    first, *between, last = prefix_ids
-    blank = (first, *[janus.special.pad] * len(between), last)
-    while len(codes) < request.num_tokens:
-        before = (*request.codes, *codes)
-        told = code_logits(janus, prefix_ids, before)
-        untold = code_logits(janus, blank, before)
-        guided = (untold + request.cfg_weight * (told - untold)) / (request.temperature or 1)
-        codes.append(choose(guided, request, position=len(before)))
-        sample.append(log_softmax(guided)[codes[-1]])
-        cond.append(log_softmax(told)[codes[-1]])
-    return codes, sample, cond
-
-
-def code_logits(janus: Janus, ids: tuple[int, ...], codes: tuple[int, ...]) -> np.ndarray:
-    """Of the code that comes after a text and some codes."""
-    embeds = janus.model.get_input_embeddings()(torch.tensor([ids]))
-    if codes:
-        drawn = janus.model.prepare_embeddings_for_image_generation(torch.tensor([codes]))
-        embeds = torch.cat([embeds, drawn], dim=1)
-    hidden = janus.model.model.language_model(inputs_embeds=embeds, use_cache=False)
-    logits: torch.Tensor = janus.model.model.generation_head(hidden.last_hidden_state[:, -1])
-    return logits[0].double().numpy()
-
-
-def pixel_values(janus: Janus, picture: Canvas | Picture) -> torch.Tensor:
-    """A canvas as the vision tower takes it: bytes, cut and not rounded, then normalised."""
-    assert isinstance(picture, Canvas)
-    canvas = torch.zeros(1, janus.geometry.num_tokens, dtype=torch.int64)
-    canvas[0, : len(picture.codes)] = torch.tensor(picture.codes)
-    image = janus.model.decode_image_tokens(canvas)[0].numpy()
-    levels = np.clip((image + 1) / 2 * 255, 0, 255).astype(np.uint8)
-    normal = (levels / 255 - np.array(janus.image_mean)) / np.array(janus.image_std)
-    return torch.tensor(normal.transpose(2, 0, 1)[None], dtype=torch.float32)
-
-
-def nucleus(logits: np.ndarray, top_p: float) -> np.ndarray:
-    """Only the likeliest words that together reach `top_p`."""
-    kept, mass = np.full_like(logits, -np.inf), 0.0
-    for word in np.argsort(-logits):
-        kept[word] = logits[word]
-        mass += np.exp(log_softmax(logits)[word])
-        if mass >= top_p:
-            break
-    return kept
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
-
-
-def choose(logits: np.ndarray, request: Request, *, position: int) -> int:
-    if request.temperature == 0:
-        return int(logits.argmax())
-    assert request.seed is not None
-    seed = torch.tensor([[request.seed % 2**32, request.seed // 2**32]])
-    noise = gumbel_noise(seed, torch.tensor([position]), len(logits))
-    return int((logits + noise[0].double().numpy()).argmax())
 
 
 def assert_likely(answer: Answer, sample: list[float], cond: list[float]) -> None:
@@ -209,7 +93,7 @@ def test_words_are_those_of_a_loop_without_a_cache(
 ):
     answer = said(reference, request_)
 
-    tokens, sample, cond = words_without_a_cache(janus, answer.prefix_ids, request_)
+    tokens, sample, cond = without_a_cache(janus, answer.prefix_ids, request_)
     assert list(answer.token_ids) == tokens
     if request_.with_logp:
         assert_likely(answer, sample, cond)
@@ -221,7 +105,7 @@ def test_codes_are_those_of_a_loop_without_a_cache(
 ):
     answer = drawn(reference, request_)
 
-    codes, sample, cond = codes_without_a_cache(janus, answer.prefix_ids, request_)
+    codes, sample, cond = without_a_cache(janus, answer.prefix_ids, request_)
     assert list(answer.codes) == codes
     if request_.with_logp:
         assert_likely(answer, sample, cond)
