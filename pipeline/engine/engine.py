@@ -141,7 +141,7 @@ class Engine:
     def forget(self) -> None:
         """Give up all that is kept to save work. Answers stay the same."""
         self._drop_shared()
-        self._memory = _Memory()
+        self._memory.forget()
 
     # Taking requests in
 
@@ -551,6 +551,10 @@ class _Memory:
         while len(self._answers) > _REMEMBERED:
             self._answers.popitem(last=False)
         return [(waiting, answer) for waiting in self._waiting.pop(request, [])]
+
+    def forget(self) -> None:
+        """Forget the answers, and not who still waits for one."""
+        self._answers.clear()
 
 
 def _is_greedy_text(request: Request) -> bool:
