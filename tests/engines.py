@@ -22,10 +22,13 @@ from pipeline.engine.pages import PAGE_TOKENS
 from pipeline.engine.reference import Reference
 from pipeline.engine.sampling import gumbel_noise
 from pipeline.engine.tiny import build_tiny
+from pipeline.twig.drive import Backends, Given, Rollout, drive
+from pipeline.twig.programs import Running
 from pipeline.twig.requests import (
     Answer,
     Backend,
     Canvas,
+    Codes,
     Message,
     Picture,
     Request,
@@ -156,6 +159,20 @@ def collect(backend: Backend, num_requests: int) -> dict[RequestId, Answer | Rol
 
 def in_order(answers: dict[RequestId, Any]) -> list[Any]:
     return [answers[request_id] for request_id in sorted(answers)]
+
+
+def drawn_twice(backend: Backend) -> tuple[Codes, Codes]:
+    """A region, and its revision after a critique that left the thought as it was."""
+
+    def program() -> Running:
+        first = yield drawing(temperature=1.0)
+        again = yield drawing(temperature=1.0, revision=1)
+        return first.codes + again.codes
+
+    rollout = Rollout(record_id="a-record", rollout_index=0, run_seed=3, program=program())
+    backends = Backends({"backend": backend}, dict.fromkeys(Role, "backend"))
+    (outcome,) = drive(Given([rollout]), backends, max_live=1)
+    return outcome.codes[:12], outcome.codes[12:]
 
 
 class Unruly:

@@ -19,7 +19,7 @@ from pipeline.engine.checkpoints import Janus
 from pipeline.engine.engine import Engine
 from pipeline.engine.pages import num_pages_for
 from pipeline.pictures import encode_webp
-from pipeline.twig.drive import Backends, Given, Outcome, Rollout, drive
+from pipeline.twig.drive import Backends, Given, Rollout, drive
 from pipeline.twig.programs import PROGRAMS, Running, Settings
 from pipeline.twig.requests import Answer, Picture, Request, Text, Visual
 from pipeline.twig.templates import TemplatePack, read_pack
@@ -31,9 +31,9 @@ from tests.engines import (
     Judge,
     Unruly,
     answered,
-    build_small,
     collect,
     drawing,
+    drawn_twice,
     engine_with,
     in_order,
     load_small,
@@ -66,22 +66,9 @@ PACKS = [short_pack('system = "See."'), short_pack("")]  # the second one with J
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("built") / "small"
-    build_small(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def janus(folder: Path) -> Janus:
-    """For engines, which own the attention of their model."""
-    return load_small(folder)
-
-
-@pytest.fixture(scope="module")
-def judge(folder: Path) -> Iterator[Judge]:
-    """One for all: what it let pass as near ties must be few."""
-    judge = Judge(load_small(folder))
+def judge(small_folder: Path) -> Iterator[Judge]:
+    """One for all tests here: what it let pass as near ties must be few."""
+    judge = Judge(load_small(small_folder))
     yield judge
     assert judge.num_near_ties <= max(1, judge.num_tokens / 10_000)
 
@@ -98,8 +85,8 @@ def assert_nothing_is_held(engine: Engine) -> None:
 # The judge
 
 
-def test_the_judge_tells_a_near_tie_from_a_difference(folder: Path):
-    janus = load_small(folder)
+def test_the_judge_tells_a_near_tie_from_a_difference(small_folder: Path):
+    janus = load_small(small_folder)
     judge = Judge(janus)
     right = judge.expected(drawing())
     wrong = replace(right, codes=((right.codes[0] + 1) % 256, *right.codes[1:]))
@@ -183,7 +170,7 @@ engine_limits = st.fixed_dictionaries(
 )
 
 
-def program_of(plan: Plan, janus: Janus) -> Running:
+def program_of(plan: Plan, small: Janus) -> Running:
     method = fake_method(
         program=plan.program,
         schedule=ScheduleConfig(kind=plan.schedule, num_regions=plan.num_regions),
@@ -192,7 +179,7 @@ def program_of(plan: Plan, janus: Janus) -> Running:
         ),
         sampling=plan.sampling,
     )
-    wanted = Settings(method=method, pack=plan.pack, geometry=janus.geometry)
+    wanted = Settings(method=method, pack=plan.pack, geometry=small.geometry)
     return PROGRAMS[plan.program](plan.prompt, wanted)
 
 
@@ -205,7 +192,7 @@ def program_of(plan: Plan, janus: Janus) -> Running:
     max_live=st.integers(1, 8),
 )
 def test_whatever_programs_ask_for_is_answered_as_by_the_reference(
-    janus: Janus,
+    small: Janus,
     judge: Judge,
     mix: list[Plan],
     said: list[dict[str, Any]],
@@ -213,14 +200,14 @@ def test_whatever_programs_ask_for_is_answered_as_by_the_reference(
     seed: int,
     max_live: int,
 ):
-    engine = engine_with(janus, **limits)
+    engine = engine_with(small, **limits)
     critic = Scripted(Unruly(engine, random.Random(seed)), said)
     rollouts = [
         Rollout(
             record_id=f"record {number}",
             rollout_index=index,
             run_seed=seed,
-            program=program_of(plan, janus),
+            program=program_of(plan, small),
         )
         for number, plan in enumerate(mix)
         for index in range(plan.num_rollouts)
@@ -274,9 +261,9 @@ drawings = st.builds(
     seed=st.integers(0, 2**32),
 )
 def test_any_requests_in_any_order_are_answered_as_by_the_reference(
-    janus: Janus, judge: Judge, requests: list[Request], limits: dict[str, int], seed: int
+    small: Janus, judge: Judge, requests: list[Request], limits: dict[str, int], seed: int
 ):
-    engine = engine_with(janus, **limits)
+    engine = engine_with(small, **limits)
 
     answers = answered(Unruly(engine, random.Random(seed)), *requests)
 
@@ -284,8 +271,8 @@ def test_any_requests_in_any_order_are_answered_as_by_the_reference(
     assert_nothing_is_held(engine)
 
 
-def test_a_picture_from_a_file_is_seen_as_by_the_reference(janus: Janus, judge: Judge):
-    engine = engine_with(janus)
+def test_a_picture_from_a_file_is_seen_as_by_the_reference(small: Janus, judge: Judge):
+    engine = engine_with(small)
     (pixels,) = engine.paint([(9, 8, 7)])
     request = replace(look(**sampled(1)), pictures=(Picture(encode_webp(pixels)),))
 
@@ -295,25 +282,11 @@ def test_a_picture_from_a_file_is_seen_as_by_the_reference(janus: Janus, judge: 
 # Chances
 
 
-def draw_twice() -> Running:
-    """A region, and its revision after a critique that left the thought as it was."""
-    first = yield drawing(temperature=1.0)
-    again = yield drawing(temperature=1.0, revision=1)
-    return first.codes + again.codes
+def test_a_revision_from_an_unchanged_thought_is_another_drawing(small: Janus):
+    first, again = drawn_twice(engine_with(small))
 
-
-def driven(engine: Engine, program: Running) -> Outcome:
-    rollout = Rollout(record_id="a-record", rollout_index=0, run_seed=3, program=program)
-    backends = Backends({"engine": engine}, dict.fromkeys(Role, "engine"))
-    (outcome,) = drive(Given([rollout]), backends, max_live=1)
-    return outcome
-
-
-def test_a_revision_from_an_unchanged_thought_is_another_drawing(janus: Janus):
-    codes = driven(engine_with(janus), draw_twice()).codes
-
-    assert codes[:12] != codes[12:]
-    assert driven(engine_with(janus), draw_twice()).codes == codes
+    assert first != again
+    assert drawn_twice(engine_with(small)) == (first, again)
 
 
 # Accounts
@@ -330,11 +303,11 @@ def num_pages_of(answer: Answer, request: Request) -> int:
 
 @pytest.mark.parametrize("request_", many_requests(), ids=range(len(many_requests())))
 def test_a_request_that_just_fits_is_answered_and_with_a_page_less_it_fails(
-    janus: Janus, judge: Judge, request_: Request
+    small: Janus, judge: Judge, request_: Request
 ):
     num_pages = num_pages_of(judge.expected(request_), request_)
-    enough = engine_with(janus, num_pages=num_pages, max_rows=2)
-    too_few = engine_with(janus, num_pages=num_pages - 1, max_rows=2)
+    enough = engine_with(small, num_pages=num_pages, max_rows=2)
+    too_few = engine_with(small, num_pages=num_pages - 1, max_rows=2)
 
     (failure,) = answered(too_few, request_)
 
@@ -345,20 +318,20 @@ def test_a_request_that_just_fits_is_answered_and_with_a_page_less_it_fails(
     assert f"need {num_pages} pages" in str(failure)
 
 
-def test_requests_take_turns_where_there_is_room_for_one(janus: Janus, judge: Judge):
+def test_requests_take_turns_where_there_is_room_for_one(small: Janus, judge: Judge):
     requests = many_requests()
     num_pages = max(num_pages_of(judge.expected(request), request) for request in requests)
-    engine = engine_with(janus, num_pages=num_pages)
+    engine = engine_with(small, num_pages=num_pages)
 
     assert differences(judge, engine, *requests) == []
     assert_nothing_is_held(engine)
 
 
-def test_failing_requests_do_not_disturb_others(janus: Janus, judge: Judge):
-    engine = engine_with(janus)
+def test_failing_requests_do_not_disturb_others(small: Janus, judge: Judge):
+    engine = engine_with(small)
     wide = Picture(encode_webp(np.zeros((8, 16, 3), dtype=np.uint8)))
     failing: dict[str, Request] = {
-        "too_long": question(max_tokens=janus.max_positions),
+        "too_long": question(max_tokens=small.max_positions),
         "picture_size": replace(look(), pictures=(wide,)),
     }
     good = many_requests()
@@ -372,10 +345,10 @@ def test_failing_requests_do_not_disturb_others(janus: Janus, judge: Judge):
     assert_nothing_is_held(engine)
 
 
-def test_a_request_may_fill_the_model_to_the_last_position(janus: Janus, judge: Judge):
+def test_a_request_may_fill_the_model_to_the_last_position(small: Janus, judge: Judge):
     length = len(judge.expected(drawing()).prefix_ids)
-    room = janus.max_positions - length - 1
-    engine = engine_with(janus, num_pages=600)
+    room = small.max_positions - length - 1
+    engine = engine_with(small, num_pages=600)
 
     fits, failure = answered(
         engine,
@@ -385,17 +358,17 @@ def test_a_request_may_fill_the_model_to_the_last_position(janus: Janus, judge: 
 
     assert len(tokens_of(fits)) == 1
     assert isinstance(failure, RecordFailure)
-    assert f"the model holds {janus.max_positions}" in str(failure)
+    assert f"the model holds {small.max_positions}" in str(failure)
 
 
 @pytest.mark.parametrize("limits", [{"max_rows": 1}, {"kv_bytes": 1000}, {"kv_bytes": 0}], ids=str)
-def test_an_engine_without_room_for_anything_is_refused(janus: Janus, limits: dict[str, int]):
+def test_an_engine_without_room_for_anything_is_refused(small: Janus, limits: dict[str, int]):
     with pytest.raises(InputError, match="give at least 2 rows and more memory"):
-        Engine(janus, **limits)
+        Engine(small, **limits)
 
 
-def test_an_endless_stream_is_answered_as_it_flows(janus: Janus, judge: Judge):
-    engine = engine_with(janus, max_rows=5, num_pages=40)
+def test_an_endless_stream_is_answered_as_it_flows(small: Janus, judge: Judge):
+    engine = engine_with(small, max_rows=5, num_pages=40)
     stream = iter(many_requests() * 8)
     asked: list[Request] = []
     answers: dict[int, Any] = {}
@@ -426,8 +399,8 @@ def test_an_endless_stream_is_answered_as_it_flows(janus: Janus, judge: Judge):
 LONG = question("Who is it?")  # takes two bursts
 
 
-def test_a_greedy_question_asked_again_is_answered_without_a_step(janus: Janus):
-    engine = engine_with(janus)
+def test_a_greedy_question_asked_again_is_answered_without_a_step(small: Janus):
+    engine = engine_with(small)
     (answer,) = answered(engine, LONG)
 
     engine.submit(1, LONG)
@@ -439,8 +412,8 @@ def test_a_greedy_question_asked_again_is_answered_without_a_step(janus: Janus):
     assert collect(engine, 1) == {2: answer}
 
 
-def test_a_question_asked_while_the_same_is_at_work_is_answered_with_it(janus: Janus):
-    engine = engine_with(janus)
+def test_a_question_asked_while_the_same_is_at_work_is_answered_with_it(small: Janus):
+    engine = engine_with(small)
     engine.submit(0, LONG)
     engine.submit(1, LONG)
     assert engine.poll() == []
@@ -452,8 +425,8 @@ def test_a_question_asked_while_the_same_is_at_work_is_answered_with_it(janus: J
     assert len(set(told.values())) == 1
 
 
-def test_who_waits_for_anothers_answer_gets_it_even_if_all_is_forgotten_meanwhile(janus: Janus):
-    engine = engine_with(janus)
+def test_who_waits_for_anothers_answer_gets_it_even_if_all_is_forgotten_meanwhile(small: Janus):
+    engine = engine_with(small)
     engine.submit(0, LONG)
     engine.submit(1, LONG)
     assert engine.poll() == []
@@ -464,9 +437,9 @@ def test_who_waits_for_anothers_answer_gets_it_even_if_all_is_forgotten_meanwhil
     assert answers[0] == answers[1]
 
 
-def test_forgetting_at_any_time_changes_no_answer(janus: Janus, judge: Judge):
+def test_forgetting_at_any_time_changes_no_answer(small: Janus, judge: Judge):
     requests = many_requests()
-    engine = engine_with(janus, max_rows=5)
+    engine = engine_with(small, max_rows=5)
     answers: dict[int, Any] = {}
     for request_id, request in enumerate(requests):
         engine.submit(request_id, request)
