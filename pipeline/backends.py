@@ -85,7 +85,7 @@ def _on_janus(name: str, janus: "Janus", config: RunConfig) -> "Engine | Referen
         janus,
         max_rows=config.execution.rows_per_actor,
         kv_bytes=_cache_bytes(config),
-        strict=config.method.strict,
+        strict=config.method.strict or None,
     )
 
 

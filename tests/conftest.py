@@ -1,5 +1,7 @@
-"""For every test: one thread for torch. Tiny models gain nothing by a second, and wait for it."""
+"""For every test: one thread for torch, and Triton kernels without a GPU."""
 
 import os
 
+# Tiny models gain nothing by a second thread, and wait for it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
+os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined

@@ -6,6 +6,7 @@ to be had on a machine, a plainer one takes its place, and the log says which.
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -62,11 +63,19 @@ def flash_attention(
     """Causal attention [tokens, heads, width] of packed sequences, aligned at their ends.
 
     `ends` are int32 [sequences + 1], the running sums of the numbers of queries and of keys. Core
-    torch's FlashAttention 2, whose operator is the same from torch 2.5 to 2.13.
+    torch's FlashAttention 2, whose operator takes these arguments from torch 2.5 to 2.13; without
+    a GPU, plain SDPA in turn for each sequence.
     """
     groups = query.shape[1] // keys.shape[1]
     if groups > 1:
         keys, values = (part.repeat_interleave(groups, dim=1) for part in (keys, values))
+    if not query.is_cuda:
+        return torch.cat(
+            [
+                _causal(query[q0:q1], keys[k0:k1], values[k0:k1], scale)
+                for (q0, q1), (k0, k1) in zip(*map(pairwise, map(Tensor.tolist, ends)), strict=True)
+            ]
+        )
     out: Tensor = torch.ops.aten._flash_attention_forward(
         query.contiguous(),
         keys.contiguous(),
@@ -79,6 +88,16 @@ def flash_attention(
         scale=scale,
     )[0]
     return out
+
+
+def _causal(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """Attention [queries, heads, width]; the last query reads all keys, each before it one less."""
+    num_queries, num_keys = len(query), len(keys)
+    is_read = torch.ones(num_queries, num_keys, dtype=torch.bool).tril(num_keys - num_queries)
+    query, keys, values = (part.transpose(0, 1) for part in (query, keys, values))
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, keys, values, attn_mask=is_read, scale=scale
+    ).transpose(0, 1)
 
 
 class PagedDecode:

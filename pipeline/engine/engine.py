@@ -80,14 +80,14 @@ class Engine:
     ) -> None:
         """Takes `kv_bytes` of the model's device. Raises InputError if that is too little.
 
-        `strict` arithmetic makes the same tokens whatever else is asked: the CPU knows no other,
-        and None means that a GPU need not.
+        `strict` arithmetic makes the same tokens whatever else is asked. None: on a CPU alone,
+        where it costs nothing.
         """
         self.geometry = janus.geometry
         self._janus = janus
         self._model = janus.model
         self._device = janus.model.device
-        self.is_strict = bool(strict) or janus.model.device.type == "cpu"
+        self.is_strict = janus.model.device.type == "cpu" if strict is None else strict
         self._max_rows = max_rows
         self._burst = burst
         self._renderer = Renderer(janus)
