@@ -17,6 +17,7 @@ from pipeline.twig.schedules import equal_bands
 from pipeline.twig.templates import TemplatePack
 from schemas.config import FakeConfig, Frozen, PackConfig, Program, RunConfig
 from schemas.errors import InputError
+from schemas.trace import Role
 
 DEFAULT_MODEL = "tiny"
 Table = TypeVar("Table", bound=Frozen)
@@ -79,6 +80,17 @@ def _check_fit(config: RunConfig, facts: ModelFacts, pack: TemplatePack) -> None
     """What no single field shows: regions against rows, questions against the pack."""
     if config.method.program is Program.THINK_WHILE:
         equal_bands(facts.geometry, config.method.schedule.num_regions)
+    names = {role: config.method.backend_of(role) for role in Role}
+    if config.method.backend == "fake" and set(names.values()) != {"fake"}:
+        raise InputError(
+            "method.backend is fake, so there is no model for the other backends of "
+            "method.backends: name the model's backend there, and the fake for single roles"
+        )
+    if names[Role.DRAW] == "fake" != config.method.backend:
+        raise InputError(
+            "the fake draws pictures of its own size, which no model can look at; "
+            "make method.backend fake, or draw with the model"
+        )
     needed = {"schedule": config.method.schedule.kind == "adaptive"}
     needed["ask_again"] = config.method.reflection.on_unparseable == "ask_again"
     for question, is_needed in needed.items():

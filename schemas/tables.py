@@ -61,6 +61,7 @@ STACK = pa.struct(
         ("torch", pa.string()),
         ("transformers", pa.string()),
         ("device", pa.string()),
+        ("arithmetic", pa.string()),  # strict: the same tokens in any batch; fast: on a GPU
     ]
 )
 

@@ -219,8 +219,8 @@ def _attention(
         )
         return out, None
     layer: Any = module.layer_idx
-    packed = (part[0].transpose(0, 1) for part in (query, key, value))
-    return current.attend(layer, *packed, scaling)[None], None
+    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    return current.attend(layer, query, key, value, scaling)[None], None
 
 
 def register() -> None:

@@ -19,6 +19,7 @@ The arithmetic is that of `attention`, `sampling` and the unmodified Hugging Fac
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ from pipeline.engine.attention import (
     register,
 )
 from pipeline.engine.checkpoints import Janus
+from pipeline.engine.cuda import FlashPrefill, PagedDecode, Room
 from pipeline.engine.pages import PAGE_TOKENS, Pages, num_pages_for
 from pipeline.engine.rendering import Renderer
 from pipeline.engine.sampling import Sampler
@@ -41,7 +43,9 @@ from pipeline.engine.vision import Vision
 from pipeline.pictures import Pixels
 from pipeline.twig.requests import (
     Answer,
+    Canvas,
     Codes,
+    Picture,
     Request,
     RequestId,
     Text,
@@ -57,7 +61,9 @@ ROW_BUCKET = 16
 row alike whatever their number; below, it takes another path."""
 
 _PREFILL_TOKENS = 4096  # in one pass
+_PICTURES_AT_ONCE = 32
 _REMEMBERED = 4096  # greedy answers
+_LARGE_BUCKET = 32  # of the rows of a CUDA graph, from so many on
 
 
 class Engine:
@@ -70,19 +76,25 @@ class Engine:
         max_rows: int = 256,
         kv_bytes: int = 2**30,
         burst: int = 8,
+        strict: bool | None = None,
     ) -> None:
-        """Takes `kv_bytes` of the model's device. Raises InputError if that is too little."""
+        """Takes `kv_bytes` of the model's device. Raises InputError if that is too little.
+
+        `strict` arithmetic makes the same tokens whatever else is asked. None: on a CPU alone,
+        where it costs nothing.
+        """
         self.geometry = janus.geometry
         self._janus = janus
         self._model = janus.model
         self._device = janus.model.device
+        self.is_strict = janus.model.device.type == "cpu" if strict is None else strict
         self._max_rows = max_rows
         self._burst = burst
         self._renderer = Renderer(janus)
-        self._vision = Vision(janus)
-        self._num_words = len(janus.model.get_input_embeddings().weight)
+        self._vision = Vision(janus, batch_size=1 if self.is_strict else _PICTURES_AT_ONCE)
         self._embeddings = _embeddings_of(janus)
-        text_config = janus.model.config.text_config
+        self._num_words = len(self._embeddings) - janus.geometry.num_codes
+        text_config: Any = janus.model.config.text_config
         num_slots = kv_bytes // bytes_per_token(text_config, janus.model.dtype)
         if max_rows < 2 or num_slots < 2 * PAGE_TOKENS:
             raise InputError(
@@ -97,6 +109,17 @@ class Engine:
         self._padding = _NOTHING
         self._prefixes = _Prefixes(self._pages)
         self._memory = _Memory()
+        self._bucket, self._pack_tokens = ROW_BUCKET, _PREFILL_TOKENS
+        if self.is_strict and self._device.type != "cpu":
+            # Here every size of a product may be computed in a way of its own: use one size.
+            self._bucket, self._pack_tokens = -(-max_rows // ROW_BUCKET) * ROW_BUCKET, 0
+        if not self.is_strict:
+            self._room = Room(
+                2 * (max_rows + _LARGE_BUCKET),
+                janus.max_positions + burst,
+                self._embeddings.shape[1],
+                like=self._embeddings,
+            )
         register()
         text_config._attn_implementation = ATTENTION
 
@@ -264,7 +287,7 @@ class Engine:
                 new = ids[row.length : -1]
                 if new:
                     parts.append(_Part(row, self._embed(new, features.get(id(job)))))
-        for pack in _packs(parts):
+        for pack in _packs(parts, self._pack_tokens):
             self._prefill_pack(pack)
         for job in jobs:
             if job.num_prefix:
@@ -283,7 +306,8 @@ class Engine:
             first += span.num_tokens
         embeds = torch.cat([part.embeds for part in parts])
         positions = torch.cat([torch.arange(span.start, span.stop) for span in spans])
-        self._forward(embeds, positions.to(self._device), StrictPrefill(self._cache, spans))
+        kind = StrictPrefill if self.is_strict else FlashPrefill
+        self._forward(embeds, positions.to(self._device), kind(self._cache, spans))
         for part, span in zip(parts, spans, strict=True):
             part.row.length = span.stop
 
@@ -294,6 +318,9 @@ class Engine:
         if padding:
             embeds = torch.cat([embeds, embeds.new_zeros(padding, embeds.shape[1])])
             positions = torch.cat([positions, positions.new_zeros(padding)])
+        return self._run(embeds, positions, current)
+
+    def _run(self, embeds: Tensor, positions: Tensor, current: Pass) -> Tensor:
         output = self._model.model.language_model(
             inputs_embeds=embeds[None],
             position_ids=positions[None],
@@ -328,15 +355,15 @@ class Engine:
         """One burst of steps for all rows at once."""
         draws = [job for job in self._running if isinstance(job.request, Visual)]
         texts = [job for job in self._running if not isinstance(job.request, Visual)]
-        batch = _Batch(draws, texts, self._num_words, self._device)
-        burst = StrictDecode(self._cache, batch.slots, batch.lengths, self._burst)
+        batch = _Batch(draws, texts, self._num_words, self._bucket, self._device)
+        burst = self._new_burst(batch)
         draw, say = (
             Sampler([job.request for job in jobs], [job.position for job in jobs], self._device)
             for jobs in (draws, texts)
         )
         tokens, positions = batch.tokens, batch.positions
         for _ in range(self._burst):
-            hidden = self._forward(self._embeddings[tokens], positions, burst)
+            hidden = self._step(self._embeddings[tokens], positions, burst)
             tokens = torch.zeros_like(tokens)
             if draws:
                 logits = self._model.model.generation_head(hidden[: batch.first_text])
@@ -354,6 +381,16 @@ class Engine:
                 job.take(*chosen, eos=self._janus.special.eos)
                 for row in job.rows:
                     row.length += self._burst
+
+    def _new_burst(self, batch: "_Batch") -> StrictDecode | PagedDecode:
+        if self.is_strict:
+            return StrictDecode(self._cache, batch.slots, batch.lengths, self._burst)
+        return PagedDecode(self._cache, batch.slots, batch.lengths, self._room)
+
+    def _step(self, embeds: Tensor, positions: Tensor, burst: StrictDecode | PagedDecode) -> Tensor:
+        if isinstance(burst, PagedDecode):
+            return self._room.run(self._run, embeds, burst)
+        return self._forward(embeds, positions, burst)
 
     def _finish(self, jobs: "Iterable[_Job]") -> None:
         for job in jobs:
@@ -443,18 +480,29 @@ class _Job:
         self.logp_cond += cond[:num_left]
 
 
+_Place = tuple[_Job, int] | None
+"""A row of a batch: a job and which of its rows, or padding."""
+
+
 class _Batch:
     """The rows of one burst: conditional, unconditional, padding, then texts and padding."""
 
     def __init__(
-        self, draws: Sequence[_Job], texts: Sequence[_Job], first_code: int, device: torch.device
+        self,
+        draws: Sequence[_Job],
+        texts: Sequence[_Job],
+        first_code: int,
+        bucket: int,
+        device: torch.device,
     ) -> None:
-        pairs = [(job, row) for row in (0, 1) for job in draws]
-        places = [*_padded(pairs), *_padded([(job, 0) for job in texts])]
+        pairs = _padded([(job, row) for row in (0, 1) for job in draws], bucket)
+        places = [*pairs, *_padded([(job, 0) for job in texts], bucket)]
+        if len(places) > _LARGE_BUCKET:
+            places = _padded(places, _LARGE_BUCKET)
         rows = [place[0].rows[place[1]] if place else None for place in places]
         ids = [place[0].next_id(place[1], first_code) if place else 0 for place in places]
         scratch = torch.zeros(0, dtype=torch.int64, device=device)
-        self.first_text = len(_padded(pairs))
+        self.first_text = len(pairs)
         self.slots = [row.slots if row else scratch for row in rows]
         self.lengths = [row.length if row else 0 for row in rows]
         self.tokens = torch.tensor(ids, device=device)
@@ -480,7 +528,7 @@ class _Prefix:
 
 
 _NOTHING = _Prefix([], torch.zeros(0, dtype=torch.int64), 0)
-_PrefixKey = tuple[tuple[int, ...], tuple[object, ...]]
+_PrefixKey = tuple[tuple[int, ...], tuple[Canvas | Picture, ...]]
 
 
 class _Prefixes:
@@ -491,7 +539,7 @@ class _Prefixes:
         self._kept: OrderedDict[_PrefixKey, _Prefix] = OrderedDict()
 
     def try_get(self, key: _PrefixKey | None) -> _Prefix | None:
-        if key not in self._kept:
+        if key is None or key not in self._kept:
             return None
         self._kept.move_to_end(key)
         return self._kept[key]
@@ -561,7 +609,7 @@ def _is_greedy_text(request: Request) -> bool:
     return isinstance(request, Text) and request.temperature == 0
 
 
-def _pictures_of(request: Request) -> tuple[object, ...]:
+def _pictures_of(request: Request) -> tuple[Canvas | Picture, ...]:
     return request.pictures if isinstance(request, Text) else ()
 
 
@@ -578,12 +626,12 @@ def _slots_of(pages: Sequence[int]) -> Tensor:
     return (firsts + torch.arange(PAGE_TOKENS)).flatten()
 
 
-def _packs(parts: Sequence[_Part]) -> Iterable[list[_Part]]:
-    """Parts in order, in packs of about `_PREFILL_TOKENS`."""
+def _packs(parts: Sequence[_Part], pack_tokens: int) -> Iterable[list[_Part]]:
+    """Parts in order, in packs of up to so many tokens, and of one part at least."""
     pack: list[_Part] = []
     num_tokens = 0
     for part in parts:
-        if pack and num_tokens + len(part.embeds) > _PREFILL_TOKENS:
+        if pack and num_tokens + len(part.embeds) > pack_tokens:
             yield pack
             pack, num_tokens = [], 0
         pack.append(part)
@@ -592,8 +640,8 @@ def _packs(parts: Sequence[_Part]) -> Iterable[list[_Part]]:
         yield pack
 
 
-def _padded(places: list[tuple[_Job, int]]) -> list[tuple[_Job, int] | None]:
-    return [*places, *[None] * (-len(places) % ROW_BUCKET)]
+def _padded(places: Sequence[_Place], bucket: int) -> list[_Place]:
+    return [*places, *[None] * (-len(places) % bucket)]
 
 
 def _embeddings_of(janus: Janus) -> Tensor:
@@ -601,4 +649,5 @@ def _embeddings_of(janus: Janus) -> Tensor:
     with torch.inference_mode():
         codes = torch.arange(janus.geometry.num_codes, device=janus.model.device)
         drawn = janus.model.prepare_embeddings_for_image_generation(codes[None])[0]
-        return torch.cat([janus.model.get_input_embeddings().weight, drawn])
+        words: Any = janus.model.get_input_embeddings().weight
+        return torch.cat([words, drawn])

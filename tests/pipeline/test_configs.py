@@ -156,7 +156,7 @@ def test_roles_may_have_backends_of_their_own():
 
     method = resolve(tables).config.method
 
-    assert [method.backend_of(role) for role in (Role.THINK, Role.REFLECT)] == ["reference", "fake"]
+    assert [method.backend_of(role) for role in (Role.THINK, Role.REFLECT)] == ["engine", "fake"]
 
 
 # What is refused
