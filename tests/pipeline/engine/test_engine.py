@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine.checkpoints import Janus
+from pipeline.engine.cuda import paged_attention_plain
 from pipeline.engine.engine import Engine
 from pipeline.engine.pages import num_pages_for
 from pipeline.pictures import encode_webp
@@ -266,6 +267,21 @@ def test_any_requests_in_any_order_are_answered_as_by_the_reference(
     engine = engine_with(small, **limits)
 
     answers = answered(Unruly(engine, random.Random(seed)), *requests)
+
+    assert judge.differences(zip(requests, answers, strict=True)) == []
+    assert_nothing_is_held(engine)
+
+
+@pytest.mark.parametrize("max_rows", [2, 5, 64])
+def test_the_arithmetic_for_gpus_answers_as_the_reference_does(
+    small: Janus, judge: Judge, monkeypatch: pytest.MonkeyPatch, max_rows: int
+):
+    # The interpreted kernel would take minutes; it has its own tests.
+    monkeypatch.setattr("pipeline.engine.cuda.choose_attention", lambda: paged_attention_plain)
+    engine = engine_with(small, max_rows=max_rows, strict=False)
+    requests = many_requests()
+
+    answers = answered(Unruly(engine, random.Random(max_rows)), *requests)
 
     assert judge.differences(zip(requests, answers, strict=True)) == []
     assert_nothing_is_held(engine)
