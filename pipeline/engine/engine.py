@@ -63,6 +63,7 @@ row alike whatever their number; below, it takes another path."""
 _PREFILL_TOKENS = 4096  # in one pass
 _PICTURES_AT_ONCE = 32
 _REMEMBERED = 4096  # greedy answers
+_REMEMBERED_PICTURES = 256  # 113 MB of them at 384 pixels
 _LARGE_BUCKET = 32  # of the rows of a CUDA graph, from so many on
 
 
@@ -91,7 +92,11 @@ class Engine:
         self._max_rows = max_rows
         self._burst = burst
         self._renderer = Renderer(janus)
-        self._vision = Vision(janus, batch_size=1 if self.is_strict else _PICTURES_AT_ONCE)
+        self._vision = Vision(
+            janus,
+            batch_size=1 if self.is_strict else _PICTURES_AT_ONCE,
+            num_remembered=_REMEMBERED_PICTURES,
+        )
         self._embeddings = _embeddings_of(janus)
         self._num_words = len(self._embeddings) - janus.geometry.num_codes
         text_config: Any = janus.model.config.text_config

@@ -18,6 +18,8 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _WORD = 0xFFFFFFFF
 
+_NOISE_STEPS, _NOISE_NUMBERS = 8, 2**24  # made ahead, at the most
+
 
 def philox(counters: Sequence[Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     """Four random words for four counter words and two key words, each int64 holding 32 bits.
@@ -112,6 +114,7 @@ class Sampler:
         self._has_noise = any(temperatures)
         self._has_logp = any(request.with_logp and request.temperature for request in requests)
         self._num_requests = len(requests)
+        self._noise: list[Tensor] = []  # of the next steps
         self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def codes(self, cond: Tensor, uncond: Tensor) -> Tensor:
@@ -134,7 +137,7 @@ class Sampler:
     def _choose(self, scaled: Tensor, cond: Tensor) -> Tensor:
         noisy = scaled
         if self._has_noise:
-            noise = gumbel_noise(self._seeds, self._positions, scaled.shape[-1])
+            noise = self._next_noise(scaled.shape[-1])
             # Not a product: where there is no noise, -inf must stay what it is.
             noisy = torch.where(self._is_sampled, scaled + noise, scaled)
         tokens = noisy.argmax(-1)
@@ -143,6 +146,19 @@ class Sampler:
         self._steps.append((tokens, sample, logp_of(cond, tokens) if self._has_logp else nothing))
         self._positions = self._positions + 1
         return tokens
+
+    def _next_noise(self, num_codes: int) -> Tensor:
+        """The noise of this step. Made for several steps at once: it is many small operations."""
+        if not self._noise:
+            num_steps = max(1, min(_NOISE_STEPS, _NOISE_NUMBERS // (len(self._seeds) * num_codes)))
+            ahead = torch.arange(num_steps, device=self._positions.device)[:, None]
+            noise = gumbel_noise(
+                self._seeds.repeat(num_steps, 1),
+                (self._positions + ahead).flatten(),
+                num_codes,
+            )
+            self._noise = list(noise.view(num_steps, -1, num_codes).flip(0))
+        return self._noise.pop()
 
 
 def _multiply(words: Tensor, factor: int) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ A picture's pixels and features depend on nothing but the picture, if pictures g
 batches they are faster on a GPU, and may differ in the last bit.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
@@ -20,25 +21,44 @@ T = TypeVar("T")
 
 
 class Vision:
-    """The eyes and the brush of one checkpoint. `batch_size` 1 is exact, see above."""
+    """The eyes and the brush of one checkpoint. `batch_size` 1 is exact, see above.
 
-    def __init__(self, janus: Janus, *, batch_size: int = 1) -> None:
+    The pictures of the last `num_remembered` canvases are kept: a canvas that was judged is often
+    the one that is finished, and rollouts of one record may draw alike.
+    """
+
+    def __init__(self, janus: Janus, *, batch_size: int = 1, num_remembered: int = 0) -> None:
         self._model = janus.model
         self._geometry = janus.geometry
         self._batch_size = batch_size
+        self._num_remembered = num_remembered
+        self._remembered: OrderedDict[Codes, Pixels] = OrderedDict()
         self._mean = torch.tensor(janus.image_mean, device=janus.model.device).view(1, 3, 1, 1)
         self._std = torch.tensor(janus.image_std, device=janus.model.device).view(1, 3, 1, 1)
 
     @torch.inference_mode()
     def paint(self, canvases: Sequence[Codes]) -> list[Pixels]:
         """The pictures of canvases. Values are cut to bytes, not rounded, as published."""
-        pictures: list[Pixels] = []
-        for batch in self._batches([self._padded(codes) for codes in canvases]):
-            tokens = torch.tensor(batch, dtype=torch.int64, device=self._model.device)
-            decoded = self._model.decode_image_tokens(tokens).float()  # [n, height, width, 3]
-            pixels = ((decoded + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)
-            pictures += list(pixels.cpu().numpy())
-        return pictures
+        known = {codes: self._remembered.get(codes) for codes in canvases}
+        new = [codes for codes, pixels in known.items() if pixels is None]
+        for batch in self._batches(new):
+            known |= zip(batch, self._decode(batch), strict=True)
+        pictures = {codes: pixels for codes, pixels in known.items() if pixels is not None}
+        self._remember(pictures)
+        return [pictures[codes] for codes in canvases]
+
+    def _decode(self, canvases: Sequence[Codes]) -> list[Pixels]:
+        tokens = torch.tensor([self._padded(codes) for codes in canvases], dtype=torch.int64)
+        decoded = self._model.decode_image_tokens(tokens.to(self._model.device)).float()
+        pixels = ((decoded + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)  # [n, height, width, 3]
+        return list(pixels.cpu().numpy())
+
+    def _remember(self, pictures: dict[Codes, Pixels]) -> None:
+        for codes, pixels in pictures.items():
+            self._remembered[codes] = pixels
+            self._remembered.move_to_end(codes)
+        while len(self._remembered) > self._num_remembered:
+            self._remembered.popitem(last=False)
 
     @torch.inference_mode()
     def features(self, pictures: Sequence[Canvas | Picture]) -> Tensor:
