@@ -73,7 +73,10 @@ BUGS: dict[str, list[Patch]] = {
         Patch(Engine, "_decode", {"len(texts)] = words": "len(texts)] = words.roll(1)"})
     ],
     "two requests' noise swapped": [
-        Patch(Sampler, "_choose", {"(self._seeds, ": "(self._seeds.roll(1, 0), "})
+        Patch(Sampler, "_next_noise", {"self._seeds.repeat": "self._seeds.roll(1, 0).repeat"})
+    ],
+    "noise made ahead that comes in the wrong order": [
+        Patch(Sampler, "_next_noise", {".flip(0)": ""})
     ],
     "a burst that is not stored": [Patch(Engine, "_decode", {"burst.store()": "pass"})],
     "a burst whose last step is not stored": [
