@@ -114,10 +114,11 @@ class Engine:
         self._padding = _NOTHING
         self._prefixes = _Prefixes(self._pages)
         self._memory = _Memory()
-        self._bucket, self._pack_tokens = ROW_BUCKET, _PREFILL_TOKENS
+        self._least_rows, self._pack_tokens, self._is_sharing = 0, _PREFILL_TOKENS, True
         if self.is_strict and self._device.type != "cpu":
-            # Here every size of a product may be computed in a way of its own: use one size.
-            self._bucket, self._pack_tokens = -(-max_rows // ROW_BUCKET) * ROW_BUCKET, 0
+            # Here every size of a product may be computed in a way of its own: so one size for all
+            # steps, and for a prefill the size that the request alone decides.
+            self._least_rows, self._pack_tokens, self._is_sharing = max_rows, 0, False
         if not self.is_strict:
             self._room = Room(
                 2 * (max_rows + _LARGE_BUCKET),
@@ -246,6 +247,8 @@ class Engine:
 
     def _shared(self, job: "_Job", row: int) -> "_Prefix":
         """What is in the cache already of a row's prefix."""
+        if not self._is_sharing:
+            return _NOTHING
         if not isinstance(job.request, Visual):
             return self._prefixes.try_get(job.prefix_key) or _NOTHING
         if row == 0:
@@ -295,7 +298,7 @@ class Engine:
         for pack in _packs(parts, self._pack_tokens):
             self._prefill_pack(pack)
         for job in jobs:
-            if job.num_prefix:
+            if job.num_prefix and self._is_sharing:
                 self._prefixes.keep(job.prefix_key, job.rows[0], job.num_prefix)
 
     def _prefill_pack(self, parts: "Sequence[_Part]") -> None:
@@ -360,7 +363,7 @@ class Engine:
         """One burst of steps for all rows at once."""
         draws = [job for job in self._running if isinstance(job.request, Visual)]
         texts = [job for job in self._running if not isinstance(job.request, Visual)]
-        batch = _Batch(draws, texts, self._num_words, self._bucket, self._device)
+        batch = _Batch(draws, texts, self._num_words, self._least_rows, self._device)
         burst = self._new_burst(batch)
         draw, say = (
             Sampler([job.request for job in jobs], [job.position for job in jobs], self._device)
@@ -497,11 +500,11 @@ class _Batch:
         draws: Sequence[_Job],
         texts: Sequence[_Job],
         first_code: int,
-        bucket: int,
+        least_rows: int,
         device: torch.device,
     ) -> None:
-        pairs = _padded([(job, row) for row in (0, 1) for job in draws], bucket)
-        places = [*pairs, *_padded([(job, 0) for job in texts], bucket)]
+        pairs = _padded([(job, row) for row in (0, 1) for job in draws], ROW_BUCKET, least_rows)
+        places = [*pairs, *_padded([(job, 0) for job in texts], ROW_BUCKET, least_rows)]
         if len(places) > _LARGE_BUCKET:
             places = _padded(places, _LARGE_BUCKET)
         rows = [place[0].rows[place[1]] if place else None for place in places]
@@ -645,8 +648,10 @@ def _packs(parts: Sequence[_Part], pack_tokens: int) -> Iterable[list[_Part]]:
         yield pack
 
 
-def _padded(places: Sequence[_Place], bucket: int) -> list[_Place]:
-    return [*places, *[None] * (-len(places) % bucket)]
+def _padded(places: Sequence[_Place], bucket: int, least: int = 0) -> list[_Place]:
+    """The places, and padding up to a multiple of `bucket`, and to `least` at the least."""
+    size = -(-max(len(places), least) // bucket) * bucket
+    return [*places, *[None] * (size - len(places))]
 
 
 def _embeddings_of(janus: Janus) -> Tensor:

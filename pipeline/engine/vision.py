@@ -51,7 +51,9 @@ class Vision:
         tokens = torch.tensor([self._padded(codes) for codes in canvases], dtype=torch.int64)
         decoded = self._model.decode_image_tokens(tokens.to(self._model.device)).float()
         pixels = ((decoded + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)  # [n, height, width, 3]
-        return list(pixels.cpu().numpy())
+        shared = pixels.cpu().numpy()
+        shared.setflags(write=False)  # the same array may be given out again
+        return list(shared)
 
     def _remember(self, pictures: dict[Codes, Pixels]) -> None:
         for codes, pixels in pictures.items():
