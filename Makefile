@@ -22,8 +22,9 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/ready  ## the pipeline without a model: traces per second, driver memory
+bench: $(VENV)/ready  ## the pipeline without a model, and the engine against the plain loop
 	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.engine cpu
 
 # One stamp for the whole environment. A build that was cut off leaves no stamp and is done again.
 $(VENV)/ready: pyproject.toml constraints.txt
