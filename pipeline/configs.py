@@ -19,7 +19,7 @@ from schemas.config import FakeConfig, Frozen, PackConfig, Program, RunConfig
 from schemas.errors import InputError
 from schemas.trace import Role
 
-DEFAULT_MODEL = "tiny"
+DEFAULT_MODEL = "toy"
 Table = TypeVar("Table", bound=Frozen)
 Tables = dict[str, Any]
 """A config as nested tables, as TOML has them."""

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
     Shapes = Mapping[str, tuple[int, ...]]
 
-_BUNDLED = {"tiny": tiny_checkpoint}
+
+def _toy_checkpoint() -> Path:
+    """The folder of the bundled trained model. It is package data; `pipeline.toy.train` made it."""
+    return Path(__file__).parent.parent / "toy" / "weights"
+
+
+_BUNDLED = {"toy": _toy_checkpoint, "tiny": tiny_checkpoint}
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)  # owner/name, @revision
 _FETCH_AGAIN = "fetch or export the model again"
 _HUB_FILES = ["*.json", "*.safetensors", "pytorch_model*.bin"]

@@ -1,0 +1,1 @@
+"""From traces to training sets: scorers, and pictures of what was grown."""

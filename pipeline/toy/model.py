@@ -1,0 +1,111 @@
+"""The sizes of the toy Janus, and how its files are written.
+
+Every part of Janus is there, in Hugging Face's format, as small as its world allows.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.toy.patches import IMAGE_SIZE, ROWS, SIDE, patches
+
+if TYPE_CHECKING:
+    from transformers import JanusForConditionalGeneration
+
+WIDTH = 128
+NUM_LAYERS = 4
+MAX_POSITIONS = 4096
+"""Far more than its own questions need: the default limit on words leaves room for a prompt."""
+
+
+def toy_config(vocab_size: int, special_ids: dict[str, int]) -> dict[str, Any]:
+    """The `config.json` of the toy Janus, for a tokenizer of so many tokens."""
+    return {
+        "architectures": ["JanusForConditionalGeneration"],
+        "model_type": "janus",
+        "image_token_id": special_ids["image"],
+        "tie_word_embeddings": False,
+        "text_config": {
+            "model_type": "llama",
+            "vocab_size": vocab_size,
+            "hidden_size": WIDTH,
+            "intermediate_size": 3 * WIDTH,
+            "num_hidden_layers": NUM_LAYERS,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": MAX_POSITIONS,
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+            "bos_token_id": special_ids["bos"],
+            "eos_token_id": special_ids["eos"],
+            "pad_token_id": special_ids["pad"],
+            "tie_word_embeddings": False,
+        },
+        "vision_config": {
+            "model_type": "janus_vision_model",
+            "image_size": IMAGE_SIZE,
+            "patch_size": SIDE,
+            "num_image_tokens": ROWS * ROWS,
+            "hidden_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "mlp_ratio": 2,
+            "projection_dim": WIDTH,
+            "depth": 2,
+        },
+        "vq_config": {
+            "model_type": "janus_vqgan",
+            "num_embeddings": len(patches()),
+            "embed_dim": 32,
+            "base_channels": 32,  # the group norms have 32 groups
+            "latent_channels": 128,
+            "channel_multiplier": [1, 1, 2, 4],
+            "num_res_blocks": 1,
+            "num_patches": ROWS,
+            "projection_dim": WIDTH,
+            "image_token_embed_dim": WIDTH,
+            "num_hidden_layers": 2,
+        },
+    }
+
+
+PREPROCESSOR: dict[str, Any] = {
+    "image_processor_type": "JanusImageProcessor",
+    "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "rescale_factor": 1 / 255,
+}
+
+
+def new_model(config: dict[str, Any]) -> "JanusForConditionalGeneration":
+    """A model of that config with random weights, from torch's global generator."""
+    from transformers import JanusConfig, JanusForConditionalGeneration
+
+    return JanusForConditionalGeneration(JanusConfig.from_dict(config))
+
+
+def write_small_files(folder: Path, config: dict[str, Any]) -> None:
+    """Everything beside tokenizer, weights and card."""
+    _write_json(folder / "config.json", config)
+    _write_json(folder / "preprocessor_config.json", PREPROCESSOR)
+
+
+def write_weights(folder: Path, model: "JanusForConditionalGeneration", *, dtype: Any) -> None:
+    """`model.safetensors`, in a torch dtype."""
+    from safetensors.torch import save_file
+
+    weights = {
+        name: weight.detach().to("cpu", dtype).contiguous()
+        for name, weight in model.state_dict().items()
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """`coppice.json`: which template pack the model wants, and where it came from."""
+    _write_json(folder / "coppice.json", card)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,41 @@
+"""Write prompts of the toy world for `coppice run`: `python -m pipeline.toy.prompts`.
+
+JSON lines, a prompt each, with its spec as metadata, so that the toy scorer can judge what is
+drawn. They are held out: each has a combination that the toy Janus was never shown.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pipeline.toy.scenes import NUM_WORDINGS, prompt_of, sample_held_out_spec
+
+
+def held_out_prompts(number: int, *, seed: int) -> Iterator[dict[str, Any]]:
+    """So many different prompts, as rows of a prompt file."""
+    rng = np.random.default_rng(seed)
+    seen: set[str] = set()
+    while len(seen) < number:
+        spec = sample_held_out_spec(rng)
+        prompt = prompt_of(spec, int(rng.integers(NUM_WORDINGS)))
+        if prompt not in seen:
+            seen.add(prompt)
+            yield {"prompt": prompt, "spec": spec.to_json()}
+
+
+def main() -> None:
+    """Write to standard output."""
+    parser = argparse.ArgumentParser(description="Write prompts of the toy world as JSON lines.")
+    parser.add_argument("--number", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    for row in held_out_prompts(options.number, seed=options.seed):
+        sys.stdout.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The exact judge of the toy world: reads the pixels of a picture against a spec.
+
+It is no network and never guesses: an attribute is right or wrong, and one that the spec leaves
+open has no score.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+from pipeline.curate.scorers import Sample, Score
+from pipeline.toy.patches import IMAGE_SIZE
+from pipeline.toy.scenes import Spec
+from pipeline.toy.views import Spot, View, views_of_pixels
+from schemas.errors import InputError
+
+BANDS = ("sky", "objects", "ground")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Marks:
+    """Attributes by name, a dict for each band from the top: right, wrong, or None (not asked)."""
+
+    bands: tuple[Mapping[str, bool | None], ...]
+
+    @property
+    def all(self) -> dict[str, bool | None]:
+        return {name: mark for band in self.bands for name, mark in band.items()}
+
+
+def mark(view: View, spec: Spec) -> Marks:
+    """Compare what a picture shows with what it was to show."""
+    sky = {
+        "sky": _same(view.sky, spec.sky),
+        "sky_thing": _same(view.sky_thing, spec.sky_thing),
+    }
+    ground = {
+        "ground": _same(view.ground, spec.ground),
+        "ground_thing": _same(view.ground_thing, spec.ground_thing),
+    }
+    return Marks(bands=(sky, _mark_objects(view, spec), ground))
+
+
+def share_right(marks: Iterable[bool | None]) -> float | None:
+    """The share of the attributes asked for that are right; None if none was."""
+    asked = [mark for mark in marks if mark is not None]
+    return sum(asked) / len(asked) if asked else None
+
+
+class ToyScorer:
+    """Scores pictures whose records carry a toy spec in their metadata, under `spec`."""
+
+    name = "toy"
+    version = "1"
+
+    def score(self, batch: Sequence[Sample]) -> list[Score]:
+        """One score a sample: the share of attributes right, and each attribute and band.
+
+        None for a sample without a spec, and for a picture of another size. Raises InputError for a
+        spec that cannot be read.
+        """
+        specs = [_spec_of(sample) for sample in batch]
+        pictures = [
+            sample.pixels for sample, spec in zip(batch, specs, strict=True) if spec is not None
+        ]
+        views = iter(views_of_pixels(np.stack(pictures)) if pictures else [])
+        return [
+            Score(value=None) if spec is None else _score_of(mark(next(views), spec))
+            for spec in specs
+        ]
+
+
+def _spec_of(sample: Sample) -> Spec | None:
+    """What a picture was to show; None for what is not of this world."""
+    table = sample.metadata.get("spec")
+    if table is None or sample.pixels.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
+        return None
+    try:
+        return Spec.from_json(table)
+    except (TypeError, KeyError) as error:
+        raise InputError(
+            f"the spec of {sample.prompt!r} is no spec of the toy world ({error!r}); "
+            "take prompts that pipeline.toy.prompts wrote"
+        ) from error
+
+
+def _score_of(marks: Marks) -> Score:
+    parts = {name: None if right is None else float(right) for name, right in marks.all.items()}
+    for name, band in zip(BANDS, marks.bands, strict=True):
+        parts[f"band: {name}"] = share_right(band.values())
+    return Score(value=share_right(marks.all.values()), parts=parts)
+
+
+def _same(seen: str | None, said: str | None) -> bool | None:
+    return None if said is None else seen == said
+
+
+def _mark_objects(view: View, spec: Spec) -> dict[str, bool | None]:
+    """The marks of the best way to take the objects seen for the objects said."""
+    seen = [(slot, spot) for slot, spot in enumerate(view.spots) if spot is not None]
+    slots: list[tuple[int, Spot] | None] = [*seen, *[None] * len(spec.objects)]
+    takes = (_marks_of(take, spec) for take in permutations(slots, len(spec.objects)))
+    best = max(takes, key=lambda marks: sum(bool(mark) for mark in marks.values()))
+    return {"number": len(seen) == len(spec.objects), **best}
+
+
+def _marks_of(take: Sequence[tuple[int, Spot] | None], spec: Spec) -> dict[str, bool | None]:
+    """The marks if `take` are the objects of the spec, each with its slot; None is missing."""
+    marks: dict[str, bool | None] = {}
+    for index, (found, thing) in enumerate(zip(take, spec.objects, strict=True)):
+        spot = found[1] if found else None
+        marks[f"colour {index + 1}"] = spot is not None and spot.colour == thing.colour
+        marks[f"shape {index + 1}"] = spot is not None and spot.shape == thing.shape
+        marks[f"place {index + 1}"] = _in_place(index, take, spec)
+    return marks
+
+
+def _in_place(index: int, take: Sequence[tuple[int, Spot] | None], spec: Spec) -> bool | None:
+    """Whether an object stands where it was said to: in its slot, or in order with all others."""
+    found = take[index]
+    if spec.slot is not None:
+        return found is not None and found[0] == spec.slot
+    if not spec.has_order:
+        return None
+    if found is None:
+        return False
+    others = [(other, place) for other, place in enumerate(take) if other != index]
+    return all(
+        place is not None and (place[0] < found[0]) == (other < index) for other, place in others
+    )
