@@ -8,7 +8,8 @@ RUN ?= runs/first
 .PHONY: run test check format bench clean
 
 run: $(VENV)/ready  ## the main job, on this machine, with the bundled prompts and model
-	$(BIN)/coppice run examples/prompts.txt $(RUN) --shard-rollouts 8 --set method.sampling.max_text_tokens=32
+	$(BIN)/coppice run examples/toy.jsonl $(RUN) --shard-rollouts 8 --pictures all
+	$(BIN)/coppice show $(RUN) --sheet $(RUN)/contact-sheet.png
 
 test: $(VENV)/ready  ## every test
 	$(BIN)/python -m pytest
