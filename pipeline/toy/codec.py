@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from pipeline.toy.patches import patches, tile_all
-from pipeline.toy.scenes import codes_of, sample_scene
+from pipeline.toy.patches import code_of, patches, tile_all
+from pipeline.toy.scenes import GROUND_THINGS, GROUNDS, codes_of, sample_scene
 
 if TYPE_CHECKING:
     from transformers.models.janus.modeling_janus import JanusVQVAE
 
 _BATCH = 16  # pictures
 _POOL = 4000  # scenes that the grids are made of
+_STREWN_SHARE = 0.4
 _PEAK_RATE = 3e-3
 _SHARPNESS = 20.0  # of the encoder's choice among the codes, as a scale on cosines
 
@@ -128,16 +129,30 @@ def _pixels(codes: Tensor) -> Tensor:
 
 
 def _grids(seed: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Canvases [pictures, 36] without end: half whole, a quarter unfinished, a quarter broken."""
+    """Canvases [pictures, 36] without end: whole, unfinished, broken, and with a strewn ground.
+
+    What stands on the ground is one token in a picture, and would be learned last.
+    """
     rng = np.random.default_rng(seed)
     pool = np.array([codes_of(sample_scene(rng)) for _ in range(_POOL)])
     while True:
         codes = pool[rng.integers(len(pool), size=_BATCH)].copy()
         for row in codes:
+            if rng.random() < _STREWN_SHARE:
+                _strew(rng, row)
             chance = rng.random()
             if chance < 0.25:
                 row[12 * int(rng.integers(1, 3)) :] = 0
-            elif chance < 0.5:
+            elif chance < 0.4:
                 places = rng.integers(36, size=int(rng.integers(1, 6)))
                 row[places] = rng.integers(len(patches()), size=len(places))
         yield codes
+
+
+def _strew(rng: np.random.Generator, codes: npt.NDArray[np.int64]) -> None:
+    """Put things on up to five places of a picture's ground."""
+    ground = GROUNDS[int(rng.integers(len(GROUNDS)))]
+    columns = np.arange(24, 36)
+    codes[24:] = [code_of(("ground", ground, (at // 6 + at % 6) % 2)) for at in columns]
+    for place in rng.choice(columns, size=int(rng.integers(1, 6)), replace=False):
+        codes[place] = code_of(("ground", ground, str(rng.choice(GROUND_THINGS))))

@@ -36,8 +36,9 @@ _PROGRAM_SHARES = {
     Program.THINK_BEFORE: 0.10,
     Program.THINK_AFTER: 0.12,
 }
-_MISTAKES = Mistakes(thought=0.12, drawing=0.65)
-_KEPT_SHARE = {Role.THINK: 0.5, Role.DRAW: 0.6, Role.REFLECT: 1.0}  # critics learn slowest
+_MISTAKES = Mistakes(thought=0.25, drawing=0.5)
+_KEPT_SHARE = {Role.THINK: 0.35, Role.DRAW: 0.6, Role.REFLECT: 0.9}
+_HARD_REGION = 1  # thoughts of the objects are all kept: which colour goes with which shape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +82,13 @@ def teach(
     return teacher.lessons
 
 
+def _kept_share(lesson: Lesson) -> float:
+    request = lesson.request
+    if request.role is Role.THINK and request.region == _HARD_REGION:
+        return 1.0
+    return _KEPT_SHARE[request.role]
+
+
 class Scribe:
     """Writes lessons down in the tokens of one checkpoint."""
 
@@ -98,7 +106,7 @@ class Scribe:
             scene = sample_training_scene(rng)
             prompt = prompt_of(sample_spec(rng, scene), int(rng.integers(NUM_WORDINGS)))
             for lesson in teach(scene, prompt, settings[program], rng, _MISTAKES):
-                if lesson.is_right and rng.random() < _KEPT_SHARE[lesson.request.role]:
+                if lesson.is_right and rng.random() < _kept_share(lesson):
                     yield self.write(lesson)
 
     def write(self, lesson: Lesson) -> Exercise:

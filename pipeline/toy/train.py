@@ -32,9 +32,9 @@ from pipeline.toy.pupil import Course, Progress, save_whole, teach
 from pipeline.toy.vocabulary import special_ids, write_tokenizer
 
 SEED = 0
-_DECODER_STEPS = 1800
+_DECODER_STEPS = 2800
 _ENCODER_STEPS = 600
-_LESSON_STEPS = 7600
+_LESSON_STEPS = 10300
 _EARLY_SHARE = 0.3
 
 

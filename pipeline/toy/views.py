@@ -16,7 +16,7 @@ from pipeline.toy.scenes import SLOTS, with_article
 from pipeline.twig.requests import Codes
 
 UNKNOWN = -1  # for a patch that is like none
-_FURTHEST = 24.0  # root mean square in levels; a decoder's blur stays far below
+_FURTHEST = 30.0  # root mean square in levels; a decoder's blur stays far below
 _BAND = 2 * COLUMNS
 
 
