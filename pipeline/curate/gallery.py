@@ -26,7 +26,6 @@ _THOUGHT_LINES, _BETTER_LINES = 4, 3
 _PROMPT_CHARACTERS = 400
 _LETTERS = 0x250  # the default font has what comes before
 _CELL_LINES = _THOUGHT_LINES + 1 + _BETTER_LINES
-_CAPTION = _CELL_LINES * _LINE
 
 _BACKGROUND, _INK, _QUIET = (250, 250, 248), (30, 30, 30), (120, 120, 120)
 _GOOD, _BAD, _FINAL = (30, 125, 60), (190, 45, 40), (40, 80, 170)
@@ -61,7 +60,11 @@ def contact_sheet(rows: Sequence[Mapping[str, Any]]) -> bytes:
         raise InputError("a contact sheet needs at least one trace; grow some first")
     columns = max(len(strip.cells) for strip in strips)
     headings = [_wrapped(strip.heading, columns * _CELL_CHARACTERS, 3) for strip in strips]
-    heights = [_GAP + len(lines) * _LINE + 4 + _CELL + 4 + _CAPTION for lines in headings]
+    captions = [max((len(cell.lines) for cell in strip.cells), default=0) for strip in strips]
+    heights = [
+        _GAP + (len(lines) + caption) * _LINE + _CELL + 12
+        for lines, caption in zip(headings, captions, strict=True)
+    ]
     sheet = Image.new("RGB", (columns * (_CELL + _GAP) + _GAP, sum(heights) + _GAP), _BACKGROUND)
     pen, top = ImageDraw.Draw(sheet), _GAP
     for strip, lines, height in zip(strips, headings, heights, strict=True):
