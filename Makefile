@@ -1,6 +1,6 @@
 # `make run` and `make test` need nothing but Python 3.11 and pip.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/first
@@ -8,7 +8,8 @@ RUN ?= runs/first
 .PHONY: run test check format bench clean
 
 run: $(VENV)/ready  ## the main job, on this machine, with the bundled prompts and model
-	$(BIN)/coppice run examples/prompts.txt $(RUN) --shard-rollouts 8 --set method.sampling.max_text_tokens=32
+	$(BIN)/coppice run examples/toy.jsonl $(RUN) --shard-rollouts 8 --pictures all
+	$(BIN)/coppice show $(RUN) --sheet $(RUN)/contact-sheet.png
 
 test: $(VENV)/ready  ## every test
 	$(BIN)/python -m pytest
@@ -22,8 +23,9 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/ready  ## the pipeline without a model: traces per second, driver memory
+bench: $(VENV)/ready  ## the pipeline without a model, and the engine against the plain loop
 	$(BIN)/python -m benchmarks.pipeline
+	$(BIN)/python -m benchmarks.engine cpu
 
 # One stamp for the whole environment. A build that was cut off leaves no stamp and is done again.
 $(VENV)/ready: pyproject.toml constraints.txt

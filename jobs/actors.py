@@ -31,10 +31,7 @@ class RolloutActor:
                 f"on node {socket.gethostname()}, {self._url} holds run {there.run_id}, not "
                 f"{self._manifest.run_id}: give a path that all nodes share, or an s3:// URL"
             )
-        execution = self._manifest.config.execution
-        opened = open_backends(
-            self._manifest.config.method, num_threads=max(1, int(execution.cpus_per_actor))
-        )
+        opened = open_backends(self._manifest.config)
         name = f"{socket.gethostname()}/{os.getpid()}"
         self._worker = Worker(store, self._manifest, opened, name=name)
 

@@ -197,14 +197,23 @@ def show(
     png: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write the trace's pictures here.")
     ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the first traces of the run as one PNG instead."),
+    ] = None,
 ) -> None:
     """Show a trace: what was thought, drawn, judged and drawn again.
 
-    coppice show runs/first 3f2a --png pictures
-    """
-    from jobs.show import list_records, show_trace
+    A contact sheet shows several at a glance; canvases are in it if the run keeps all pictures.
 
-    if record is None:
+        coppice show runs/first 3f2a --png pictures
+        coppice show runs/first --sheet contact-sheet.png
+    """
+    from jobs.show import list_records, show_trace, write_sheet
+
+    if sheet is not None:
+        write_sheet(run, sheet, Console())
+    elif record is None:
         list_records(run, Console())
     else:
         show_trace(run, record, rollout, Console(), png)

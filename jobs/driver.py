@@ -91,7 +91,7 @@ class Driver:
         self._is_stopping = is_stopping
         self._clock = clock
         committed = committed_shards(store, manifest)
-        footers = read_footers(store, committed)
+        footers = read_footers(store, manifest, committed)
         self._num_ok = sum(footer.num_ok for footer in footers)
         self._num_dead = sum(footer.num_dead for footer in footers)
         self._num_before = self._num_ok + self._num_dead

@@ -49,7 +49,7 @@ class ProgressLine:
 def describe(snapshot: "Snapshot") -> str:
     """`18 of 24 rollouts, 2 of 3 shards committed (16 ok, 0 dead), 2 actors, 1.9/s, 3 s left`."""
     if not snapshot.num_actors:
-        return "loading models"
+        return "starting actors and loading models"
     parts = [
         f"{snapshot.num_finished:,} of {snapshot.num_planned:,} rollouts",
         f"{snapshot.num_committed:,} of {snapshot.num_shards:,} shards committed "
@@ -74,7 +74,7 @@ def duration(seconds: float) -> str:
 def size(num_bytes: float) -> str:
     """`812 B`, `1.3 MB`, `2.0 GB`: decimal, as storage is billed."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if num_bytes < 1000 or unit == "TB":
+        if round(num_bytes, 1) < 1000 or unit == "TB":  # as shown: 999.95 is 1000.0
             break
         num_bytes /= 1000
     return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"

@@ -161,7 +161,7 @@ def _describe_plan(url: str, manifest: RunManifest, plan: Plan, resolved: Resolv
     method, part, place = resolved.config.method, manifest.plan, as_typed(url)
     estimate = f"about {size(plan.num_bytes)}"
     if plan.actor_seconds:
-        estimate += f" and {duration(plan.actor_seconds)} of one actor"
+        estimate += f" and {duration(plan.actor_seconds)} of one GPU"
     lines = [
         f"Run {manifest.run_id} at {place}: {method.program.value} with {method.model.name} "
         f"({method.backend}), fingerprint {manifest.fingerprint}.",

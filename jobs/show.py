@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.progress import as_typed, counted, printable
+from pipeline.curate.gallery import contact_sheet
 from pipeline.pictures import Pixels, decode_picture
 from pipeline.store.objects import Store, open_store
 from pipeline.store.plans import PlanRow, read_manifest, read_plan_shard
@@ -22,6 +23,7 @@ Row = dict[str, Any]
 
 _LISTED = 20
 _ROW_COLUMNS = ["record_id", "rollout_index", "status", "prompt", "dead_reason"]
+_SHEET_ROWS = 8
 _PREVIEW_COLUMNS = 48  # characters, each two pixels high
 
 
@@ -30,7 +32,7 @@ def list_records(url: str, console: Console) -> None:
     store = open_store(url)
     manifest = read_manifest(store)
     table = Table("record", "rollout", "status", "prompt", box=None)
-    for row in islice(_all_rows(store, manifest), _LISTED):
+    for row in islice(_all_rows(store, manifest, columns=_ROW_COLUMNS), _LISTED):
         status = row["status"] if row["dead_reason"] is None else f"dead: {row['dead_reason']}"
         cells = (row["record_id"], str(row["rollout_index"]), status, row["prompt"])
         table.add_row(*(Text(printable(cell)) for cell in cells))
@@ -50,6 +52,15 @@ def show_trace(url: str, record: str, rollout: int, console: Console, png: Path 
         console.print(preview(pictures[row["images"][row["final_picture"]]["path"]]))
     if png is not None:
         _write_pngs(pictures, png, console)
+
+
+def write_sheet(url: str, path: Path, console: Console) -> None:
+    """Write a contact sheet of a run's first traces. Raises InputError if there is none yet."""
+    store = open_store(url)
+    rows = list(islice(_all_rows(store, read_manifest(store), columns=None), _SHEET_ROWS))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(contact_sheet(rows))
+    console.print(Text(f"Contact sheet: {as_typed(str(path))}"), soft_wrap=True)
 
 
 def preview(pixels: Pixels, columns: int = _PREVIEW_COLUMNS) -> Text:
@@ -133,9 +144,9 @@ def _find_key(store: Store, manifest: RunManifest, record: str, rollout: int) ->
     )
 
 
-def _all_rows(store: Store, manifest: RunManifest) -> Iterator[Row]:
+def _all_rows(store: Store, manifest: RunManifest, *, columns: list[str] | None) -> Iterator[Row]:
     for shard in sorted(committed_shards(store, manifest)):
-        yield from read_rows(store, shard, columns=_ROW_COLUMNS)
+        yield from read_rows(store, shard, columns=columns)
 
 
 def _write_pngs(pictures: dict[str, Pixels], folder: Path, console: Console) -> None:

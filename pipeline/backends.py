@@ -9,12 +9,17 @@ from pipeline.pictures import Painter
 from pipeline.twig.drive import Backends
 from pipeline.twig.requests import Backend
 from schemas import __version__
-from schemas.config import MethodConfig
+from schemas.config import RunConfig
 from schemas.errors import InputError
 from schemas.trace import Role
 
 if TYPE_CHECKING:
+    from pipeline.engine.checkpoints import Janus
+    from pipeline.engine.engine import Engine
     from pipeline.engine.reference import Reference
+
+_CPU_CACHE_BYTES = 10**9
+_GPU_CACHE_SHARE = 0.85  # of what is free once the weights are there: activations need the rest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,45 +31,85 @@ class Opened:
     stack: dict[str, str]  # see schemas.tables.STACK
 
 
-def open_backends(method: MethodConfig, *, num_threads: int = 1) -> Opened:
-    """Load the models of a config, once each, on this process's GPU or else its CPU."""
+def open_backends(config: RunConfig) -> Opened:
+    """Load the model of a config, once, on this process's GPU or else its CPU.
+
+    Raises InputError if this machine has other weights than those that the run was planned with.
+    """
+    method = config.method
     name_of = {role: method.backend_of(role) for role in Role}
     by_name: dict[str, Backend] = {}
     painters: dict[str, Painter] = {}
-    stack = {"coppice": __version__, "python": platform.python_version()}
+    stack = {"torch": "", "transformers": "", "device": platform.machine(), "arithmetic": "strict"}
+    stack |= {"coppice": __version__, "python": platform.python_version()}
+    janus: Janus | None = None
     for name in sorted(set(name_of.values())):
+        backend: Fake | Reference | Engine
         if name == "fake":
-            fake = Fake(method.fake)
-            by_name[name], painters[name] = fake, fake
+            backend = Fake(method.fake)
         else:
-            backend, facts = _open_reference(method, num_threads)
-            by_name[name], painters[name] = backend, backend
-            stack |= facts
+            janus = janus or _load(config)
+            backend = _on_janus(name, janus, config)
+            stack |= _stack_of(janus, is_strict=getattr(backend, "is_strict", True))
+        by_name[name] = painters[name] = backend
     return Opened(
-        backends=Backends(by_name, name_of),
-        painter=painters[name_of[Role.DRAW]],
-        stack={"torch": "", "transformers": "", "device": platform.machine()} | stack,
+        backends=Backends(by_name, name_of), painter=painters[name_of[Role.DRAW]], stack=stack
     )
 
 
-def _open_reference(method: MethodConfig, num_threads: int) -> "tuple[Reference, dict[str, str]]":
+def _load(config: RunConfig) -> "Janus":
     import torch
-    import transformers
 
     from pipeline.engine.checkpoints import digest_of, load_janus, resolve_checkpoint
-    from pipeline.engine.reference import Reference
 
-    torch.set_num_threads(num_threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(max(1, int(config.execution.cpus_per_actor)))
+    method = config.method
     folder = resolve_checkpoint(method.model.name)
     if (found := digest_of(folder)[:16]) != method.model.digest:
         raise InputError(
             f"{method.model.name} is {found} on {platform.node()}, and the run was planned with "
             f"{method.model.digest}: put the same weights on every node"
         )
-    janus = load_janus(folder, dtype=getattr(torch, method.dtype), device=device)
-    return Reference(janus), {
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_janus(folder, dtype=getattr(torch, method.dtype), device=device)
+
+
+def _on_janus(name: str, janus: "Janus", config: RunConfig) -> "Engine | Reference":
+    if name == "reference":
+        from pipeline.engine.reference import Reference
+
+        return Reference(janus)
+    from pipeline.engine.engine import Engine
+
+    return Engine(
+        janus,
+        max_rows=config.execution.rows_per_actor,
+        kv_bytes=_cache_bytes(config),
+        strict=config.method.strict or None,
+    )
+
+
+def _cache_bytes(config: RunConfig) -> int:
+    """What the config says, or a gigabyte of a CPU's memory, or most of a GPU's that is free."""
+    import torch
+
+    execution = config.execution
+    if execution.cache_gigabytes is not None:
+        return int(execution.cache_gigabytes * 1e9)
+    if not torch.cuda.is_available():
+        return _CPU_CACHE_BYTES
+    free, _ = torch.cuda.mem_get_info()
+    return int(free * _GPU_CACHE_SHARE * min(1.0, execution.gpus_per_actor))
+
+
+def _stack_of(janus: "Janus", *, is_strict: bool) -> dict[str, str]:
+    import torch
+    import transformers
+
+    is_on_gpu = janus.model.device.type == "cuda"
+    return {
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
+        "device": torch.cuda.get_device_name() if is_on_gpu else platform.machine(),
+        "arithmetic": "strict" if is_strict else "fast",
     }

@@ -17,6 +17,7 @@ from pipeline.twig.schedules import equal_bands
 from pipeline.twig.templates import TemplatePack
 from schemas.config import FakeConfig, Frozen, PackConfig, Program, RunConfig
 from schemas.errors import InputError
+from schemas.trace import Role
 
 DEFAULT_MODEL = "toy"
 Table = TypeVar("Table", bound=Frozen)
@@ -56,7 +57,10 @@ def with_settings(tables: Tables, pairs: Iterable[str]) -> Tables:
 
 def resolve(tables: Tables) -> Resolved:
     """Find the model and the pack, and check everything. Raises InputError."""
-    method = dict(tables.get("method", {}))
+    method = tables.get("method", {})
+    if not isinstance(method, Mapping):
+        raise InputError(f"the config cannot be used: method is no table (found {method!r:.60})")
+    method = dict(method)
     facts = _facts(method)
     pack = load_pack(_name(method, "pack") or facts.pack or "default")
     method["model"] = facts.model
@@ -76,6 +80,17 @@ def _check_fit(config: RunConfig, facts: ModelFacts, pack: TemplatePack) -> None
     """What no single field shows: regions against rows, questions against the pack."""
     if config.method.program is Program.THINK_WHILE:
         equal_bands(facts.geometry, config.method.schedule.num_regions)
+    names = {role: config.method.backend_of(role) for role in Role}
+    if config.method.backend == "fake" and set(names.values()) != {"fake"}:
+        raise InputError(
+            "method.backend is fake, so there is no model for the other backends of "
+            "method.backends: name the model's backend there, and the fake for single roles"
+        )
+    if names[Role.DRAW] == "fake" != config.method.backend:
+        raise InputError(
+            "the fake draws pictures of its own size, which no model can look at; "
+            "make method.backend fake, or draw with the model"
+        )
     needed = {"schedule": config.method.schedule.kind == "adaptive"}
     needed["ask_again"] = config.method.reflection.on_unparseable == "ask_again"
     for question, is_needed in needed.items():
@@ -86,7 +101,12 @@ def _check_fit(config: RunConfig, facts: ModelFacts, pack: TemplatePack) -> None
 def _name(method: Mapping[str, Any], key: str) -> str | None:
     """The name under a key: a word in a config file, a table in a planned config."""
     value = method.get(key)
-    return value["name"] if isinstance(value, Mapping) else value
+    name = value.get("name") if isinstance(value, Mapping) else value
+    if value is not None and not isinstance(name, str):
+        raise InputError(
+            f"the config cannot be used: method.{key} is no name (found {value!r:.60})"
+        )
+    return name
 
 
 def _with(tables: Tables, path: list[str], value: Any) -> Tables:

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.engine.checkpoints import digest_of, resolve_checkpoint
 from pipeline.engine.fake import fake_geometry
 from pipeline.engine.rendering import JANUS_SYSTEM_PROMPT
+from pipeline.engine.tokenizer import read_tokenizer
 from pipeline.twig.templates import TemplatePack
 from schemas.config import FakeConfig, MethodConfig, ModelConfig
 from schemas.errors import InputError
@@ -45,11 +46,10 @@ def fake_facts(config: FakeConfig) -> ModelFacts:
 
 def describe_model(name: str) -> ModelFacts:
     """Find a checkpoint and read its sizes. Raises InputError for what is no Janus."""
-    from tokenizers import Tokenizer
-
     folder = resolve_checkpoint(name)
     config = _read(folder / "config.json")
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = read_tokenizer(folder / "tokenizer.json")
+    tokenizer.encode_special_tokens = True  # a prompt that spells one is its letters, as when asked
     card = folder / "coppice.json"
     llama = config.get("text_config") or config.get("language_config") or {}
     return ModelFacts(
@@ -123,5 +123,5 @@ def _geometry(config: dict[str, Any], folder: Path) -> Geometry:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a JSON object: {error}") from error

@@ -22,6 +22,7 @@ MAX_SHARD_BYTES = 256 * 2**20
 MAX_SHARD_SECONDS = 120.0  # of one actor: what a worker's death may cost
 _SINGLE_PUT_BYTES = 5 * 2**30  # the most that S3 takes in one PutObject
 _LAYER_STEP_SECONDS = 0.025 / 30  # batch 1, eager: a step is bound by launches, not by width
+_ENGINE_GAIN = 40  # over that loop, on a GPU; see docs/engine.md. Open until it is measured
 _TOKEN_BYTES = 10  # ids, codes and two log-probabilities, before compression
 _PIXEL_BYTES = 1.6  # lossless WebP of a busy picture, per pixel
 
@@ -33,7 +34,7 @@ class Plan:
     rows: list[PlanRow]  # one a record
     part: PlanPart
     rollout_bytes: int  # an estimate of one trace
-    rollout_seconds: float  # an estimate of one rollout on one actor; 0 for the fake
+    rollout_seconds: float  # an estimate of what one takes of a GPU; 0 for the fake
 
     @property
     def num_bytes(self) -> int:
@@ -163,17 +164,19 @@ def estimate_rollout_bytes(config: RunConfig, facts: ModelFacts) -> int:
 
 
 def estimate_rollout_seconds(config: RunConfig, facts: ModelFacts) -> float:
-    """About how long one actor takes for one rollout of the plain loop, half the regions redrawn.
+    """About what one rollout takes of a GPU, half of its regions redrawn.
 
-    Sequential decode steps at 25 ms for 30 layers. Thoughts of 45 and critiques of 75 tokens are
-    the lengths that the project's benchmarks assume.
+    Sequential decode steps of the plain loop at 25 ms for 30 layers, and what the engine gains by
+    doing many at once. Thoughts of 45 and critiques of 75 tokens are the lengths that the project's
+    benchmarks assume.
     """
     method = config.method
     num_regions = method.schedule.num_regions
     judged = method.reflection.max_revisions > 0
     redrawn = 1.5 if judged else 1.0
     steps = num_regions * (45 + 75 * judged) + redrawn * facts.geometry.num_tokens
-    return steps * facts.num_layers * _LAYER_STEP_SECONDS
+    gain = _ENGINE_GAIN if method.backend == "engine" else 1
+    return steps * facts.num_layers * _LAYER_STEP_SECONDS / gain
 
 
 def _shard_size(rollout_bytes: int, rollout_seconds: float) -> int:

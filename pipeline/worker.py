@@ -20,10 +20,10 @@ from pathlib import Path
 from pipeline.backends import Opened
 from pipeline.packs import load_pack
 from pipeline.pictures import Pixels
-from pipeline.store.commits import Commit, commit_shard, record_failed_attempt
+from pipeline.store.commits import Commit, check_run, commit_shard, record_failed_attempt
 from pipeline.store.objects import Store, repeat
 from pipeline.store.plans import PlanRow, read_plan_shard
-from pipeline.store.traces import Origin, TraceWriter, try_read_footer
+from pipeline.store.traces import Origin, TraceWriter, read_footer, try_read_footer
 from pipeline.traces import canvases_to_keep, make_trace
 from pipeline.twig.drive import Outcome, Rollout, drive
 from pipeline.twig.programs import PROGRAMS, Settings
@@ -69,6 +69,8 @@ class Worker:
             report = self._failed(assignment, error.kind, error.reason, error)
         except StoreError as error:
             report = self._failed(assignment, FailureKind.INFRASTRUCTURE, "store", error)
+        except OSError as error:  # of the temporary file: stores turn theirs into StoreError
+            report = self._failed(assignment, FailureKind.INFRASTRUCTURE, "disk", error)
         return report.model_copy(update={"duration_seconds": time.monotonic() - started})
 
     def close(self) -> None:
@@ -81,6 +83,8 @@ class Worker:
         shard = assignment.shard
         there = repeat(lambda: try_read_footer(self._store, shard), patience_seconds=patience)
         if there is not None:
+            run_id, fingerprint = self._manifest.run_id, self._manifest.fingerprint
+            check_run(self._store, there, run_id=run_id, fingerprint=fingerprint)
             return _report(assignment, ShardEnd.ALREADY, there)
         rows = repeat(
             lambda: read_plan_shard(self._store, self._manifest.plan, shard),
@@ -91,8 +95,9 @@ class Worker:
             footer = self._write_shard(assignment, rows, path)
             commit = commit_shard(self._store, path, footer, patience_seconds=patience)
             num_bytes = path.stat().st_size
-        if commit is Commit.LOST:
-            return _report(assignment, ShardEnd.ALREADY, footer)
+        if commit is Commit.LOST:  # what counts is what the other attempt committed
+            there = repeat(lambda: read_footer(self._store, shard), patience_seconds=patience)
+            return _report(assignment, ShardEnd.ALREADY, there)
         return _report(assignment, ShardEnd.COMMITTED, footer, num_bytes)
 
     def _write_shard(self, assignment: Assignment, rows: list[PlanRow], path: Path) -> ShardFooter:

@@ -107,14 +107,14 @@ class Pictures(StrEnum):
     NONE = "none"
 
 
-BackendName = Literal["reference", "fake"]
+BackendName = Literal["engine", "reference", "fake"]
 
 
 class MethodConfig(Frozen):
     """Everything that the tokens and columns of a trace depend on."""
 
     model: ModelConfig
-    backend: BackendName = "reference"
+    backend: BackendName = "engine"
     backends: dict[Role, BackendName] = Field(default_factory=dict)  # roles that differ
     program: Program = Program.THINK_WHILE
     pack: PackConfig
@@ -123,7 +123,7 @@ class MethodConfig(Frozen):
     sampling: SamplingConfig = SamplingConfig()
     seed: int = Field(default=0, ge=0, lt=2**63)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    strict: bool = True
+    strict: bool = False  # on a GPU, at a cost: same tokens in any batch. A CPU always is
     pictures: Pictures = Pictures.FINAL
     fake: FakeConfig = FakeConfig()
 
@@ -139,7 +139,9 @@ class ExecutionConfig(Frozen):
     gpus_per_actor: float = Field(default=1.0, gt=0)
     cpus_per_actor: float = Field(default=1.0, gt=0)
     open_shards_per_actor: int = Field(default=2, ge=1, le=8)
-    live_rollouts_per_actor: int = Field(default=64, ge=1)
+    live_rollouts_per_actor: int = Field(default=128, ge=1)
+    rows_per_actor: int = Field(default=256, ge=2)  # of the engine's batch; a drawing takes two
+    cache_gigabytes: float | None = Field(default=None, gt=0)  # None: see pipeline.backends
     max_shard_attempts: int = Field(default=3, ge=1)
     max_shard_infrastructure_failures: int = Field(default=20, ge=1)
     grace_seconds: float = Field(default=30.0, ge=0)  # to commit in, after a first Ctrl-C

@@ -61,6 +61,7 @@ STACK = pa.struct(
         ("torch", pa.string()),
         ("transformers", pa.string()),
         ("device", pa.string()),
+        ("arithmetic", pa.string()),  # strict: the same tokens in any batch; fast: on a GPU
     ]
 )
 
@@ -83,7 +84,8 @@ _TRACE_FIELDS = [
     pa.field("events", pa.list_(EVENT), nullable=False),
     pa.field("codes", _CODES, nullable=False),
     pa.field("final_picture", pa.int16()),  # index into images
-    pa.field("images", pa.list_(IMAGE), nullable=False),
+    # Nullable, and never null: `datasets` takes the features of nullable columns alone.
+    pa.field("images", pa.list_(IMAGE)),
     pa.field("dead_reason", pa.string()),
     pa.field("dead_message", pa.string()),
     pa.field("attempts", pa.int16(), nullable=False),

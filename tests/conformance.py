@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from pipeline.engine.checkpoints import load_janus
+from pipeline.engine.engine import Engine
 from pipeline.engine.reference import Reference
 from pipeline.pictures import Painter, decode_picture
 from pipeline.twig.drive import Backends, Given, Outcome, Rollout, drive
@@ -46,7 +47,7 @@ from schemas.errors import RolloutError
 from schemas.geometry import Geometry
 from schemas.trace import Role
 
-BACKENDS = {"reference": Reference}
+BACKENDS = {"reference": Reference, "engine": Engine}
 _QUESTIONS = ("think_first", "think_next", "reflect")
 _GREY_LEVELS = 1  # what another processor's rounding may change in a picture
 
@@ -262,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--backend", choices=sorted(BACKENDS), default="reference")
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # so small a model waits longer for a second thread than it gains
     janus = load_janus(_checkpoint_in(options.folder), dtype=torch.float32, device="cpu")
     report = replay(options.folder, BACKENDS[options.backend](janus))
     sys.stdout.write(f"{report}\n")

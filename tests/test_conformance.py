@@ -43,8 +43,10 @@ def change_trace(folder: Path, tamper: Tamper) -> None:
     (folder / "golden.json").write_text(json.dumps(golden), encoding="utf-8")
 
 
-def test_the_reference_backend_makes_every_golden_call(capsys: pytest.CaptureFixture[str]):
-    assert main([str(GOLDEN), "--backend", "reference"]) == 0
+@pytest.mark.timeout(300)  # ten seconds of work, on a machine that may have others to serve
+@pytest.mark.parametrize("backend", ["reference", "engine"])
+def test_a_backend_makes_every_golden_call(backend: str, capsys: pytest.CaptureFixture[str]):
+    assert main([str(GOLDEN), "--backend", backend]) == 0
     assert capsys.readouterr().out == "96 of 96 calls equal\n"
 
 

@@ -26,7 +26,6 @@ _THOUGHT_LINES, _BETTER_LINES = 4, 3
 _PROMPT_CHARACTERS = 400
 _LETTERS = 0x250  # the default font has what comes before
 _CELL_LINES = _THOUGHT_LINES + 1 + _BETTER_LINES
-_MARGIN = 6  # between words and a picture
 
 _BACKGROUND, _INK, _QUIET = (250, 250, 248), (30, 30, 30), (120, 120, 120)
 _GOOD, _BAD, _FINAL = (30, 125, 60), (190, 45, 40), (40, 80, 170)
@@ -48,11 +47,6 @@ class _Strip:
     heading: str
     cells: tuple[_Cell, ...]
 
-    @property
-    def num_lines(self) -> int:
-        """Of the longest text below a picture."""
-        return max((len(cell.lines) for cell in self.cells), default=0)
-
 
 def contact_sheet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """A PNG of these trace rows. Canvases are shown where the run kept all pictures.
@@ -64,17 +58,18 @@ def contact_sheet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     strips = [_strip(row) for row in rows]
     if not strips:
         raise InputError("a contact sheet needs at least one trace; grow some first")
-    columns = max(1, *(len(strip.cells) for strip in strips))
+    columns = max(len(strip.cells) for strip in strips)
     headings = [_wrapped(strip.heading, columns * _CELL_CHARACTERS, 3) for strip in strips]
+    captions = [max((len(cell.lines) for cell in strip.cells), default=0) for strip in strips]
     heights = [
-        _GAP + (len(lines) + strip.num_lines) * _LINE + _CELL + 2 * _MARGIN
-        for strip, lines in zip(strips, headings, strict=True)
+        _GAP + (len(lines) + caption) * _LINE + _CELL + 12
+        for lines, caption in zip(headings, captions, strict=True)
     ]
     sheet = Image.new("RGB", (columns * (_CELL + _GAP) + _GAP, sum(heights) + _GAP), _BACKGROUND)
     pen, top = ImageDraw.Draw(sheet), _GAP
     for strip, lines, height in zip(strips, headings, heights, strict=True):
         _write(pen, (_GAP, top), [(line, _INK) for line in lines])
-        below = top + len(lines) * _LINE + _MARGIN
+        below = top + len(lines) * _LINE + 4
         for index, cell in enumerate(strip.cells):
             _draw_cell(sheet, pen, cell, (_GAP + index * (_CELL + _GAP), below))
         top += height
@@ -169,7 +164,7 @@ def _draw_cell(sheet: "Image", pen: "ImageDraw", cell: _Cell, place: tuple[int, 
     pen.rectangle((x - 2, y - 2, x + _CELL + 1, y + _CELL + 1), outline=cell.frame, width=2)
     if cell.picture is not None:
         sheet.paste(_shown(cell.picture), (x, y))
-    _write(pen, (x, y + _CELL + _MARGIN), cell.lines)
+    _write(pen, (x, y + _CELL + 6), cell.lines)
 
 
 def _shown(data: bytes) -> "Image":

@@ -7,14 +7,14 @@ right if it answers as this one does.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.engine.checkpoints import Janus
 from pipeline.engine.rendering import Renderer
 from pipeline.engine.sampling import guide, gumbel_noise, keep_top_p, logp_of, split_seed
-from pipeline.pictures import Pixels, decode_picture
+from pipeline.engine.vision import Vision
+from pipeline.pictures import Pixels
 from pipeline.twig.requests import (
     Answer,
     Canvas,
@@ -42,6 +42,7 @@ class Reference:
         self._janus = janus
         self._model = janus.model
         self._renderer = Renderer(janus)
+        self._vision = Vision(janus)
         self._device = janus.model.device
         self._queue: list[tuple[RequestId, Request]] = []
 
@@ -65,9 +66,8 @@ class Reference:
         assert isinstance(request, Text)
         return self._say(request)
 
-    @torch.inference_mode()
     def paint(self, canvases: Sequence[Codes]) -> list[Pixels]:
-        return [self._paint(codes) for codes in canvases]
+        return self._vision.paint(canvases)
 
     def _say(self, request: Text) -> TextAnswer:
         prefix_ids = self._renderer.question(request)
@@ -122,39 +122,10 @@ class Reference:
         """Embeddings [1, length, width], with picture features where the placeholders stand."""
         embeds = self._embed_ids(ids)
         if pictures:
-            features = self._see([self._pixels_of(picture) for picture in pictures])
+            features = self._vision.features(pictures)
             places = torch.tensor(ids, device=self._device) == self._janus.special.image
             embeds[0, places] = features.to(embeds.dtype).flatten(0, 1)
         return embeds
-
-    def _see(self, pictures: Sequence[Pixels]) -> Tensor:
-        """Features [pictures, tokens, width] of pictures as the language model takes them."""
-        pixels = torch.from_numpy(np.stack(pictures)).to(self._device).permute(0, 3, 1, 2)
-        mean = torch.tensor(self._janus.image_mean, device=self._device).view(1, 3, 1, 1)
-        std = torch.tensor(self._janus.image_std, device=self._device).view(1, 3, 1, 1)
-        values = ((pixels.float() / 255 - mean) / std).to(self._model.dtype)
-        features: Tensor = self._model.model.get_image_features(values).pooler_output
-        return features
-
-    def _pixels_of(self, picture: Canvas | Picture) -> Pixels:
-        if isinstance(picture, Canvas):
-            return self._paint(picture.codes)
-        pixels = decode_picture(picture.data)
-        side = self.geometry.image_size
-        if pixels.shape[:2] != (side, side):
-            height, width = pixels.shape[:2]
-            raise RecordFailure(
-                f"a picture of {width} x {height} pixels, where the model sees {side} x {side}",
-                reason="picture_size",
-            )
-        return pixels
-
-    def _paint(self, codes: Codes) -> Pixels:
-        """Decode a canvas. Values are cut to bytes, not rounded, as the published script does."""
-        canvas = [*codes, *[0] * (self.geometry.num_tokens - len(codes))]
-        tokens = torch.tensor([canvas], dtype=torch.int64, device=self._device)
-        decoded = self._model.decode_image_tokens(tokens)[0].float()  # [height, width, 3], -1 to 1
-        return ((decoded + 1) / 2 * 255).clamp(0, 255).to(torch.uint8).cpu().numpy()
 
     def _check_room(self, num_tokens: int) -> None:
         room = self._janus.max_positions

@@ -10,11 +10,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pipeline.twig.requests import Request, Text
+
 # Philox4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 _ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _WORD = 0xFFFFFFFF
+
+_NOISE_STEPS, _NOISE_NUMBERS = 8, 2**24  # made ahead, at the most
 
 
 def philox(counters: Sequence[Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
@@ -54,28 +58,107 @@ def split_seed(seed: int) -> tuple[int, int]:
     return seed & _WORD, seed >> 32
 
 
-def guide(cond: Tensor, uncond: Tensor, cfg_weight: float) -> Tensor:
-    """Classifier-free guidance, in float32: at weight 5 half-precision rounding would show."""
+def guide(cond: Tensor, uncond: Tensor, cfg_weight: float | Tensor) -> Tensor:
+    """Classifier-free guidance, in float32: at weight 5 half-precision rounding would show.
+
+    `cond` and `uncond` are logits [rows, codes]; the weight is one number, or float32 [rows, 1].
+    """
     cond, uncond = cond.float(), uncond.float()
     return uncond + cfg_weight * (cond - uncond)
 
 
-def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
+def keep_top_p(logits: Tensor, top_p: float | Tensor) -> Tensor:
     """The logits [rows, codes] with all but the likeliest codes, of mass `top_p`, at -inf.
 
-    The code that crosses the threshold is kept, so at least one is.
+    The code that crosses the threshold is kept, so at least one is. `top_p` is one number, or
+    float32 [rows, 1].
     """
-    if top_p >= 1:
+    if isinstance(top_p, float) and top_p >= 1:
         return logits
     ordered, order = logits.sort(dim=-1, descending=True)
     mass_before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-    dropped = (mass_before >= top_p).scatter(-1, order, mass_before >= top_p)
+    too_far = (mass_before >= top_p) & torch.as_tensor(top_p < 1, device=logits.device)
+    dropped = too_far.scatter(-1, order, too_far)
     return logits.masked_fill(dropped, -torch.inf)
 
 
 def logp_of(logits: Tensor, tokens: Tensor) -> Tensor:
     """Natural log-probability, float32 [rows], of one token a row under float logits."""
     return logits.float().log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
+
+
+class Sampler:
+    """Chooses the next tokens of a batch of requests, step after step, and never asks the host.
+
+    What it chooses for a request depends on nothing but the request, its logits and the position.
+    """
+
+    def __init__(
+        self, requests: Sequence[Request], positions: Sequence[int], device: torch.device
+    ) -> None:
+        """`positions[i]` is the place of request i's next token in its picture or answer."""
+
+        def column(values: list[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device)[:, None]
+
+        temperatures = [request.temperature for request in requests]
+        top_p = [request.top_p if isinstance(request, Text) else 1.0 for request in requests]
+        self._temperature = column([temperature or 1.0 for temperature in temperatures])
+        self._is_sampled = column(temperatures) > 0
+        self._top_p = column(top_p) if min(top_p, default=1.0) < 1 else 1.0
+        self._cfg_weight = column([getattr(request, "cfg_weight", 0.0) for request in requests])
+        self._seeds = torch.tensor(
+            [split_seed(request.seed or 0) for request in requests], device=device
+        )
+        self._positions = torch.tensor(positions, device=device)
+        self._has_noise = any(temperatures)
+        self._has_logp = any(request.with_logp and request.temperature for request in requests)
+        self._num_requests = len(requests)
+        self._noise: list[Tensor] = []  # of the next steps
+        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def codes(self, cond: Tensor, uncond: Tensor) -> Tensor:
+        """int64 [requests], from the logits [requests, codes] of the two branches."""
+        return self._choose(guide(cond, uncond, self._cfg_weight) / self._temperature, cond)
+
+    def words(self, logits: Tensor) -> Tensor:
+        """int64 [requests], from logits [requests, words]."""
+        logits = logits.float()
+        return self._choose(keep_top_p(logits / self._temperature, self._top_p), logits)
+
+    def chosen(self) -> list[tuple[list[int], list[float], list[float]]]:
+        """Each request's tokens since the beginning, their `logp_sample` and their `logp_cond`."""
+        if not self._steps:
+            return [([], [], [])] * self._num_requests
+        columns = zip(*self._steps, strict=True)
+        tokens, sample, cond = (torch.stack(column, 1).tolist() for column in columns)
+        return list(zip(tokens, sample, cond, strict=True))
+
+    def _choose(self, scaled: Tensor, cond: Tensor) -> Tensor:
+        noisy = scaled
+        if self._has_noise:
+            noise = self._next_noise(scaled.shape[-1])
+            # Not a product: where there is no noise, -inf must stay what it is.
+            noisy = torch.where(self._is_sampled, scaled + noise, scaled)
+        tokens = noisy.argmax(-1)
+        nothing = tokens.new_zeros(len(tokens), dtype=torch.float32)
+        sample = logp_of(scaled, tokens) if self._has_logp else nothing
+        self._steps.append((tokens, sample, logp_of(cond, tokens) if self._has_logp else nothing))
+        self._positions = self._positions + 1
+        return tokens
+
+    def _next_noise(self, num_codes: int) -> Tensor:
+        """The noise of this step. Made for several steps at once: it is many small operations."""
+        if not self._noise:
+            num_steps = max(1, min(_NOISE_STEPS, _NOISE_NUMBERS // (len(self._seeds) * num_codes)))
+            ahead = torch.arange(num_steps, device=self._positions.device)[:, None]
+            noise = gumbel_noise(
+                self._seeds.repeat(num_steps, 1),
+                (self._positions + ahead).flatten(),
+                num_codes,
+            )
+            self._noise = list(noise.view(num_steps, -1, num_codes).flip(0))
+        return self._noise.pop()
 
 
 def _multiply(words: Tensor, factor: int) -> tuple[Tensor, Tensor]:

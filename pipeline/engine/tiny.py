@@ -11,7 +11,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,13 +73,6 @@ _CONFIG: dict[str, Any] = {
         "num_hidden_layers": 2,
     },
 }
-_PREPROCESSOR = {
-    "image_processor_type": "JanusImageProcessor",
-    "size": {"height": 96, "width": 96},
-    "image_mean": [0.5, 0.5, 0.5],
-    "image_std": [0.5, 0.5, 0.5],
-    "rescale_factor": 1 / 255,
-}
 
 
 def cache_folder() -> Path:
@@ -105,20 +98,37 @@ def tiny_checkpoint() -> Path:
     return folder
 
 
-def build_tiny(folder: Path, *, seed: int = 0) -> None:
-    """Write the random model into `folder`, which must not exist yet."""
+def build_tiny(
+    folder: Path, *, seed: int = 0, sizes: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Write the random model into `folder`, which must not exist yet.
+
+    `sizes` are the entries that are to differ, by part of the config ("text_config", ...).
+    """
     from safetensors.numpy import save
 
+    config = _CONFIG | {part: _CONFIG[part] | changes for part, changes in (sizes or {}).items()}
     folder.mkdir()
-    _write_json(folder / "config.json", _CONFIG)
-    _write_json(folder / "preprocessor_config.json", _PREPROCESSOR)
+    _write_json(folder / "config.json", config)
+    _write_json(folder / "preprocessor_config.json", _preprocessor(config))
     _write_json(folder / "tokenizer.json", _tokenizer())
-    weights = {name: _weight(name, shape, seed) for name, shape in _shapes()}
+    weights = {name: _weight(name, shape, seed) for name, shape in _shapes(config)}
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="ascii")
+
+
+def _preprocessor(config: dict[str, Any]) -> dict[str, Any]:
+    side = config["vision_config"]["image_size"]
+    return {
+        "image_processor_type": "JanusImageProcessor",
+        "size": {"height": side, "width": side},
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "rescale_factor": 1 / 255,
+    }
 
 
 def _tokenizer() -> dict[str, Any]:
@@ -157,12 +167,12 @@ def _bos_first() -> dict[str, Any]:
     }
 
 
-def _shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
+def _shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     import torch
     from transformers import JanusConfig, JanusForConditionalGeneration
 
     with torch.device("meta"):
-        model = JanusForConditionalGeneration(JanusConfig.from_dict(_CONFIG))
+        model = JanusForConditionalGeneration(JanusConfig.from_dict(config))
     for name, weight in model.state_dict().items():
         yield name, tuple(weight.shape)
 

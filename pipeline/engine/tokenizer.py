@@ -58,7 +58,7 @@ def load_tokenizer(folder: Path) -> "tuple[PreTrainedTokenizerFast, SpecialToken
     from transformers import PreTrainedTokenizerFast
 
     path = folder / "tokenizer.json"
-    core = _read(path)
+    core = read_tokenizer(path)
     special = _special_tokens(core, path)
     core.post_processor = TemplateProcessing(
         single=f"{SPECIAL_NAMES['bos']} $A",
@@ -72,7 +72,8 @@ def load_tokenizer(folder: Path) -> "tuple[PreTrainedTokenizerFast, SpecialToken
     return tokenizer, special
 
 
-def _read(path: Path) -> "Tokenizer":
+def read_tokenizer(path: Path) -> "Tokenizer":
+    """The bare tokenizer in a `tokenizer.json`, without transformers. Raises InputError."""
     from tokenizers import Tokenizer
 
     if not path.is_file():

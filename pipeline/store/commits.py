@@ -36,14 +36,19 @@ def commit_shard(
     there = repeat(lambda: read_footer(store, footer.shard), patience_seconds=patience_seconds)
     if there.attempt_id == footer.attempt_id:
         return Commit.WON
-    if (there.run_id, there.fingerprint) != (footer.run_id, footer.fingerprint):
+    check_run(store, there, run_id=footer.run_id, fingerprint=footer.fingerprint)
+    return Commit.LOST
+
+
+def check_run(store: Store, there: ShardFooter, *, run_id: str, fingerprint: str) -> None:
+    """Raises FatalFailure if a shard's object belongs to another run, or to another method."""
+    if (there.run_id, there.fingerprint) != (run_id, fingerprint):
         raise FatalFailure(
-            f"{store.url}/{key} belongs to run {there.run_id} (fingerprint {there.fingerprint}), "
-            f"not to {footer.run_id} ({footer.fingerprint}): two runs share a folder; "
-            "move one of them away",
+            f"{store.url}/{layout.traces_key(there.shard)} belongs to run {there.run_id} "
+            f"(fingerprint {there.fingerprint}), not to {run_id} ({fingerprint}): "
+            "two runs share a folder; move one of them away",
             reason="foreign_object",
         )
-    return Commit.LOST
 
 
 def record_failed_attempt(store: Store, failed: FailedAttempt) -> None:

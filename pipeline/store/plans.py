@@ -7,12 +7,19 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel
 
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from schemas.errors import InputError, ObjectMissing
 from schemas.runs import RUN_FORMAT, PlanPart, RunManifest
 from schemas.tables import PLAN
+
+
+class _Format(BaseModel):
+    """What the manifests of all formats have in common."""
+
+    run_format: int = RUN_FORMAT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,17 +73,17 @@ def try_read_manifest(store: Store) -> RunManifest | None:
     except ObjectMissing:
         return None
     try:
-        manifest = RunManifest.model_validate_json(body)
+        run_format = _Format.model_validate_json(body).run_format
+        if run_format > RUN_FORMAT:  # asked first: a newer manifest has fields unknown here
+            raise InputError(
+                f"{store.url} has run format {run_format}; this version reads up to "
+                f"{RUN_FORMAT}: install a newer coppice"
+            )
+        return RunManifest.model_validate_json(body)
     except ValueError as error:
         raise InputError(
             f"{store.url}/{layout.MANIFEST} is not a manifest that this version reads: {error}"
         ) from error
-    if manifest.run_format > RUN_FORMAT:
-        raise InputError(
-            f"{store.url} has run format {manifest.run_format}; this version reads up to "
-            f"{RUN_FORMAT}: install a newer coppice"
-        )
-    return manifest
 
 
 def read_manifest(store: Store) -> RunManifest:

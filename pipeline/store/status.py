@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.store import layout
+from pipeline.store.commits import check_run
 from pipeline.store.objects import Store
 from pipeline.store.traces import read_footer
 from schemas.config import Frozen
@@ -35,15 +36,18 @@ def committed_shards(store: Store, manifest: RunManifest) -> set[int]:
     return {shard for shard in shards if shard is not None and shard < manifest.plan.num_shards}
 
 
-def read_footers(store: Store, shards: Iterable[int]) -> list[ShardFooter]:
-    """The footers of committed shards, in order."""
+def read_footers(store: Store, manifest: RunManifest, shards: Iterable[int]) -> list[ShardFooter]:
+    """The footers of committed shards, in order. Raises FatalFailure for one of another run."""
     with ThreadPoolExecutor(_READERS) as readers:
-        return list(readers.map(lambda shard: read_footer(store, shard), sorted(shards)))
+        footers = list(readers.map(lambda shard: read_footer(store, shard), sorted(shards)))
+    for footer in footers:
+        check_run(store, footer, run_id=manifest.run_id, fingerprint=manifest.fingerprint)
+    return footers
 
 
 def read_status(store: Store, manifest: RunManifest) -> RunStatus:
     """Count what is committed: one small read a shard."""
-    footers = read_footers(store, committed_shards(store, manifest))
+    footers = read_footers(store, manifest, committed_shards(store, manifest))
     return RunStatus(
         run_id=manifest.run_id,
         url=store.url,

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pipeline.store import layout
 from pipeline.store.objects import Store, open_object
 from schemas.config import MethodConfig
-from schemas.errors import ObjectMissing
+from schemas.errors import FatalFailure, ObjectMissing
 from schemas.runs import FOOTER_KEY, ShardFooter
 from schemas.tables import TRACES
 from schemas.trace import TRACE_VERSION, Event, Status, Trace
@@ -100,10 +100,20 @@ class TraceWriter:
 
 
 def read_footer(store: Store, shard: int) -> ShardFooter:
-    """The footer of a committed shard, from the last bytes of its object. Raises ObjectMissing."""
-    with open_object(store, layout.traces_key(shard)) as file:
-        metadata = pq.read_metadata(file).metadata
-    return ShardFooter.model_validate_json(metadata[FOOTER_KEY])
+    """The footer of a committed shard, from the last bytes of its object.
+
+    Raises ObjectMissing, and FatalFailure for an object that is no shard file.
+    """
+    key = layout.traces_key(shard)
+    try:
+        with open_object(store, key) as file:
+            metadata = pq.read_metadata(file).metadata or {}
+        return ShardFooter.model_validate_json(metadata[FOOTER_KEY])
+    except (KeyError, OSError, ValueError) as error:  # all that pyarrow and pydantic say to it
+        raise FatalFailure(
+            f"{store.url}/{key} is no shard file of coppice ({error}); move it away",
+            reason="foreign_object",
+        ) from error
 
 
 def try_read_footer(store: Store, shard: int) -> ShardFooter | None:

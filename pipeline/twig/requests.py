@@ -52,7 +52,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text(Request):
-    """A question that is answered in words. Pictures stand before the last message."""
+    """A question that is answered in words. Pictures stand in the first user message."""
 
     messages: tuple[Message, ...]
     pictures: tuple[Canvas | Picture, ...] = ()

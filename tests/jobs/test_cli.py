@@ -149,6 +149,9 @@ def test_a_run_is_planned_grown_and_shown(coppice: Coppice, prompts: Path, tmp_p
     pictures = list((tmp_path / "pictures").glob("*.png"))
     assert len(pictures) >= 3
     assert all(Image.open(path).size == (384, 384) for path in pictures)
+    sheet = coppice("show", "run", "--sheet", "sheets/first.png")
+    assert "Contact sheet: sheets/first.png" in sheet.stdout
+    assert Image.open(tmp_path / "sheets" / "first.png").width > 400
     again = coppice("run", "run")
     assert again.returncode == 0
     assert "Nothing is missing" in again.stdout

@@ -46,7 +46,7 @@ CHANGES: dict[str, Any] = {
     "sampling.with_logp": False,
     "seed": 1,
     "dtype": "bfloat16",
-    "strict": False,
+    "strict": True,
     "pictures": "all",
     "fake.image_size": 128,
     "fake.patch_size": 8,
@@ -153,9 +153,9 @@ def test_each_role_has_its_backend_or_that_of_all_the_others():
     mixed = method(backends={"reflect": "fake"})
 
     assert {role: mixed.backend_of(role) for role in Role} == {
-        Role.SCHEDULE: "reference",
-        Role.THINK: "reference",
-        Role.DRAW: "reference",
+        Role.SCHEDULE: "engine",
+        Role.THINK: "engine",
+        Role.DRAW: "engine",
         Role.REFLECT: "fake",
     }
 
@@ -164,8 +164,8 @@ def test_each_role_has_its_backend_or_that_of_all_the_others():
 
 
 def test_fingerprints_never_change():
-    assert fingerprint(method()) == "8012bda0b5125b48"
-    assert fingerprint(method(seed=7, schedule={"num_regions": 2})) == "de51ccc0a5b693d6"
+    assert fingerprint(method()) == "6fd40e8fa2a7f7db"
+    assert fingerprint(method(seed=7, schedule={"num_regions": 2})) == "f27711730b6dce57"
 
 
 def test_every_field_of_the_method_is_tried_here():

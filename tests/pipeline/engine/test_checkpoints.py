@@ -21,7 +21,7 @@ from schemas.geometry import Geometry
 GOLDEN = Path(__file__).parents[2] / "golden"
 DEEPSEEK = GOLDEN / "janus-tiny"
 WEIGHTS = "model.safetensors"
-TINY_V1 = "e8a6aaf670b4e2d99dea57deda824ad60964e8cb93cb44fd56fd1be75e4f4259"
+TINY_V1 = "f620752344b132b8e94fb8bf579f108eaf5616c9da1a4d30293e4b3d8bf3fa14"
 
 
 LARGER = {"params": {"image_size": 100, "model_name": "siglip_tiny_patch16"}}

@@ -1,9 +1,15 @@
 """Noise that depends on its place alone, and choosing by it."""
 
+from typing import Any
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from pipeline.engine.reference import _Choice
 from pipeline.engine.sampling import (
+    Sampler,
     guide,
     gumbel_noise,
     keep_top_p,
@@ -11,6 +17,8 @@ from pipeline.engine.sampling import (
     philox,
     split_seed,
 )
+from pipeline.twig.requests import Text, Visual
+from tests.engines import drawing, question
 
 
 def _words(*values: int) -> tuple[torch.Tensor, ...]:
@@ -98,3 +106,114 @@ def test_logp_is_of_the_chosen_token():
     logits = torch.tensor([[0.25, 0.75], [0.9, 0.1]]).log()
 
     assert logp_of(logits, torch.tensor([1, 0])).exp().tolist() == pytest.approx([0.75, 0.9])
+
+
+# A batch of requests against each of them alone
+
+STEPS, CODES = 5, 23
+CPU = torch.device("cpu")
+
+chances = st.fixed_dictionaries(
+    {
+        "temperature": st.sampled_from([0.0, 0.3, 1.0, 2.5]),
+        "seed": st.integers(0, 2**64 - 1),
+        "with_logp": st.booleans(),
+    }
+)
+texts = st.builds(
+    lambda top_p, chance: question(top_p=top_p, **chance),
+    top_p=st.sampled_from([0.1, 0.5, 0.9, 1.0]),
+    chance=chances,
+)
+visuals = st.builds(
+    lambda num_codes, cfg_weight, chance: drawing(
+        codes=(7,) * num_codes, cfg_weight=cfg_weight, **chance
+    ),
+    num_codes=st.integers(0, 20),
+    cfg_weight=st.sampled_from([0.0, 1.0, 2.5, 5.0]),
+    chance=chances,
+)
+
+
+def random_logits(num_requests: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """[steps, requests, codes]"""
+    random = torch.Generator().manual_seed(num_requests)
+    return (torch.randn(STEPS, num_requests, CODES, generator=random) * 3).to(dtype)
+
+
+def assert_chosen(
+    request: Text | Visual, chosen: tuple[list[int], list[float], list[float]], choice: _Choice
+) -> None:
+    tokens, sample, cond = chosen
+    expected = choice.logps()
+    assert tokens == choice.tokens
+    if expected["logp_sample"] is not None:
+        assert request.with_logp
+        assert sample == pytest.approx(expected["logp_sample"], abs=1e-5)
+        assert cond == pytest.approx(expected["logp_cond"], abs=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(requests=st.lists(texts, min_size=1, max_size=6))
+def test_words_of_a_batch_are_those_of_each_request_alone(requests: list[Text]):
+    logits = random_logits(len(requests))
+    sampler = Sampler(requests, [0] * len(requests), CPU)
+    choices = [_Choice(request, CPU) for request in requests]
+
+    for step in logits:
+        words = sampler.words(step)
+        alone = [
+            choice.of_word(step[row : row + 1], request.top_p)
+            for row, (request, choice) in enumerate(zip(requests, choices, strict=True))
+        ]
+        assert words.tolist() == alone
+
+    for request, chosen, choice in zip(requests, sampler.chosen(), choices, strict=True):
+        assert_chosen(request, chosen, choice)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    requests=st.lists(visuals, min_size=1, max_size=6),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_codes_of_a_batch_are_those_of_each_request_alone(
+    requests: list[Visual], dtype: torch.dtype
+):
+    told, untold = random_logits(2 * len(requests), dtype).chunk(2, dim=1)
+    positions = [len(request.codes) for request in requests]
+    sampler = Sampler(requests, positions, CPU)
+    choices = [
+        _Choice(request, CPU, position)
+        for request, position in zip(requests, positions, strict=True)
+    ]
+
+    for cond, uncond in zip(told, untold, strict=True):
+        codes = sampler.codes(cond, uncond)
+        alone = [
+            choice.of_code(cond[row : row + 1], uncond[row : row + 1], request.cfg_weight)
+            for row, (request, choice) in enumerate(zip(requests, choices, strict=True))
+        ]
+        assert codes.tolist() == alone
+
+    for request, chosen, choice in zip(requests, sampler.chosen(), choices, strict=True):
+        assert_chosen(request, chosen, choice)
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"temperature": 2.0}, {"top_p": 0.2}], ids=str)
+def test_what_a_mate_asks_for_changes_no_bit(changes: dict[str, Any]):
+    mine = question(temperature=1.0, seed=5, top_p=0.9, with_logp=True)
+    mate = question(**({"temperature": 0.0} | changes))
+    logits = random_logits(2)
+    together, alone = Sampler([mine, mate], [3, 9], CPU), Sampler([mine], [3], CPU)
+
+    for step in logits:
+        together.words(step)
+        alone.words(step[:1])
+
+    assert together.chosen()[0] == alone.chosen()[0]
+
+
+def test_a_sampler_of_nothing_has_chosen_nothing():
+    assert Sampler([], [], CPU).chosen() == []
+    assert Sampler([drawing()], [0], CPU).chosen() == [([], [], [])]

