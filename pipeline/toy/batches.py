@@ -4,7 +4,7 @@ Batches hold exercises of like length, padded on the right: a causal model never
 mask is needed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -83,7 +83,7 @@ def _without_text(drawing: Exercise, special: SpecialTokens) -> Exercise:
     return replace(drawing, ids=(special.bos, *pads, special.boi))
 
 
-def batches(folder: Path, seed: Sequence[int]) -> Iterator[Batch]:
+def batches(folder: Path, seed: Sequence[int]) -> Generator[Batch, None, None]:
     """Batches without end, made ahead of time in another process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as maker:
         ahead: list[Future[list[Batch]]] = []

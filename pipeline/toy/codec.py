@@ -38,7 +38,7 @@ def train_decoder(vq: "JanusVQVAE", *, num_steps: int, seed: int, say: Say) -> N
     trained: list[torch.nn.Module] = [slim.quantize, slim.post_quant_conv, slim.decoder]
 
     def loss_of(codes: Tensor) -> Tensor:
-        wrong = slim.decode(codes) - _pixels(codes)
+        wrong = slim.decode(codes) - _pixels(codes)  # type: ignore[arg-type]  # any integers do
         return (wrong**2).mean() + 0.1 * wrong.abs().mean()
 
     _train(trained, loss_of, seed, vq.device, num_steps, lambda line: say(f"decoder {line}"))
@@ -52,7 +52,9 @@ def slim_decoder(vq: "JanusVQVAE", seed: int) -> "JanusVQVAE":
 
     torch.manual_seed(seed)
     config = JanusVQVAEConfig.from_dict(vq.config.to_dict() | {"num_res_blocks": 0})
-    return JanusVQVAE(config).to(vq.device)
+    slim = JanusVQVAE(config)
+    slim.to(vq.device)  # type: ignore[arg-type]  # its decorator hides `self` from mypy
+    return slim
 
 
 def take_slim(vq: "JanusVQVAE", slim: "JanusVQVAE") -> None:
@@ -153,6 +155,6 @@ def _strew(rng: np.random.Generator, codes: npt.NDArray[np.int64]) -> None:
     """Put things on up to five places of a picture's ground."""
     ground = GROUNDS[int(rng.integers(len(GROUNDS)))]
     columns = np.arange(24, 36)
-    codes[24:] = [code_of(("ground", ground, (at // 6 + at % 6) % 2)) for at in columns]
+    codes[24:] = [code_of(("ground", ground, int(at // 6 + at % 6) % 2)) for at in columns]
     for place in rng.choice(columns, size=int(rng.integers(1, 6)), replace=False):
         codes[place] = code_of(("ground", ground, str(rng.choice(GROUND_THINGS))))

@@ -5,7 +5,7 @@ a part goes through the decoder, as every picture does when the model is used.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class Probe(torch.nn.Linear):
     names: Tensor
 
     def __init__(self, janus: Janus) -> None:
-        width = janus.model.config.text_config.hidden_size
+        width = _word_table(janus.model).shape[1]
         super().__init__(width, janus.geometry.num_codes, device=janus.model.device)
         torch.nn.init.zeros_(self.weight)  # it must not shout before it knows anything
         torch.nn.init.zeros_(self.bias)
@@ -55,9 +55,16 @@ class Probe(torch.nn.Linear):
         return cross_entropy(self(found), codes) + _TOLD_SHARE * told
 
 
+def _word_table(model: "JanusForConditionalGeneration") -> Tensor:
+    """The embeddings of the words, [vocabulary, width]."""
+    table: Any = model.get_input_embeddings()
+    weight: Tensor = table.weight
+    return weight
+
+
 def _names_of_codes(janus: Janus) -> Tensor:
     """The words for what each code shows, as shares [codes, vocabulary] that add up to 1 or 0."""
-    shares = torch.zeros(janus.geometry.num_codes, janus.model.config.text_config.vocab_size)
+    shares = torch.zeros(janus.geometry.num_codes, len(_word_table(janus.model)))
     for code, (_, *parts) in enumerate(meanings()):
         for word in (part for part in parts if isinstance(part, str)):
             (token,) = janus.tokenizer.encode(f" {word}", add_special_tokens=False)
@@ -108,7 +115,7 @@ def losses_of(
         places = torch.from_numpy(batch.seen_at[:, 1:]) + torch.arange(NUM_CODES)
         embeds[rows, places.to(device)] = features
         shown_codes = torch.from_numpy(batch.canvases).to(device)
-        patches = probe.loss_of(features, shown_codes, model.get_input_embeddings().weight)
+        patches = probe.loss_of(features, shown_codes, _word_table(model))
     hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
     return Losses(
         words=_loss(model.lm_head, hidden, batch.words),

@@ -39,8 +39,9 @@ def write_tokenizer(folder: Path, *, seed: int) -> None:
 def special_ids(folder: Path) -> dict[str, int]:
     """The ids of Janus's special tokens by their roles, and the size under `vocab_size`."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    ids = {role: tokenizer.token_to_id(name) for role, name in SPECIAL_NAMES.items()}
-    return ids | {"vocab_size": tokenizer.get_vocab_size()}
+    vocabulary = tokenizer.get_vocab()
+    ids = {role: vocabulary[name] for role, name in SPECIAL_NAMES.items()}
+    return ids | {"vocab_size": len(vocabulary)}
 
 
 def _texts(rng: np.random.Generator) -> Iterator[str]:
