@@ -18,7 +18,7 @@ Coppice = Callable[..., "subprocess.CompletedProcess[str]"]
 def coppice(tmp_path: Path) -> Coppice:
     """Run the command in an empty folder, and return what it printed and its exit code."""
 
-    def run(*arguments: str, timeout: float = 100) -> "subprocess.CompletedProcess[str]":
+    def run(*arguments: str, timeout: float = 200) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "jobs.cli", *arguments],
             cwd=tmp_path,

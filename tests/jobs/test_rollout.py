@@ -64,7 +64,7 @@ def test_ray_job_submit_runs_it_on_a_cluster(head: dict[str, str], prompts: Path
         env=head,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=200,
         check=False,
     )
 
