@@ -121,7 +121,7 @@ def test_without_a_word_the_model_is_the_bundled_one(
 ):
     monkeypatch.setenv("COPPICE_CACHE", str(tmp_path))
 
-    assert resolve({}).config.method.model.name == "tiny"
+    assert resolve({}).config.method.model.name == "toy"
 
 
 def test_a_pack_may_be_a_file(tmp_path: Path):
