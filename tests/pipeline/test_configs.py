@@ -116,11 +116,7 @@ def test_a_model_is_found_by_name_and_gets_its_digest():
     assert resolved.facts.geometry == describe_model(str(GOLDEN)).geometry
 
 
-def test_without_a_word_the_model_is_the_bundled_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("COPPICE_CACHE", str(tmp_path))
-
+def test_without_a_word_the_model_is_the_bundled_one():
     assert resolve({}).config.method.model.name == "toy"
 
 
