@@ -85,7 +85,6 @@ def kernels(*, dry_run: bool) -> Rows:
     result["matrix_teraflop_per_second"] = round(product / 1e12, 3)
     query, cache, table, last = _decode_inputs(shape, rows, tokens, device, dtype)
     scale = query.shape[-1] ** -0.5
-    # A row more each time, so that no run finds its keys in the cache of the one before.
     attention = choose_attention()
     inputs = (query, cache.keys[0], cache.values[0], table, last, scale)
     difference = (attention(*inputs) - paged_attention_plain(*inputs)).abs().max().item()
