@@ -23,7 +23,7 @@ from pipeline.toy.scenes import (
 from pipeline.toy.teacher import Lesson, Mistakes, Teacher
 from pipeline.twig.drive import Backends, Given, Rollout, drive
 from pipeline.twig.programs import PROGRAMS, Settings
-from pipeline.twig.requests import Canvas, Codes, Text, TextAnswer, Visual, VisualAnswer
+from pipeline.twig.requests import Canvas, Codes, Request, Text, TextAnswer, Visual, VisualAnswer
 from schemas.config import MethodConfig, ModelConfig, PackConfig, Program, ReflectionConfig
 from schemas.geometry import Geometry
 from schemas.trace import Role
@@ -32,19 +32,20 @@ GEOMETRY = Geometry(image_size=SIDE * ROWS, rows=ROWS, columns=COLUMNS, num_code
 """Of the toy world's pictures."""
 
 _PROGRAM_SHARES = {
-    Program.THINK_WHILE: 0.70,
+    Program.THINK_WHILE: 0.64,
     Program.PLAIN: 0.08,
-    Program.THINK_BEFORE: 0.10,
-    Program.THINK_AFTER: 0.12,
+    Program.THINK_BEFORE: 0.18,
+    Program.THINK_AFTER: 0.10,
 }
 _MISTAKES = Mistakes(thought=0.25, drawing=0.5)
-_KEPT_SHARE = {Role.THINK: 0.35, Role.DRAW: 0.6, Role.REFLECT: 0.9}
-_SKIPPED_SHARE = 0.5  # of the rollouts of a single object
+_KEPT_SHARE = {Role.THINK: 0.3, Role.DRAW: 0.6, Role.REFLECT: 0.5}
+_SKIPPED_SHARE = 0.7  # of the rollouts of a single object
+_OBJECTS_REGION = 1
+_REVERSED_SHARE = 0.6  # of the wordings of several objects
 _REVERSED = {  # wordings that say "right of" and "between"
     2: [wording for wording in range(NUM_WORDINGS) if wording % 5 in (1, 3)],
     3: [wording for wording in range(NUM_WORDINGS) if wording % 2 == 0],
 }
-_HARD_REGION = 1  # thoughts of the objects are all kept: which colour goes with which shape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,16 +95,17 @@ def is_plain(spec: Spec) -> bool:
 
 
 def sample_wording(rng: np.random.Generator, spec: Spec) -> int:
-    """A wording; twice as often one that names the objects in another order than they stand in."""
+    """A wording; more often one that names the objects in another order than they stand in."""
     wording = int(rng.integers(NUM_WORDINGS))
-    if not spec.has_order or rng.random() < 0.5:
+    if not spec.has_order or rng.random() >= _REVERSED_SHARE:
         return wording
     return _REVERSED[len(spec.objects)][wording % len(_REVERSED[len(spec.objects)])]
 
 
-def _kept_share(lesson: Lesson) -> float:
-    request = lesson.request
-    if request.role is Role.THINK and request.region == _HARD_REGION:
+def _kept_share(program: Program, request: Request) -> float:
+    """All words about the objects are kept: which colour goes with which shape comes hard."""
+    is_of_objects = program is not Program.THINK_WHILE or request.region == _OBJECTS_REGION
+    if isinstance(request, Text) and is_of_objects:
         return 1.0
     return _KEPT_SHARE[request.role]
 
@@ -128,7 +130,7 @@ class Scribe:
                 continue
             prompt = prompt_of(spec, sample_wording(rng, spec))
             for lesson in teach(scene, prompt, settings[program], rng, _MISTAKES):
-                if lesson.is_right and rng.random() < _kept_share(lesson):
+                if lesson.is_right and rng.random() < _kept_share(program, lesson.request):
                     yield self.write(lesson)
 
     def write(self, lesson: Lesson) -> Exercise:
