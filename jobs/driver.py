@@ -15,7 +15,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from jobs.actors import start_actor
 from jobs.book import ShardBook, ShardState
 from pipeline.store.objects import Store
-from pipeline.store.status import committed_shards, read_footers
+from pipeline.store.status import committed_shards, read_logs
 from schemas.errors import CoppiceError, FailureKind, FatalFailure
 from schemas.runs import Assignment, RunManifest, ShardEnd, ShardReport
 
@@ -91,11 +91,12 @@ class Driver:
         self._is_stopping = is_stopping
         self._clock = clock
         committed = committed_shards(store, manifest)
-        footers = read_footers(store, manifest, committed)
-        self._num_ok = sum(footer.num_ok for footer in footers)
-        self._num_dead = sum(footer.num_dead for footer in footers)
+        self._num_ok = self._num_dead = 0
+        for log in read_logs(store, manifest, committed):
+            self._num_ok += log.num_ok
+            self._num_dead += log.num_dead
         self._num_before = self._num_ok + self._num_dead
-        self._book = ShardBook(manifest.plan.num_shards, committed, self._execution)
+        self._book = ShardBook(manifest.num_shards, committed, self._execution)
         self._actors: list[_Actor] = []
         self._num_deaths_in_a_row = 0
         self._num_bytes = 0
@@ -129,9 +130,9 @@ class Driver:
         num_ended = sum(max(0, actor.num_finished - actor.num_settled) for actor in self._actors)
         since = self._growing_since
         return Snapshot(
-            num_shards=self._manifest.plan.num_shards,
+            num_shards=self._manifest.num_shards,
             num_committed=self._book.count(ShardState.DONE),
-            num_planned=self._manifest.plan.num_rollouts,
+            num_planned=self._manifest.num_rollouts,
             num_finished=num_committed + num_ended,
             num_ok=self._num_ok,
             num_dead=self._num_dead,

@@ -153,7 +153,7 @@ def _exit_code(status: RunStatus) -> ExitCode:
 def _next_command(store: Store, manifest: RunManifest, status: RunStatus) -> str:
     if status.num_missing:
         return f"coppice run {as_typed(store.url)}"
-    record_id = read_plan_shard(store, manifest.plan, 0)[0].record_id
+    record_id = read_plan_shard(store, manifest, 0)[0].record_id
     return f"coppice show {as_typed(store.url)} {record_id}"
 
 

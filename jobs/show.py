@@ -123,8 +123,8 @@ def _find_trace(store: Store, manifest: RunManifest, record: str, rollout: int) 
 def _find_key(store: Store, manifest: RunManifest, record: str, rollout: int) -> tuple[str, int]:
     """The full id of the record that starts with `record`, and the shard of that rollout."""
     found: dict[str, list[tuple[PlanRow, int]]] = {}
-    for shard in range(manifest.plan.num_shards):
-        for row in read_plan_shard(store, manifest.plan, shard):
+    for shard in range(manifest.num_shards):
+        for row in read_plan_shard(store, manifest, shard):
             if row.record_id.startswith(record):
                 found.setdefault(row.record_id, []).append((row, shard))
     if len(found) != 1:

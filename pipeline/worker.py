@@ -87,7 +87,7 @@ class Worker:
             check_run(self._store, there, run_id=run_id, fingerprint=fingerprint)
             return _report(assignment, ShardEnd.ALREADY, there)
         rows = repeat(
-            lambda: read_plan_shard(self._store, self._manifest.plan, shard),
+            lambda: read_plan_shard(self._store, self._manifest, shard),
             patience_seconds=patience,
         )
         with tempfile.TemporaryDirectory(prefix="coppice-") as folder:

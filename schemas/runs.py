@@ -39,6 +39,11 @@ class PlanPart(Frozen):
     num_rejects: int = Field(ge=0)
     sources: tuple[str, ...]
 
+    @property
+    def stop_shard(self) -> int:
+        """The first shard after this part."""
+        return self.first_shard + self.num_shards
+
 
 class RunManifest(Frozen):
     """run.json. Written last and once: it commits the plan and freezes the config."""
@@ -48,9 +53,45 @@ class RunManifest(Frozen):
     fingerprint: str
     config: RunConfig
     geometry: GeometryConfig
-    plan: PlanPart
+    plan: PlanPart  # its first part
     created_at: str  # UTC, ISO 8601; for people
     coppice_version: str
+    # Each stands in an object of its own, plan/0002.json and so on.
+    extensions: tuple[PlanPart, ...] = Field(default=(), exclude=True)
+
+    @property
+    def parts(self) -> tuple[PlanPart, ...]:
+        """All parts of the plan, in the order of their shards."""
+        return self.plan, *self.extensions
+
+    @property
+    def num_shards(self) -> int:
+        return self.parts[-1].stop_shard
+
+    @property
+    def num_rollouts(self) -> int:
+        return sum(part.num_rollouts for part in self.parts)
+
+    def part_of(self, shard: int) -> PlanPart:
+        """The part that planned a shard."""
+        return next(part for part in self.parts if shard < part.stop_shard)
+
+    def num_rollouts_of(self, shard: int) -> int:
+        """How many rollouts a shard has: all alike, but the last one of a part."""
+        part = self.part_of(shard)
+        before = (shard - part.first_shard) * part.rollouts_per_shard
+        return min(part.rollouts_per_shard, part.num_rollouts - before)
+
+
+class Extension(Frozen):
+    """plan/0002.json and so on: commits one more part of a plan."""
+
+    run_id: str
+    part: PlanPart
+
+
+Key = tuple[str, int]
+"""A rollout: its record's id and its index."""
 
 
 class ShardFooter(Frozen):
@@ -59,6 +100,9 @@ class ShardFooter(Frozen):
     run_id: str
     fingerprint: str
     shard: int
+    supplement: int = Field(default=0, ge=0)  # 0: the base, which holds every key of the shard
+    rerun_id: str = ""  # of a supplement: the rerun that brought its rows back
+    in_vain: tuple[Key, ...] = ()  # of a supplement: keys that were tried again and died again
     attempt_id: str  # tells one's own earlier, unanswered put from another's
     attempt: int
     num_ok: int

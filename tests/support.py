@@ -116,13 +116,13 @@ def attempt_at(shard: int) -> Assignment:
 def run_all(store: Store, manifest: RunManifest) -> None:
     """Grow every shard of a run, one after the other."""
     with at_work(store, manifest) as worker:
-        for shard in range(manifest.plan.num_shards):
+        for shard in range(manifest.num_shards):
             worker.run_shard(attempt_at(shard))
 
 
 def all_rows(store: Store, manifest: RunManifest) -> list[dict[str, Any]]:
     """Every row of a run that is complete."""
-    shards = range(manifest.plan.num_shards)
+    shards = range(manifest.num_shards)
     return [row for shard in shards for row in read_rows(store, shard)]
 
 

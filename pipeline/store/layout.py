@@ -4,8 +4,10 @@ import re
 
 MANIFEST = "run.json"
 TRACES = "traces"
+RERUNS = "_reruns"
+DRIVERS = "_drivers"
 
-_SHARD = re.compile(r"traces/shard-(\d{5,})\.parquet")
+_SHARD = re.compile(r"traces/shard-(\d{5,})(?:\.s([1-9]\d*))?\.parquet")
 
 
 def shard_name(shard: int) -> str:
@@ -25,16 +27,40 @@ def rejects_key(folder: str) -> str:
     return f"{folder}/rejects.jsonl"
 
 
-def traces_key(shard: int) -> str:
-    """The data object of a shard. Its existence is the commit."""
-    return f"{TRACES}/{shard_name(shard)}.parquet"
+def extension_key(number: int) -> str:
+    """What commits part `number` of a plan, from 2; part 1 stands in run.json."""
+    return f"plan/{number:04d}.json"
+
+
+def traces_key(shard: int, supplement: int = 0) -> str:
+    """The data object of a shard, whose existence is the commit; or one of its supplements."""
+    suffix = f".s{supplement}" if supplement else ""
+    return f"{TRACES}/{shard_name(shard)}{suffix}.parquet"
 
 
 def attempt_key(shard: int, attempt_id: str) -> str:
     return f"_attempts/{shard_name(shard)}/{attempt_id}.json"
 
 
+def rerun_key(rerun_id: str) -> str:
+    return f"{RERUNS}/{rerun_id}.json"
+
+
+def driver_key(number: int) -> str:
+    return f"{DRIVERS}/{number:06d}.json"
+
+
+def beat_key(number: int) -> str:
+    return f"{DRIVERS}/{number:06d}.beat"
+
+
 def try_shard_of(key: str) -> int | None:
     """The shard whose data object `key` is; None for any other object, a supplement say."""
+    place = try_place_of(key)
+    return place[0] if place and place[1] == 0 else None
+
+
+def try_place_of(key: str) -> tuple[int, int] | None:
+    """The shard and the supplement (0: the base) of a data object; None for any other object."""
     match = _SHARD.fullmatch(key)
-    return int(match[1]) if match else None
+    return (int(match[1]), int(match[2] or 0)) if match else None

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from schemas.errors import InputError, ObjectMissing
-from schemas.runs import RUN_FORMAT, PlanPart, RunManifest
+from schemas.runs import RUN_FORMAT, Extension, PlanPart, RunManifest
 from schemas.tables import PLAN
 
 
@@ -57,9 +58,9 @@ def write_plan_shard(store: Store, folder: str, shard: int, rows: Iterable[PlanR
     store.put(layout.plan_key(folder, shard), sink.getvalue().to_pybytes())
 
 
-def read_plan_shard(store: Store, plan: PlanPart, shard: int) -> list[PlanRow]:
+def read_plan_shard(store: Store, manifest: RunManifest, shard: int) -> list[PlanRow]:
     """The rollouts of one shard. Raises ObjectMissing if the plan lost it."""
-    body = store.read(layout.plan_key(plan.folder, shard))
+    body = store.read(layout.plan_key(manifest.part_of(shard).folder, shard))
     # Not on Arrow's threads: one that drops the last reference to a Python buffer while the
     # interpreter is going down aborts the process.
     rows = pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False).to_pylist()
@@ -67,11 +68,19 @@ def read_plan_shard(store: Store, plan: PlanPart, shard: int) -> list[PlanRow]:
 
 
 def try_read_manifest(store: Store) -> RunManifest | None:
-    """run.json, or None if there is none. Raises InputError for one that is not ours to read."""
+    """The manifest with all parts of its plan, or None if there is no run.json.
+
+    Raises InputError for one that is not ours to read.
+    """
     try:
         body = store.read(layout.MANIFEST)
     except ObjectMissing:
         return None
+    manifest = _parse_manifest(store, body)
+    return manifest.model_copy(update={"extensions": tuple(_read_extensions(store, manifest))})
+
+
+def _parse_manifest(store: Store, body: bytes) -> RunManifest:
     try:
         run_format = _Format.model_validate_json(body).run_format
         if run_format > RUN_FORMAT:  # asked first: a newer manifest has fields unknown here
@@ -86,8 +95,28 @@ def try_read_manifest(store: Store) -> RunManifest | None:
         ) from error
 
 
+def _read_extensions(store: Store, manifest: RunManifest) -> Iterator[PlanPart]:
+    """The parts after the first, each asked for by its name: a list might lag."""
+    for number in count(2):
+        key = layout.extension_key(number)
+        try:
+            extension = Extension.model_validate_json(store.read(key))
+        except ObjectMissing:
+            return
+        except ValueError as error:
+            raise InputError(
+                f"{store.url}/{key} is not a part of a plan that this version reads: {error}"
+            ) from error
+        if extension.run_id != manifest.run_id:
+            raise InputError(
+                f"{store.url}/{key} belongs to run {extension.run_id}, not to {manifest.run_id}: "
+                "two runs share a folder; move one of them away"
+            )
+        yield extension.part
+
+
 def read_manifest(store: Store) -> RunManifest:
-    """run.json. Raises InputError if the folder holds no run."""
+    """The manifest with all parts of its plan. Raises InputError if the folder holds no run."""
     manifest = try_read_manifest(store)
     if manifest is None:
         raise InputError(
@@ -103,3 +132,14 @@ def commit_manifest(store: Store, manifest: RunManifest) -> RunManifest:
     if store.put_if_absent(layout.MANIFEST, body):
         return manifest
     return read_manifest(store)
+
+
+def try_commit_extension(store: Store, manifest: RunManifest, part: PlanPart) -> bool:
+    """Commit one more part. False if another part has its number: read the manifest anew.
+
+    True also if an equal part stands there, by an earlier call whose answer was lost, or by
+    another planner who added the very same.
+    """
+    body = Extension(run_id=manifest.run_id, part=part).model_dump_json(indent=1).encode()
+    key = layout.extension_key(part.number)
+    return store.put_if_absent(key, body) or store.read(key) == body

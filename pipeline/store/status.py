@@ -1,15 +1,16 @@
 """How far a run is, from its storage alone: any process may ask, at any time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.store import layout
 from pipeline.store.commits import check_run
 from pipeline.store.objects import Store
-from pipeline.store.traces import read_footer
+from pipeline.store.supplements import ShardLog, read_log
 from schemas.config import Frozen
-from schemas.runs import RunManifest, ShardFooter
+from schemas.runs import RunManifest
 
+_BATCH_SHARDS = 1024  # what is held of a large run at a time
 _READERS = 8  # footers are small reads: what counts is how many are under way
 
 
@@ -33,27 +34,36 @@ def committed_shards(store: Store, manifest: RunManifest) -> set[int]:
     """The shards whose data object is listed. A list may lag: one not in it may be committed."""
     entries = store.list_folder(layout.TRACES)
     shards = (layout.try_shard_of(entry.key) for entry in entries)
-    return {shard for shard in shards if shard is not None and shard < manifest.plan.num_shards}
+    return {shard for shard in shards if shard is not None and shard < manifest.num_shards}
 
 
-def read_footers(store: Store, manifest: RunManifest, shards: Iterable[int]) -> list[ShardFooter]:
-    """The footers of committed shards, in order. Raises FatalFailure for one of another run."""
+def read_logs(store: Store, manifest: RunManifest, shards: Iterable[int]) -> Iterator[ShardLog]:
+    """What is committed of these shards, in order. Raises FatalFailure for one of another run."""
+    ordered = sorted(shards)
     with ThreadPoolExecutor(_READERS) as readers:
-        footers = list(readers.map(lambda shard: read_footer(store, shard), sorted(shards)))
-    for footer in footers:
-        check_run(store, footer, run_id=manifest.run_id, fingerprint=manifest.fingerprint)
-    return footers
+        for start in range(0, len(ordered), _BATCH_SHARDS):
+            some = ordered[start : start + _BATCH_SHARDS]
+            for log in readers.map(lambda shard: read_log(store, shard), some):
+                for footer in (log.base, *log.supplements):
+                    check_run(
+                        store, footer, run_id=manifest.run_id, fingerprint=manifest.fingerprint
+                    )
+                yield log
 
 
 def read_status(store: Store, manifest: RunManifest) -> RunStatus:
-    """Count what is committed: one small read a shard."""
-    footers = read_footers(store, manifest, committed_shards(store, manifest))
+    """Count what is committed: one small read a shard, and two where rows are dead."""
+    num_committed = num_ok = num_dead = 0
+    for log in read_logs(store, manifest, committed_shards(store, manifest)):
+        num_committed += 1
+        num_ok += log.num_ok
+        num_dead += log.num_dead
     return RunStatus(
         run_id=manifest.run_id,
         url=store.url,
-        num_shards=manifest.plan.num_shards,
-        num_committed=len(footers),
-        num_planned=manifest.plan.num_rollouts,
-        num_ok=sum(footer.num_ok for footer in footers),
-        num_dead=sum(footer.num_dead for footer in footers),
+        num_shards=manifest.num_shards,
+        num_committed=num_committed,
+        num_planned=manifest.num_rollouts,
+        num_ok=num_ok,
+        num_dead=num_dead,
     )

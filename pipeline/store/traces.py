@@ -7,7 +7,8 @@ because `datasets` gives up compression for every column that has a picture anyw
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline.store import layout
 from pipeline.store.objects import Store, open_object
 from schemas.config import MethodConfig
 from schemas.errors import FatalFailure, ObjectMissing
-from schemas.runs import FOOTER_KEY, ShardFooter
+from schemas.runs import FOOTER_KEY, Key, ShardFooter
 from schemas.tables import TRACES
 from schemas.trace import TRACE_VERSION, Event, Status, Trace
 
@@ -43,6 +44,8 @@ class Origin:
     attempt_id: str
     worker: str
     stack: dict[str, str]  # see schemas.tables.STACK
+    supplement: int = 0  # 0: a base
+    rerun_id: str = ""
 
 
 class TraceWriter:
@@ -55,8 +58,8 @@ class TraceWriter:
         self._origin = origin
         self._rows: list[dict[str, Any]] = []
         self._pending_bytes = 0
-        self._lines: list[str] = []
-        self._num = {Status.OK: 0, Status.DEAD: 0}
+        self._digest = RowsDigest()
+        self._num: Counter[str] = Counter()
         self._parquet = pq.ParquetWriter(
             path,
             TRACES,
@@ -68,25 +71,32 @@ class TraceWriter:
 
     def add(self, trace: Trace) -> None:
         """Add one row. A key may be added once."""
-        self._rows.append(_row(trace, self._origin))
-        self._lines.append(_digest_line(trace))
-        self._num[trace.status] += 1
-        self._pending_bytes += _size_bytes(trace)
+        self.add_row(make_row(trace, self._origin))
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """Add one row as it stands in a file."""
+        self._rows.append(row)
+        self._digest.add(row)
+        self._num[row["status"]] += 1
+        self._pending_bytes += _size_bytes(row)
         if self._pending_bytes >= ROW_GROUP_BYTES:
             self._flush()
 
-    def close(self, coppice_version: str) -> ShardFooter:
+    def close(self, coppice_version: str, *, in_vain: Iterable[Key] = ()) -> ShardFooter:
         """Write what is left and the footer, and return the footer."""
         self._flush()
         footer = ShardFooter(
             run_id=self._origin.run_id,
             fingerprint=self._origin.fingerprint,
             shard=self._origin.shard,
+            supplement=self._origin.supplement,
+            rerun_id=self._origin.rerun_id,
+            in_vain=tuple(in_vain),
             attempt=self._origin.attempt,
             attempt_id=self._origin.attempt_id,
             num_ok=self._num[Status.OK],
             num_dead=self._num[Status.DEAD],
-            digest=hashlib.sha256("\n".join(sorted(self._lines)).encode()).hexdigest(),
+            digest=self._digest.hexdigest(),
             coppice_version=coppice_version,
         )
         self._parquet.add_key_value_metadata({FOOTER_KEY: footer.model_dump_json().encode()})
@@ -99,12 +109,27 @@ class TraceWriter:
         self._rows, self._pending_bytes = [], 0
 
 
-def read_footer(store: Store, shard: int) -> ShardFooter:
-    """The footer of a committed shard, from the last bytes of its object.
+class RowsDigest:
+    """A digest of keys, states and tokens, in whatever order the rows come."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        tokens = [[event["token_ids"], event["codes"]] for event in row["events"]]
+        key = [row["record_id"], row["rollout_index"], row["status"], row["codes"], tokens]
+        self._lines.append(hashlib.sha256(json.dumps(key).encode()).digest())
+
+    def hexdigest(self) -> str:
+        return hashlib.sha256(b"".join(sorted(self._lines))).hexdigest()
+
+
+def read_footer(store: Store, shard: int, supplement: int = 0) -> ShardFooter:
+    """The footer of a committed shard or supplement, from the last bytes of its object.
 
     Raises ObjectMissing, and FatalFailure for an object that is no shard file.
     """
-    key = layout.traces_key(shard)
+    key = layout.traces_key(shard, supplement)
     try:
         with open_object(store, key) as file:
             metadata = pq.read_metadata(file).metadata or {}
@@ -116,26 +141,27 @@ def read_footer(store: Store, shard: int) -> ShardFooter:
         ) from error
 
 
-def try_read_footer(store: Store, shard: int) -> ShardFooter | None:
-    """The footer of a shard, or None if it is not committed."""
+def try_read_footer(store: Store, shard: int, supplement: int = 0) -> ShardFooter | None:
+    """The footer of a shard or supplement, or None if it is not committed."""
     try:
-        return read_footer(store, shard)
+        return read_footer(store, shard, supplement)
     except ObjectMissing:
         return None
 
 
 def read_rows(
-    store: Store, shard: int, *, columns: list[str] | None = None
+    store: Store, shard: int, supplement: int = 0, *, columns: list[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a committed shard as dictionaries, a few at a time. Raises ObjectMissing."""
-    with open_object(store, layout.traces_key(shard)) as file:
+    """The rows of one data object as dictionaries, a few at a time. Raises ObjectMissing."""
+    with open_object(store, layout.traces_key(shard, supplement)) as file:
         for batch in pq.ParquetFile(file).iter_batches(
             batch_size=16, columns=columns, use_threads=False
         ):
             yield from batch.to_pylist()
 
 
-def _row(trace: Trace, origin: Origin) -> dict[str, Any]:
+def make_row(trace: Trace, origin: Origin) -> dict[str, Any]:
+    """A trace as a row of its file."""
     method, schedule = origin.method, trace.schedule
     return {
         "trace_version": TRACE_VERSION,
@@ -154,7 +180,7 @@ def _row(trace: Trace, origin: Origin) -> dict[str, Any]:
         "schedule_source": schedule.source if schedule else None,
         "region_stops": [region.stop for region in schedule.regions] if schedule else None,
         "events": [_event_row(event) for event in trace.events],
-        "codes": trace.codes,
+        "codes": list(trace.codes),
         "final_picture": trace.final_picture,
         "images": [{"bytes": image.data, "path": image.path} for image in trace.images],
         "dead_reason": trace.dead_reason,
@@ -175,16 +201,10 @@ def _event_row(event: Event) -> dict[str, Any]:
     return row
 
 
-def _digest_line(trace: Trace) -> str:
-    tokens = [[event.token_ids, event.codes] for event in trace.events]
-    key = [trace.record_id, trace.rollout_index, trace.status, trace.codes, tokens]
-    return hashlib.sha256(json.dumps(key).encode()).hexdigest()
-
-
-def _size_bytes(trace: Trace) -> int:
-    pictures = sum(len(image.data) for image in trace.images)
-    tokens = sum(len(e.prefix_ids) + len(e.token_ids) + len(e.codes) for e in trace.events)
-    return pictures + 8 * tokens
+def _size_bytes(row: dict[str, Any]) -> int:
+    pictures = sum(len(image["bytes"]) for image in row["images"])
+    lists = ("prefix_ids", "token_ids", "codes")
+    return pictures + 8 * sum(len(event[name]) for event in row["events"] for name in lists)
 
 
 def _leaves() -> list[str]:

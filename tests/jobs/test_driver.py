@@ -36,7 +36,7 @@ def _grow(
 def _keys(store: Store, manifest: RunManifest) -> list[tuple[str, int]]:
     return [
         (row["record_id"], row["rollout_index"])
-        for shard in range(manifest.plan.num_shards)
+        for shard in range(manifest.num_shards)
         for row in read_rows(store, shard, columns=["record_id", "rollout_index"])
     ]
 
@@ -46,7 +46,7 @@ def test_every_planned_rollout_is_committed_once(tmp_path: Path):
     manifest = plan_run(store, 50, rollouts_per_record=2, rollouts_per_shard=7)
     summary = _grow(store, manifest)
 
-    assert summary.snapshot.num_committed == manifest.plan.num_shards
+    assert summary.snapshot.num_committed == manifest.num_shards
     keys = _keys(store, manifest)
     assert len(keys) == len(set(keys)) == 100
 
@@ -109,7 +109,7 @@ def test_a_stop_commits_what_is_open_and_takes_nothing_new(tmp_path: Path):
     )
 
     assert summary.was_stopped
-    assert 0 < summary.snapshot.num_committed < manifest.plan.num_shards
+    assert 0 < summary.snapshot.num_committed < manifest.num_shards
     assert summary.snapshot.num_finished == summary.snapshot.num_ok
 
 

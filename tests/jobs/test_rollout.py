@@ -23,12 +23,12 @@ def _assert_every_key_once(run: Path) -> None:
     """The rows are exactly what was planned."""
     store = open_store(str(run))
     manifest = read_manifest(store)
-    shards = range(manifest.plan.num_shards)
+    shards = range(manifest.num_shards)
     columns = ["record_id", "rollout_index"]
     planned = [
         key
         for shard in shards
-        for row in read_plan_shard(store, manifest.plan, shard)
+        for row in read_plan_shard(store, manifest, shard)
         for key in row.rollout_keys()
     ]
     found = [

@@ -52,9 +52,7 @@ def planned(num_prompts: int = 10, config: RunConfig | None = None, **changes: A
 
 
 def shards_of(store: Store, manifest: RunManifest) -> list[list[PlanRow]]:
-    return [
-        read_plan_shard(store, manifest.plan, shard) for shard in range(manifest.plan.num_shards)
-    ]
+    return [read_plan_shard(store, manifest, shard) for shard in range(manifest.num_shards)]
 
 
 def keys_of(rows: list[PlanRow]) -> list[tuple[str, int]]:

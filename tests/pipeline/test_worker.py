@@ -63,8 +63,8 @@ def store(tmp_path: Path) -> Store:
 def planned_keys(store: Store, manifest: RunManifest) -> list[tuple[str, int]]:
     return [
         key
-        for shard in range(manifest.plan.num_shards)
-        for row in read_plan_shard(store, manifest.plan, shard)
+        for shard in range(manifest.num_shards)
+        for row in read_plan_shard(store, manifest, shard)
         for key in row.rollout_keys()
     ]
 

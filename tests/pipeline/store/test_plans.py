@@ -40,11 +40,11 @@ ROWS = [
 
 
 def test_a_shard_of_a_plan_comes_back_as_it_went_in(store: Store):
-    plan = plan_run(store).plan
+    manifest = plan_run(store)
 
-    write_plan_shard(store, plan.folder, 42, ROWS)
+    write_plan_shard(store, manifest.plan.folder, 0, ROWS)
 
-    assert read_plan_shard(store, plan, 42) == ROWS
+    assert read_plan_shard(store, manifest, 0) == ROWS
 
 
 def test_any_parquet_reader_reads_a_plan(store: Store):
@@ -69,11 +69,11 @@ def test_a_row_stands_for_a_range_of_rollouts():
 
 
 def test_a_shard_that_the_plan_lost_is_missing(store: Store):
-    plan = plan_run(store).plan
-    store.delete(layout.plan_key(plan.folder, 0))
+    manifest = plan_run(store)
+    store.delete(layout.plan_key(manifest.plan.folder, 0))
 
     with pytest.raises(ObjectMissing):
-        read_plan_shard(store, plan, 0)
+        read_plan_shard(store, manifest, 0)
 
 
 # run.json

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.store import layout
 from pipeline.store.objects import Store, open_store
-from pipeline.store.status import committed_shards, read_footers, read_status
+from pipeline.store.status import committed_shards, read_logs, read_status
 from schemas.errors import FatalFailure
 from schemas.runs import RunManifest
 from tests.support import (
@@ -65,7 +65,7 @@ def test_shards_are_committed_in_any_order(store: Store):
     run_shards(store, manifest, 4, 1)
 
     assert committed_shards(store, manifest) == {1, 4}
-    assert [footer.shard for footer in read_footers(store, manifest, {4, 1})] == [1, 4]
+    assert [log.base.shard for log in read_logs(store, manifest, {4, 1})] == [1, 4]
 
 
 def test_other_objects_in_the_folder_are_not_shards(store: Store):
