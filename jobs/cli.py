@@ -105,16 +105,26 @@ def plan(
     rollouts: Rollouts = 1,
     shard_rollouts: ShardRollouts = None,
     skip_bad: SkipBad = False,
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend",
+            help="Add to a run: prompts, or without prompts more rollouts of each record.",
+        ),
+    ] = False,
 ) -> None:
     """Freeze what a run is to make: its prompts, its config, its shards.
 
     Nothing is written unless every prompt can be used. Planning the same again changes nothing.
+    An extension adds what is missing to so many rollouts of each prompt, in shards of its own.
 
         coppice plan prompts.txt runs/first --model deepseek-ai/Janus-Pro-7B --rollouts 8
+        coppice plan --extend more-prompts.txt runs/first --rollouts 8
+        coppice plan --extend runs/first --rollouts 16
     """
-    from jobs.runs import PlanRequest, plan_run
+    from jobs.runs import PlanRequest, extend_run, plan_run
 
-    if len(prompts) < 2:
+    if len(prompts) < 2 and not extend:
         raise typer.BadParameter("give at least one prompt file, and last the run")
     flags = method_flags(model, backend, program, pack, seed, pictures)
     request = PlanRequest(
@@ -126,7 +136,7 @@ def plan(
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
-    plan_run(request, Console())
+    (extend_run if extend else plan_run)(request, Console())
 
 
 @app.command()

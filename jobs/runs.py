@@ -20,8 +20,8 @@ from pipeline.configs import (
     with_settings,
 )
 from pipeline.models import prompt_limit
-from pipeline.planning import Plan, check_method, commit_plan, make_plan
-from pipeline.prompts import read_prompts
+from pipeline.planning import Plan, check_method, commit_plan, extend_plan, make_plan
+from pipeline.prompts import PromptSet, read_prompts
 from pipeline.store.layout import TRACES, rejects_key
 from pipeline.store.objects import Store, open_store
 from pipeline.store.plans import read_manifest, read_plan_shard
@@ -69,6 +69,37 @@ def plan_run(request: PlanRequest, console: Console) -> RunManifest:
     manifest = commit_plan(store, plan, prompts, resolved.config, resolved.facts)
     _say(console, _describe_plan(store.url, manifest, plan, resolved))
     return manifest.model_copy(update={"config": resolved.config})
+
+
+def extend_run(request: PlanRequest, console: Console) -> RunManifest:
+    """Add to a plan what it lacks of what is asked for. Raises ConfigMismatch, InputError."""
+    before = load_run(request)
+    store = open_store(request.url)
+    prompts = PromptSet(prompts=[], num_duplicates=0, rejects=[])
+    if request.sources:
+        resolved = resolve(before.config.model_dump(mode="json"))
+        limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
+        prompts = read_prompts(request.sources, limit=limit, skip_bad=request.skip_bad)
+    after = extend_plan(
+        store,
+        prompts,
+        sources=request.sources,
+        rollouts_per_record=request.rollouts_per_record,
+        rollouts_per_shard=request.rollouts_per_shard,
+    )
+    added = [part for part in after.parts if part not in before.parts]
+    num_rollouts = sum(part.num_rollouts for part in added)
+    num_shards = sum(part.num_shards for part in added)
+    place = as_typed(store.url)
+    _say(
+        console,
+        f"Added {counted(num_rollouts, 'rollout')} in {counted(num_shards, 'shard')}: "
+        f"{place} has {after.num_rollouts:,} in {after.num_shards:,} now.\n"
+        f"Next: coppice run {place}"
+        if added
+        else f"Nothing to add: {place} has at least {request.rollouts_per_record} of each.",
+    )
+    return after
 
 
 def load_run(request: PlanRequest) -> RunManifest:

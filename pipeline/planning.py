@@ -7,10 +7,18 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from pipeline.models import ModelFacts
-from pipeline.prompts import PromptSet
+from pipeline.prompts import Prompt, PromptSet
 from pipeline.store import layout
 from pipeline.store.objects import Store
-from pipeline.store.plans import PlanRow, commit_manifest, try_read_manifest, write_plan_shard
+from pipeline.store.plans import (
+    PlanRow,
+    commit_manifest,
+    read_manifest,
+    read_plan_shard,
+    try_commit_extension,
+    try_read_manifest,
+    write_plan_shard,
+)
 from schemas import __version__
 from schemas.config import Pictures, RunConfig, canonical_json, differences, fingerprint
 from schemas.errors import ConfigMismatch, InputError
@@ -69,21 +77,41 @@ def make_plan(
             f"and one put takes at most {_SINGLE_PUT_BYTES / 2**30:.0f} GiB; "
             "lower --shard-rollouts"
         )
-    rows = [
-        PlanRow(
-            record_id=record_id(prompt.text),
-            prompt=prompt.text,
-            metadata=prompt.metadata,
-            rollout_start=0,
-            rollout_stop=rollouts_per_record,
-        )
-        for prompt in prompts.prompts
-    ]
-    num_rollouts = len(rows) * rollouts_per_record
-    part = PlanPart(
-        number=1,
-        folder=layout.plan_folder(1, _digest(rows, size)),
-        first_shard=0,
+    rows = [_row(prompt, rollouts_per_record) for prompt in prompts.prompts]
+    return Plan(
+        rows=rows,
+        part=_part(rows, size, rollouts_per_record, prompts, sources),
+        rollout_bytes=rollout_bytes,
+        rollout_seconds=rollout_seconds,
+    )
+
+
+def _row(prompt: Prompt, rollouts_per_record: int) -> PlanRow:
+    return PlanRow(
+        record_id=record_id(prompt.text),
+        prompt=prompt.text,
+        metadata=prompt.metadata,
+        rollout_start=0,
+        rollout_stop=rollouts_per_record,
+    )
+
+
+def _part(
+    rows: Sequence[PlanRow],
+    size: int,
+    rollouts_per_record: int,
+    prompts: PromptSet,
+    sources: Sequence[str],
+    *,
+    after: RunManifest | None = None,
+) -> PlanPart:
+    """The part that these rows make, alone or after those that a run has."""
+    number = len(after.parts) + 1 if after else 1
+    num_rollouts = sum(row.rollout_stop - row.rollout_start for row in rows)
+    return PlanPart(
+        number=number,
+        folder=layout.plan_folder(number, _digest(rows, size)),
+        first_shard=after.num_shards if after else 0,
         num_shards=-(-num_rollouts // size),
         num_records=len(rows),
         num_rollouts=num_rollouts,
@@ -92,12 +120,6 @@ def make_plan(
         num_duplicates=prompts.num_duplicates,
         num_rejects=len(prompts.rejects),
         sources=tuple(sources),
-    )
-    return Plan(
-        rows=rows,
-        part=part,
-        rollout_bytes=rollout_bytes,
-        rollout_seconds=rollout_seconds,
     )
 
 
@@ -111,11 +133,7 @@ def commit_plan(
     """
     there = try_read_manifest(store)
     if there is None:
-        for shard, rows in enumerate(_cut(plan.rows, plan.part.rollouts_per_shard)):
-            write_plan_shard(store, plan.part.folder, shard, rows)
-        if prompts.rejects:
-            lines = [canonical_json(asdict(reject)) for reject in prompts.rejects]
-            store.put(layout.rejects_key(plan.part.folder), "\n".join([*lines, ""]).encode())
+        _write_part(store, plan.part, plan.rows, prompts)
         manifest = RunManifest(
             run_id=uuid.uuid4().hex[:12],
             fingerprint=fingerprint(config.method),
@@ -132,9 +150,65 @@ def commit_plan(
             f"{store.url} was planned with {there.plan.num_records} records in "
             f"{there.plan.num_shards} shards ({there.plan.folder}), and these prompts make "
             f"{plan.part.num_records} in {plan.part.num_shards} ({plan.part.folder}); "
-            f"run it as planned with: coppice run {store.url}, or give another folder"
+            f"run it as planned with: coppice run {store.url}, "
+            f"add to it with: coppice plan --extend PROMPTS {store.url}, or give another folder"
         )
     return there
+
+
+def extend_plan(
+    store: Store,
+    prompts: PromptSet,
+    *,
+    sources: Sequence[str],
+    rollouts_per_record: int,
+    rollouts_per_shard: int | None = None,
+) -> RunManifest:
+    """See to it that the plan has so many rollouts of each of these prompts, or of all it has.
+
+    What is missing to that is added as one more part, in shards of its own; the parts that stand
+    are not touched. So the same call again adds nothing, and of two callers at once the second one
+    adds what the first one did not. Without `prompts` it is about the records of the plan.
+    """
+    while True:
+        manifest = read_manifest(store)
+        planned = _planned_rows(store, manifest)
+        wanted = [_row(prompt, rollouts_per_record) for prompt in prompts.prompts]
+        rows = [
+            replace(row, rollout_start=start, rollout_stop=rollouts_per_record)
+            for row in wanted or planned.values()
+            if (start := _num_planned(planned, row)) < rollouts_per_record
+        ]
+        if not rows:
+            return manifest
+        size = rollouts_per_shard or manifest.plan.rollouts_per_shard
+        part = _part(rows, size, rollouts_per_record, prompts, sources, after=manifest)
+        _write_part(store, part, rows, prompts)
+        if try_commit_extension(store, manifest, part):
+            return manifest.model_copy(update={"extensions": (*manifest.extensions, part)})
+
+
+def _planned_rows(store: Store, manifest: RunManifest) -> dict[str, PlanRow]:
+    """Each record of a plan, with the last of its rollouts."""
+    last: dict[str, PlanRow] = {}
+    for shard in range(manifest.num_shards):
+        for row in read_plan_shard(store, manifest, shard):
+            if row.rollout_stop > _num_planned(last, row):
+                last[row.record_id] = row
+    return last
+
+
+def _num_planned(planned: dict[str, PlanRow], row: PlanRow) -> int:
+    return planned[row.record_id].rollout_stop if row.record_id in planned else 0
+
+
+def _write_part(store: Store, part: PlanPart, rows: Sequence[PlanRow], prompts: PromptSet) -> None:
+    """Write the files of a part. Nothing refers to them until its commit."""
+    for shard, some in enumerate(_cut(rows, part.rollouts_per_shard), start=part.first_shard):
+        write_plan_shard(store, part.folder, shard, some)
+    if prompts.rejects:
+        lines = [canonical_json(asdict(reject)) for reject in prompts.rejects]
+        store.put(layout.rejects_key(part.folder), "\n".join([*lines, ""]).encode())
 
 
 def check_method(manifest: RunManifest, config: RunConfig, url: str) -> None:
