@@ -91,12 +91,12 @@ class Seat:
         number = _highest(self._store)
         while True:
             if number:
+                if _read_note(self._store, number) == self._note:  # a put that went unanswered
+                    return number
                 self._watch(number)
             number += 1
             body = self._note.model_dump_json(indent=1).encode()
             if self._store.put_if_absent(layout.driver_key(number), body):
-                return number
-            if _read_note(self._store, number) == self._note:  # by a put that went unanswered
                 return number
 
     def _watch(self, number: int) -> None:
