@@ -1,10 +1,14 @@
 """The Ray actor: a process with one set of models, pinned to its GPUs. It adds only the place."""
 
 import os
+import signal
 import socket
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.backends import open_backends
 from pipeline.store.objects import open_store
@@ -12,6 +16,14 @@ from pipeline.store.plans import read_manifest
 from pipeline.worker import Worker
 from schemas.errors import InputError
 from schemas.runs import Assignment, Pulse, RunManifest, ShardReport
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where an actor is."""
+
+    node_id: str  # Ray's
+    pid: int
 
 
 class RolloutActor:
@@ -22,11 +34,8 @@ class RolloutActor:
         self._manifest = manifest
         self._worker: Worker | None = None
 
-    def open(self) -> str:
-        """Check that this node sees the run, then load the models; the node's id for Ray.
-
-        Raises InputError.
-        """
+    def open(self) -> Place:
+        """Check that this node sees the run, then load the models. Raises InputError."""
         store = open_store(self._url)
         there = read_manifest(store)
         if there.run_id != self._manifest.run_id:
@@ -37,8 +46,7 @@ class RolloutActor:
         opened = open_backends(self._manifest.config)
         name = f"{socket.gethostname()}/{os.getpid()}"
         self._worker = Worker(store, self._manifest, opened, name=name)
-        node_id: str = ray.get_runtime_context().get_node_id()
-        return node_id
+        return Place(node_id=ray.get_runtime_context().get_node_id(), pid=os.getpid())
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
         """Grow and commit one shard. Blocks; see `Worker.run_shard`."""
@@ -60,3 +68,19 @@ def start_actor(url: str, manifest: RunManifest, *, on_gpu: bool) -> Any:
         "max_concurrency": execution.open_shards_per_actor + 1,  # and pulse()
     }
     return ray.remote(RolloutActor).options(**options).remote(url, manifest)
+
+
+def end_actor(handle: Any, place: Place | None) -> None:
+    """End an actor's process, also one that is frozen and hears nothing.
+
+    Such a process would keep its GPU, so it gets a SIGKILL from a task on its own node.
+    """
+    ray.kill(handle)
+    if place:
+        there = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
+        ray.remote(_end_process).options(num_cpus=0, scheduling_strategy=there).remote(place.pid)
+
+
+def _end_process(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from jobs.actors import start_actor
+from jobs.actors import Place, end_actor, start_actor
 from jobs.book import ShardBook, ShardState
 from pipeline.reruns import Opened
 from pipeline.store.objects import Store
@@ -66,9 +66,10 @@ class _Actor:
 
     handle: Any
     waits_for: dict[Any, Assignment | None] = field(default_factory=dict)  # None: not a shard
-    opening: Any = None  # resolves to its node's id when the models are loaded
+    opening: Any = None  # resolves to its place when the models are loaded
     asking: Any = None  # resolves to pulse()
-    node_id: str = ""
+    asked_at: float = 0.0
+    place: Place | None = None
     num_finished: int = 0  # rollouts that ended there, in shards that are open
     is_store_away: bool = False
 
@@ -240,6 +241,7 @@ class Driver:
         for actor in self._actors:
             if actor.is_ready and actor.asking is None:
                 actor.asking = actor.expect(actor.handle.pulse.remote())
+                actor.asked_at = self._clock()
         owner = {reference: actor for actor in self._actors for reference in actor.waits_for}
         if not owner:
             time.sleep(_POLL_SECONDS)
@@ -249,6 +251,16 @@ class Driver:
             actor = owner[reference]
             if actor in self._actors:  # it may have been buried by an earlier reference
                 self._receive(actor, reference)
+        self._end_silent_ones()
+
+    def _end_silent_ones(self) -> None:
+        """End actors that do not even say how they are: frozen, or hanging in one long call."""
+        limit = self._execution.no_progress_seconds
+        for actor in list(self._actors):
+            silent = self._clock() - actor.asked_at if actor.asking else 0.0
+            if silent > limit:
+                end_actor(actor.handle, actor.place)
+                self._bury(actor, None, f"the worker has not answered for {silent:.0f} s")
 
     def _receive(self, actor: _Actor, reference: Any) -> None:
         assignment = actor.waits_for.pop(reference)
@@ -262,7 +274,7 @@ class Driver:
             self._book.failed(assignment.shard, FailureKind.TASK, str(error.cause))
         else:
             if reference == actor.opening:
-                actor.opening, actor.node_id = None, answer
+                actor.opening, actor.place = None, answer
                 self._growing_since = self._growing_since or self._clock()
             elif reference == actor.asking:
                 self._feel(actor, answer)
@@ -306,11 +318,11 @@ class Driver:
         if report.kind is FailureKind.FATAL:
             raise FatalFailure(report.message, reason=report.reason)
         if report.is_worker_broken and report.kind is FailureKind.TASK:
-            ray.kill(actor.handle)
+            end_actor(actor.handle, actor.place)
             self._bury(actor, assignment, report.message)
             return
         if report.is_worker_broken:
-            ray.kill(actor.handle)
+            end_actor(actor.handle, actor.place)
             self._actors.remove(actor)
             for other in actor.open_shards:
                 self._book.failed(other.shard, report.kind, report.message)
@@ -340,7 +352,7 @@ class Driver:
             )
         self._deaths.append(
             _Death(
-                node_id=actor.node_id,
+                node_id=actor.place.node_id if actor.place else "",
                 open_shards=open_shards,
                 message=message,
                 judged_at=self._clock() + self._execution.node_check_seconds,

@@ -91,6 +91,8 @@ class FakeConfig(Frozen):
     unparseable_share: float = Field(default=0.0, ge=0, le=1)
     dead_share: float = Field(default=0.0, ge=0, le=1)
     delay_seconds: float = Field(default=0.0, ge=0)
+    # What being asked about a prompt with this text in it does to the process: for fault tests.
+    harms: dict[str, Literal["exit", "hang", "hoard"]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _whole_patches(self) -> Self:

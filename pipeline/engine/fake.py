@@ -5,6 +5,10 @@ in strict mode, and its pictures are as hard to compress as real ones.
 """
 
 import hashlib
+import os
+import resource
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -43,6 +47,7 @@ _WORDS = (
     "wet sand",
     "small round pebbles",
 )
+_HOARDED_BYTES = 2**28
 _GRAIN_LEVELS = 5  # grey levels of noise: makes a 384-pixel picture a 150 to 250 KB lossless WebP
 
 
@@ -59,6 +64,9 @@ class Fake:
         self._grain = (grain - _GRAIN_LEVELS // 2).astype(np.int16)
 
     def submit(self, request_id: RequestId, request: Request) -> None:
+        for text, harm in self._config.harms.items():
+            if text in repr(request):
+                _HARMS[harm]()
         if self._config.delay_seconds:
             time.sleep(self._config.delay_seconds)
         self._answers.append((request_id, self._answer(request)))
@@ -119,6 +127,25 @@ class Fake:
         size = (self.geometry.image_size,) * 2
         smooth = np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BILINEAR))
         return np.clip(smooth + self._grain, 0, 255).astype(np.uint8)
+
+
+def _exit() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang() -> None:
+    threading.Event().wait()
+
+
+def _hoard() -> None:
+    """Take memory until there is none: of what this process may have, not of the machine's."""
+    resource.setrlimit(resource.RLIMIT_DATA, (_HOARDED_BYTES, _HOARDED_BYTES))
+    hoard = []
+    while True:
+        hoard.append(bytearray(_HOARDED_BYTES // 8))
+
+
+_HARMS = {"exit": _exit, "hang": _hang, "hoard": _hoard}
 
 
 def fake_geometry(config: FakeConfig) -> Geometry:

@@ -155,5 +155,44 @@ def test_committed_shards_are_left_alone_on_the_next_start(tmp_path: Path):
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
 
 
+@pytest.mark.parametrize("harm", ["exit", "hang", "hoard"])
+def test_a_record_that_ends_every_process_is_dead_and_costs_no_other(tmp_path: Path, harm: str):
+    store = open_store(str(tmp_path))
+    fake = SMALL.model_copy(update={"harms": {"prompt number 5": harm}})
+    config = fake_config(fake_method(fake), node_check_seconds=0, no_progress_seconds=1)
+    manifest = plan_run(store, 8, config, rollouts_per_shard=4)
+    summary = _grow(store, manifest)
+
+    assert (summary.snapshot.num_ok, summary.snapshot.num_dead) == (7, 1)
+    (dead,) = (row for row in read_rows(store, 1) if row["status"] == "dead")
+    assert (dead["prompt"], dead["dead_reason"]) == ("prompt number 5", "crash")
+    assert len(_keys(store, manifest)) == 8
+
+
+def test_a_frozen_worker_is_ended_and_its_work_is_done_by_others(tmp_path: Path):
+    store = open_store(str(tmp_path))
+    config = fake_config(
+        fake_method(SLOW),
+        num_actors=2,
+        live_rollouts_per_actor=4,
+        no_progress_seconds=2,
+        node_check_seconds=0,
+    )
+    manifest = plan_run(store, 40, config, rollouts_per_shard=4)
+    frozen: list[int] = []
+
+    def freeze_one(snapshot: Snapshot) -> None:
+        if snapshot.num_committed and not frozen:
+            worker = str(next(iter(read_rows(store, _first_committed(store, manifest))))["worker"])
+            frozen.append(int(worker.rpartition("/")[2]))
+            os.kill(frozen[0], signal.SIGSTOP)
+
+    summary = _grow(store, manifest, show=freeze_one)
+
+    assert frozen
+    assert summary.snapshot.num_committed == 10
+    assert len(set(_keys(store, manifest))) == 40
+
+
 def _first_committed(store: Store, manifest: RunManifest) -> int:
     return min(committed_shards(store, manifest))
