@@ -26,7 +26,7 @@ makes what is missing, and the same command again goes on where it stopped.
 
 Exit codes: 0 complete, 3 incomplete (the command to go on is printed), 4 complete with dead
 rollouts, 5 the run was planned with another method, 6 another driver is at work, 7 the store
-refused or is away, 8 too many dead, 2 unusable input, 1 a bug of ours.
+refused or is away, 8 too many dead, 9 verify found damage, 2 unusable input, 1 a bug of ours.
 """,
 )
 
@@ -227,6 +227,27 @@ def show(
         list_records(run, Console())
     else:
         show_trace(run, record, rollout, Console(), png)
+
+
+@app.command()
+def verify(
+    run: RunUrl,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every page and decode every picture.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Prove that a run is whole: each planned key once, as ok, dead or missing.
+
+    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if the run is
+    whole, else with 9 and the list of what is wrong, what was expected, and what to do. What is
+    missing is no damage: `coppice run` makes it.
+
+        coppice verify runs/first --deep
+    """
+    from jobs.verify import verify_run
+
+    raise typer.Exit(verify_run(run, Console(), is_deep=deep, as_json=as_json))
 
 
 def method_flags(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from rich.console import Console
-from rich.text import Text
 
-from jobs.progress import ProgressLine, as_typed, counted, duration, printable, size
+from jobs.progress import ProgressLine, as_typed, counted, duration, size
+from jobs.progress import say as _say
 from pipeline.configs import (
     Resolved,
     Tables,
@@ -210,10 +210,6 @@ def _describe_plan(url: str, manifest: RunManifest, plan: Plan, resolved: Resolv
         shard = size(part.rollouts_per_shard * plan.rollout_bytes)
         lines.append(f"Warning: a shard may reach {shard}, and a lost worker loses whole shards.")
     return "\n".join(lines)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(Text("\n".join(printable(line) for line in text.split("\n"))), soft_wrap=True)
 
 
 @contextmanager

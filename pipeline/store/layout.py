@@ -3,11 +3,14 @@
 import re
 
 MANIFEST = "run.json"
+PLAN = "plan"
 TRACES = "traces"
+ATTEMPTS = "_attempts"
 RERUNS = "_reruns"
 DRIVERS = "_drivers"
 
 _SHARD = re.compile(r"traces/shard-(\d{5,})(?:\.s([1-9]\d*))?\.parquet")
+_EXTENSION = re.compile(r"plan/(\d{4,})\.json")
 
 
 def shard_name(shard: int) -> str:
@@ -16,7 +19,7 @@ def shard_name(shard: int) -> str:
 
 
 def plan_folder(number: int, digest: str) -> str:
-    return f"plan/{number:04d}-{digest}"
+    return f"{PLAN}/{number:04d}-{digest}"
 
 
 def plan_key(folder: str, shard: int) -> str:
@@ -29,7 +32,13 @@ def rejects_key(folder: str) -> str:
 
 def extension_key(number: int) -> str:
     """What commits part `number` of a plan, from 2; part 1 stands in run.json."""
-    return f"plan/{number:04d}.json"
+    return f"{PLAN}/{number:04d}.json"
+
+
+def try_extension_of(key: str) -> int | None:
+    """The number of the part that an object in `plan/` commits; None for any other object."""
+    match = _EXTENSION.fullmatch(key)
+    return int(match[1]) if match and extension_key(int(match[1])) == key else None
 
 
 def traces_key(shard: int, supplement: int = 0) -> str:
@@ -38,8 +47,12 @@ def traces_key(shard: int, supplement: int = 0) -> str:
     return f"{TRACES}/{shard_name(shard)}{suffix}.parquet"
 
 
+def attempts_folder(shard: int) -> str:
+    return f"{ATTEMPTS}/{shard_name(shard)}"
+
+
 def attempt_key(shard: int, attempt_id: str) -> str:
-    return f"_attempts/{shard_name(shard)}/{attempt_id}.json"
+    return f"{attempts_folder(shard)}/{attempt_id}.json"
 
 
 def rerun_key(rerun_id: str) -> str:
@@ -63,4 +76,7 @@ def try_shard_of(key: str) -> int | None:
 def try_place_of(key: str) -> tuple[int, int] | None:
     """The shard and the supplement (0: the base) of a data object; None for any other object."""
     match = _SHARD.fullmatch(key)
-    return (int(match[1]), int(match[2] or 0)) if match else None
+    if match is None:
+        return None
+    place = int(match[1]), int(match[2] or 0)
+    return place if traces_key(*place) == key else None  # not with zeros too many
