@@ -250,6 +250,23 @@ def verify(
     raise typer.Exit(verify_run(run, Console(), is_deep=deep, as_json=as_json))
 
 
+@app.command()
+def why(
+    run: RunUrl,
+    record: Annotated[str, typer.Argument(help="A record id or the start of one.")],
+    rollout: Annotated[
+        int | None, typer.Option(min=0, help="One rollout of the record; without it, all.")
+    ] = None,
+) -> None:
+    """Tell a record's whole story: where it is planned, what came of it, what went wrong.
+
+    coppice why runs/first 3f2a
+    """
+    from jobs.why import tell_why
+
+    tell_why(run, record, rollout, Console())
+
+
 def method_flags(
     model: str | None,
     backend: BackendName | None,
