@@ -267,6 +267,24 @@ def why(
     tell_why(run, record, rollout, Console())
 
 
+@app.command()
+def repair(
+    run: RunUrl,
+    shards: Annotated[str, typer.Option(metavar="3,7-9", help="The damaged shards.")],
+) -> None:
+    """Move damaged shards aside, so that the next run makes them again.
+
+    Base and supplements go to `_quarantine/`; nothing is thrown away. A shard in which nothing is
+    wrong is refused. Stop runs and reruns of the shards first; started again after a kill, it goes
+    on.
+
+        coppice repair runs/first --shards 3,7-9
+    """
+    from jobs.repair import repair_run
+
+    repair_run(run, shards, Console())
+
+
 def method_flags(
     model: str | None,
     backend: BackendName | None,

@@ -8,8 +8,13 @@ TRACES = "traces"
 ATTEMPTS = "_attempts"
 RERUNS = "_reruns"
 DRIVERS = "_drivers"
+QUARANTINE = "_quarantine"
+PREFLIGHT = "_preflight"
+TEMPORARY = "_tmp"  # of the local store
 
 _SHARD = re.compile(r"traces/shard-(\d{5,})(?:\.s([1-9]\d*))?\.parquet")
+_PLAN_FOLDER = re.compile(r"plan/(\d{4,})-[^/]+")
+_DRIVER = re.compile(r"_drivers/(\d{6,})\.(?:json|beat)")
 _EXTENSION = re.compile(r"plan/(\d{4,})\.json")
 
 
@@ -20,6 +25,12 @@ def shard_name(shard: int) -> str:
 
 def plan_folder(number: int, digest: str) -> str:
     return f"{PLAN}/{number:04d}-{digest}"
+
+
+def try_number_of(folder: str) -> int | None:
+    """The number of the part that a plan folder was made for; None for any other folder."""
+    match = _PLAN_FOLDER.fullmatch(folder)
+    return int(match[1]) if match else None
 
 
 def plan_key(folder: str, shard: int) -> str:
@@ -65,6 +76,17 @@ def driver_key(number: int) -> str:
 
 def beat_key(number: int) -> str:
     return f"{DRIVERS}/{number:06d}.beat"
+
+
+def try_driver_of(key: str) -> int | None:
+    """The number of the driver, from 1, that an object is of; None for any other object."""
+    match = _DRIVER.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def quarantine_key(digest: str, key: str) -> str:
+    """Where `coppice repair` moves a data object with this digest."""
+    return f"{QUARANTINE}/{digest[:16]}/{key.rpartition('/')[2]}"
 
 
 def try_shard_of(key: str) -> int | None:
