@@ -285,6 +285,25 @@ def repair(
     repair_run(run, shards, Console())
 
 
+@app.command()
+def gc(
+    run: RunUrl,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it.")] = False,
+    settle_seconds: Annotated[
+        float, typer.Option(min=0, help="How long a temporary object must stand unchanged.")
+    ] = 10.0,
+) -> None:
+    """Remove what killed commands left behind: plans not committed, temporary files, old drivers.
+
+    Safe beside a live run: only what cannot come to be needed is removed, and no trace ever.
+
+        coppice gc runs/first --dry-run
+    """
+    from jobs.gc import collect_garbage
+
+    collect_garbage(run, Console(), is_dry=dry_run, settle_seconds=settle_seconds)
+
+
 def method_flags(
     model: str | None,
     backend: BackendName | None,
