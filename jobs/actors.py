@@ -11,7 +11,7 @@ from pipeline.store.objects import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.worker import Worker
 from schemas.errors import InputError
-from schemas.runs import Assignment, RunManifest, ShardReport
+from schemas.runs import Assignment, Pulse, RunManifest, ShardReport
 
 
 class RolloutActor:
@@ -22,8 +22,11 @@ class RolloutActor:
         self._manifest = manifest
         self._worker: Worker | None = None
 
-    def open(self) -> None:
-        """Check that this node sees the run, then load the models. Raises InputError."""
+    def open(self) -> str:
+        """Check that this node sees the run, then load the models; the node's id for Ray.
+
+        Raises InputError.
+        """
         store = open_store(self._url)
         there = read_manifest(store)
         if there.run_id != self._manifest.run_id:
@@ -34,15 +37,17 @@ class RolloutActor:
         opened = open_backends(self._manifest.config)
         name = f"{socket.gethostname()}/{os.getpid()}"
         self._worker = Worker(store, self._manifest, opened, name=name)
+        node_id: str = ray.get_runtime_context().get_node_id()
+        return node_id
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
         """Grow and commit one shard. Blocks; see `Worker.run_shard`."""
         assert self._worker is not None, "open() comes first"
         return self._worker.run_shard(assignment)
 
-    def num_finished(self) -> int:
-        """Rollouts that ended on this actor."""
-        return self._worker.num_finished if self._worker else 0
+    def pulse(self) -> Pulse:
+        """How it is doing."""
+        return self._worker.pulse() if self._worker else Pulse()
 
 
 def start_actor(url: str, manifest: RunManifest, *, on_gpu: bool) -> Any:
@@ -52,6 +57,6 @@ def start_actor(url: str, manifest: RunManifest, *, on_gpu: bool) -> Any:
         "num_cpus": execution.cpus_per_actor,
         "num_gpus": execution.gpus_per_actor if on_gpu else 0,
         "max_restarts": 0,
-        "max_concurrency": execution.open_shards_per_actor + 1,  # and num_finished()
+        "max_concurrency": execution.open_shards_per_actor + 1,  # and pulse()
     }
     return ray.remote(RolloutActor).options(**options).remote(url, manifest)

@@ -73,6 +73,10 @@ ShardRollouts = Annotated[
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Record unusable prompts in a rejects file and go on.")
 ]
+MaxDeadFraction = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Stop (exit 8) when more than this share is dead (0.5)."),
+]
 Actors = Annotated[int | None, typer.Option(min=1, help="Actors: one a GPU, or one a CPU.")]
 Address = Annotated[
     str | None,
@@ -154,6 +158,7 @@ def run(
     shard_rollouts: ShardRollouts = None,
     skip_bad: SkipBad = False,
     actors: Actors = None,
+    max_dead_fraction: MaxDeadFraction = None,
     address: Address = None,
 ) -> None:
     """Make what is missing of a run; with prompts, plan it first.
@@ -170,6 +175,8 @@ def run(
     flags = method_flags(model, backend, program, pack, seed, pictures)
     if actors is not None:
         flags.append(f"execution.num_actors={actors}")
+    if max_dead_fraction is not None:
+        flags.append(f"execution.max_dead_fraction={max_dead_fraction}")
     request = PlanRequest(
         sources=prompts[:-1],
         url=prompts[-1],
@@ -181,6 +188,51 @@ def run(
     )
     manifest = plan_run(request, console) if request.sources else load_run(request)
     raise typer.Exit(grow_run(request.url, manifest, console, address=address))
+
+
+@app.command()
+def rerun(
+    run: RunUrl,
+    reason: Annotated[
+        list[str] | None,
+        typer.Option(help="Only those dead for this reason, such as timeout. Repeatable."),
+    ] = None,
+    shards: Annotated[
+        str | None, typer.Option(metavar="3,7-9", help="Only those of these shards.")
+    ] = None,
+    record: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this record's: its id or the start of it. Repeatable."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be tried again, and end.")
+    ] = False,
+    settings: Settings = None,
+    actors: Actors = None,
+    address: Address = None,
+) -> None:
+    """Try dead rollouts of a run again, and keep those that come out well.
+
+    What is ok is never touched. The same command again goes on where it stopped; once it is
+    complete, it tries what is still dead once more.
+
+        coppice rerun runs/first --reason timeout
+        coppice rerun runs/first --shards 3,7-9 --dry-run
+    """
+    from jobs.runs import PlanRequest, load_run, rerun_dead
+    from jobs.selection import parse_shards
+    from pipeline.reruns import Wish
+
+    flags = [] if actors is None else [f"execution.num_actors={actors}"]
+    request = PlanRequest(sources=[], url=run, settings=[*flags, *(settings or [])])
+    wish = Wish(
+        reasons=tuple(sorted(reason or ())),
+        shards=parse_shards(shards) if shards else (),
+        records=tuple(sorted(record or ())),
+    )
+    manifest = load_run(request)
+    console = Console()
+    raise typer.Exit(rerun_dead(run, manifest, wish, console, address=address, is_dry=dry_run))
 
 
 @app.command()

@@ -6,7 +6,7 @@ it back there. If the driver dies, the next one reads from storage what is done 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -14,13 +14,20 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from jobs.actors import start_actor
 from jobs.book import ShardBook, ShardState
+from pipeline.reruns import Opened
 from pipeline.store.objects import Store
 from pipeline.store.status import committed_shards, read_logs
-from schemas.errors import CoppiceError, FailureKind, FatalFailure
-from schemas.runs import Assignment, RunManifest, ShardEnd, ShardReport
+from schemas.errors import (
+    CoppiceError,
+    FailureKind,
+    FatalFailure,
+    StoreUnavailable,
+    TooManyDead,
+)
+from schemas.runs import Assignment, Pulse, RunManifest, ShardEnd, ShardReport
 
 _POLL_SECONDS = 0.5
-_MAX_DEATHS_IN_A_ROW = 20  # actors that die without any commit between them
+_MAX_DEATHS_IN_A_ROW = 20  # actors that die without a commit or a survived probe between them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +44,7 @@ class Snapshot:
     num_new: int  # finished since this driver began
     num_bytes: int  # committed since this driver began
     growing_seconds: float  # since the first actor had its models loaded
+    is_store_away: bool = False  # some actor waits for it
 
     @property
     def rollouts_per_second(self) -> float:
@@ -58,22 +66,37 @@ class _Actor:
 
     handle: Any
     waits_for: dict[Any, Assignment | None] = field(default_factory=dict)  # None: not a shard
-    opening: Any = None  # resolves when the models are loaded
-    asking: Any = None  # resolves to num_finished()
-    num_finished: int = 0  # rollouts that ended there
-    num_settled: int = 0  # of those, in shards that were committed or given back
+    opening: Any = None  # resolves to its node's id when the models are loaded
+    asking: Any = None  # resolves to pulse()
+    node_id: str = ""
+    num_finished: int = 0  # rollouts that ended there, in shards that are open
+    is_store_away: bool = False
 
     @property
-    def num_open(self) -> int:
-        return sum(assignment is not None for assignment in self.waits_for.values())
+    def is_ready(self) -> bool:
+        return self.opening is None
+
+    @property
+    def open_shards(self) -> list[Assignment]:
+        return [assignment for assignment in self.waits_for.values() if assignment is not None]
 
     def expect(self, reference: Any, assignment: Assignment | None = None) -> Any:
         self.waits_for[reference] = assignment
         return reference
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Death:
+    """A process that is gone, and what it had in hand. Was it its own fault, or its node's?"""
+
+    node_id: str
+    open_shards: list[Assignment]
+    message: str
+    judged_at: float
+
+
 class Driver:
-    """Runs the shards of one run on Ray, which must be initialised."""
+    """Runs the shards of one run on Ray, which must be initialised; or reruns dead keys of some."""
 
     def __init__(
         self,
@@ -82,6 +105,7 @@ class Driver:
         *,
         show: Callable[[Snapshot], None],
         is_stopping: Callable[[], bool],
+        rerun: Opened | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = store.url
@@ -89,21 +113,21 @@ class Driver:
         self._execution = manifest.config.execution
         self._show = show
         self._is_stopping = is_stopping
+        self._rerun = rerun
         self._clock = clock
-        committed = committed_shards(store, manifest)
-        self._num_ok = self._num_dead = 0
-        for log in read_logs(store, manifest, committed):
-            self._num_ok += log.num_ok
-            self._num_dead += log.num_dead
-        self._num_before = self._num_ok + self._num_dead
-        self._book = ShardBook(manifest.num_shards, committed, self._execution)
+        self._num_ok = self._num_dead = self._num_before = 0
+        self._book = self._open_book(store)
         self._actors: list[_Actor] = []
+        self._deaths: list[_Death] = []
         self._num_deaths_in_a_row = 0
         self._num_bytes = 0
         self._growing_since: float | None = None
 
     def run(self) -> Summary:
-        """Grow what is missing. Ends when every shard is settled, or soon after a stop."""
+        """Grow what is missing. Ends when every shard is settled, or soon after a stop.
+
+        Raises StoreUnavailable if the store did not come back in time, TooManyDead, FatalFailure.
+        """
         on_gpu, num_actors = self._places()
         stop_by = float("inf")
         try:
@@ -114,6 +138,7 @@ class Driver:
                     self._start_actors(num_actors, on_gpu)
                     self._hand_out()
                 self._collect()
+                self._judge_deaths()
                 self._show(self.snapshot())
         finally:
             for actor in self._actors:
@@ -126,25 +151,46 @@ class Driver:
 
     def snapshot(self) -> Snapshot:
         """How far the run is now."""
-        num_committed = self._num_ok + self._num_dead
-        num_ended = sum(max(0, actor.num_finished - actor.num_settled) for actor in self._actors)
+        num_settled = self._num_ok + self._num_dead
+        num_ended = sum(actor.num_finished for actor in self._actors)
         since = self._growing_since
         return Snapshot(
-            num_shards=self._manifest.num_shards,
-            num_committed=self._book.count(ShardState.DONE),
-            num_planned=self._manifest.num_rollouts,
-            num_finished=num_committed + num_ended,
+            num_shards=len(self._rerun.left) if self._rerun else self._manifest.num_shards,
+            num_committed=self._book.count(ShardState.DONE) - self._num_left_out,
+            num_planned=self._num_planned,
+            num_finished=num_settled + num_ended,
             num_ok=self._num_ok,
             num_dead=self._num_dead,
-            num_actors=sum(actor.opening is None for actor in self._actors),
-            num_new=num_committed + num_ended - self._num_before,
+            num_actors=sum(actor.is_ready for actor in self._actors),
+            num_new=num_settled + num_ended - self._num_before,
             num_bytes=self._num_bytes,
             growing_seconds=0.0 if since is None else self._clock() - since,
+            is_store_away=any(actor.is_store_away for actor in self._actors),
         )
+
+    def _open_book(self, store: Store) -> ShardBook:
+        """Read from the store what is done. In a rerun, all but its own shards are."""
+        manifest, rerun = self._manifest, self._rerun
+        num_shards = manifest.num_shards
+        if rerun:
+            done = set(range(num_shards)) - rerun.left.keys()
+            self._num_left_out = len(done)
+            self._num_planned = sum(len(keys) for keys in rerun.left.values())
+            return ShardBook(
+                num_shards, done, self._execution, lambda shard: len(rerun.left[shard])
+            )
+        done = committed_shards(store, manifest)
+        for log in read_logs(store, manifest, done):
+            self._num_ok += log.num_ok
+            self._num_dead += log.num_dead
+        self._num_left_out = 0
+        self._num_planned = manifest.num_rollouts
+        self._num_before = self._num_ok + self._num_dead
+        return ShardBook(num_shards, done, self._execution, manifest.num_rollouts_of)
 
     def _has_work(self) -> bool:
         if self._is_stopping():
-            return any(actor.num_open for actor in self._actors)
+            return any(actor.open_shards for actor in self._actors)
         return bool(self._book.count(ShardState.WAITING) or self._book.count(ShardState.TAKEN))
 
     def _places(self) -> tuple[bool, int]:
@@ -170,18 +216,30 @@ class Driver:
     def _hand_out(self) -> None:
         """One shard at a time to each actor with room, so that the last ones spread evenly."""
         for _ in range(self._execution.open_shards_per_actor):
-            for actor in sorted(self._actors, key=lambda actor: actor.num_open):
-                if actor.opening is None and actor.num_open < self._execution.open_shards_per_actor:
-                    assignment = self._book.take()
-                    if assignment is None:
-                        return
-                    actor.expect(actor.handle.run_shard.remote(assignment), assignment)
+            for actor in sorted(self._actors, key=lambda actor: len(actor.open_shards)):
+                if actor.is_ready and self._has_room(actor):
+                    self._try_hand_to(actor)
+
+    def _has_room(self, actor: _Actor) -> bool:
+        is_alone = any(assignment.is_alone for assignment in actor.open_shards)
+        return not is_alone and len(actor.open_shards) < self._execution.open_shards_per_actor
+
+    def _try_hand_to(self, actor: _Actor) -> None:
+        assignment = self._book.take(is_free=not actor.open_shards)
+        if assignment is None:
+            return
+        if self._rerun:
+            keys = self._rerun.left[assignment.shard]
+            assignment = replace(assignment, rerun_id=self._rerun.rerun.rerun_id, keys=keys)
+        else:
+            assignment = replace(assignment, num_ok=self._num_ok, num_dead=self._num_dead)
+        actor.expect(actor.handle.run_shard.remote(assignment), assignment)
 
     def _collect(self) -> None:
         """Wait a little for actors to answer, and act on what they say."""
         for actor in self._actors:
-            if actor.opening is None and actor.asking is None:
-                actor.asking = actor.expect(actor.handle.num_finished.remote())
+            if actor.is_ready and actor.asking is None:
+                actor.asking = actor.expect(actor.handle.pulse.remote())
         owner = {reference: actor for actor in self._actors for reference in actor.waits_for}
         if not owner:
             time.sleep(_POLL_SECONDS)
@@ -197,40 +255,82 @@ class Driver:
         try:
             answer = ray.get(reference)
         except RayActorError as error:
-            self._bury(actor, assignment, str(error))
+            self._bury(actor, assignment, str(error), is_preempted=error.preempted)
         except RayTaskError as error:
             if assignment is None:
                 raise _cause(error) from None
             self._book.failed(assignment.shard, FailureKind.TASK, str(error.cause))
         else:
             if reference == actor.opening:
-                actor.opening = None
+                actor.opening, actor.node_id = None, answer
                 self._growing_since = self._growing_since or self._clock()
             elif reference == actor.asking:
-                actor.num_finished, actor.asking = answer, None
+                self._feel(actor, answer)
             else:
-                self._settle(actor, answer)
+                assert assignment is not None, "what else it waits for are shards"
+                self._settle(actor, assignment, answer)
 
-    def _settle(self, actor: _Actor, report: ShardReport) -> None:
-        """A shard came to its end on an actor."""
-        actor.num_settled += report.num_ok + report.num_dead
-        if report.end is not ShardEnd.FAILED:
-            self._num_deaths_in_a_row = 0
-            self._book.done(report.shard)
-            self._num_ok += report.num_ok
-            self._num_dead += report.num_dead
-            self._num_bytes += report.num_bytes
-        elif report.kind is FailureKind.FATAL:
+    def _feel(self, actor: _Actor, pulse: Pulse) -> None:
+        actor.asking = None
+        actor.num_finished, actor.is_store_away = pulse.num_finished, pulse.is_store_away
+
+    def _settle(self, actor: _Actor, assignment: Assignment, report: ShardReport) -> None:
+        """An attempt at a shard came to its end on an actor."""
+        # Until the next pulse, what was its is not among the rollouts of open shards any more.
+        actor.num_finished = max(0, actor.num_finished - self._size_of(assignment))
+        match report.end:
+            case ShardEnd.FAILED:
+                self._settle_failed(actor, assignment, report)
+            case ShardEnd.SURVIVED:
+                self._num_deaths_in_a_row = 0
+                self._book.survived(report.shard)
+            case _:
+                self._num_deaths_in_a_row = 0
+                self._book.done(report.shard)
+                self._num_ok += report.num_ok
+                self._num_dead += report.num_dead
+                self._num_bytes += report.num_bytes
+
+    def _size_of(self, assignment: Assignment) -> int:
+        """How many rollouts an attempt is to end."""
+        if assignment.only:
+            return 0  # a probe's rollouts do not count
+        return len(assignment.keys) or self._manifest.num_rollouts_of(assignment.shard)
+
+    def _settle_failed(self, actor: _Actor, assignment: Assignment, report: ShardReport) -> None:
+        assert report.kind is not None, "a failure has a kind"
+        if report.reason == "too_many_dead":
+            raise TooManyDead(report.message)
+        if report.reason == "store":  # it was waited for long enough
+            raise StoreUnavailable(report.message)
+        if report.kind is FailureKind.FATAL:
             raise FatalFailure(report.message, reason=report.reason)
-        else:
-            assert report.kind is not None, "a failure has a kind"
-            self._book.failed(report.shard, report.kind, report.message)
+        if report.is_worker_broken and report.kind is FailureKind.TASK:
+            ray.kill(actor.handle)
+            self._bury(actor, assignment, report.message)
+            return
+        if report.is_worker_broken:
+            ray.kill(actor.handle)
+            self._actors.remove(actor)
+            for other in actor.open_shards:
+                self._book.failed(other.shard, report.kind, report.message)
+        self._book.failed(report.shard, report.kind, report.message)
 
-    def _bury(self, actor: _Actor, assignment: Assignment | None, message: str) -> None:
-        """An actor died: its open shards are given back, and another takes its place."""
-        for open_shard in filter(None, [assignment, *actor.waits_for.values()]):
-            self._book.failed(open_shard.shard, FailureKind.INFRASTRUCTURE, message)
+    def _bury(
+        self,
+        actor: _Actor,
+        assignment: Assignment | None,
+        message: str,
+        *,
+        is_preempted: bool = False,
+    ) -> None:
+        """An actor died, with these shards in hand; another takes its place."""
         self._actors.remove(actor)
+        open_shards = [*([assignment] if assignment else []), *actor.open_shards]
+        if is_preempted:
+            for lost in open_shards:
+                self._book.failed(lost.shard, FailureKind.INFRASTRUCTURE, message)
+            return
         self._num_deaths_in_a_row += 1
         if self._num_deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
             raise FatalFailure(
@@ -238,6 +338,33 @@ class Driver:
                 f"the last one: {message}",
                 reason="actors_die",
             )
+        self._deaths.append(
+            _Death(
+                node_id=actor.node_id,
+                open_shards=open_shards,
+                message=message,
+                judged_at=self._clock() + self._execution.node_check_seconds,
+            )
+        )
+
+    def _judge_deaths(self) -> None:
+        """Suspect the records of a process that died while its node lives, and of no other.
+
+        Ray's node table decides, some time later: exceptions do not tell, and a lost node is seen
+        by its processes' ends first.
+        """
+        due = [death for death in self._deaths if death.judged_at <= self._clock()]
+        if not due:
+            return
+        is_alive = {node["NodeID"]: node["Alive"] for node in ray.nodes()}
+        for death in due:
+            self._deaths.remove(death)
+            for lost in death.open_shards:
+                if is_alive.get(death.node_id):
+                    self._book.died(lost.shard, death.message)
+                else:
+                    message = f"its node was lost: {death.message}"
+                    self._book.failed(lost.shard, FailureKind.INFRASTRUCTURE, message)
 
 
 def _cause(error: RayTaskError) -> Exception:

@@ -56,6 +56,8 @@ def describe(snapshot: "Snapshot") -> str:
         f"({snapshot.num_ok:,} ok, {snapshot.num_dead:,} dead)",
         counted(snapshot.num_actors, "actor"),
     ]
+    if snapshot.is_store_away:
+        parts.append("waiting for the store")
     if rate := snapshot.rollouts_per_second:
         left = (snapshot.num_planned - snapshot.num_finished) / rate
         parts += [f"{rate:.1f} rollouts/s", f"{duration(left)} left"]

@@ -16,8 +16,7 @@ def repair_run(url: str, shards: str, console: Console) -> None:
     store = open_store(url)
     manifest = read_manifest(store)
     patience = manifest.config.execution.store_patience_seconds
-    chosen = parse_shards(shards, manifest.num_shards)
-    damages = find_damage(store, manifest, chosen, patience_seconds=patience)
+    damages = find_damage(store, manifest, parse_shards(shards), patience_seconds=patience)
     num_moved = 0
     for damage in damages:
         say(console, f"shard {damage.shard}: {counted(len(damage.findings), 'finding')}")

@@ -10,9 +10,9 @@ from jobs.cli import main
 from schemas.errors import ExitCode
 
 
-def as_job() -> None:
-    """`coppice run` with this process's arguments."""
-    sys.argv[1:1] = ["run"]
+def as_job(command: str) -> None:
+    """A command of `coppice` with this process's arguments."""
+    sys.argv[1:1] = [command]
     try:
         main()
     except SystemExit as end:
@@ -20,4 +20,4 @@ def as_job() -> None:
 
 
 if __name__ == "__main__":
-    as_job()
+    as_job("run")

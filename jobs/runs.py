@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from jobs.progress import ProgressLine, as_typed, counted, duration, size
 from jobs.progress import say as _say
+from jobs.seat import Seat
 from pipeline.configs import (
     Resolved,
     Tables,
@@ -22,15 +23,17 @@ from pipeline.configs import (
 from pipeline.models import prompt_limit
 from pipeline.planning import Plan, check_method, commit_plan, extend_plan, make_plan
 from pipeline.prompts import PromptSet, read_prompts
+from pipeline.reruns import Opened, Wish, choose, open_rerun
 from pipeline.store.layout import TRACES, rejects_key
 from pipeline.store.objects import Store, open_store
 from pipeline.store.plans import read_manifest, read_plan_shard
 from pipeline.store.status import RunStatus, read_status
 from schemas.config import RunConfig
 from schemas.errors import ExitCode
-from schemas.runs import RunManifest
+from schemas.runs import Key, RunManifest
 
 _WARN_SHARD_BYTES = 10**9
+_LISTED_SHARDS = 10
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -40,10 +43,10 @@ class PlanRequest:
 
     sources: list[str]
     url: str
-    rollouts_per_record: int
-    rollouts_per_shard: int | None
-    skip_bad: bool
-    config_file: str | None
+    rollouts_per_record: int = 1
+    rollouts_per_shard: int | None = None
+    skip_bad: bool = False
+    config_file: str | None = None
     settings: list[str]  # NAME=VALUE
 
     def tables(self, under: Tables) -> Tables:
@@ -123,10 +126,60 @@ def grow_run(url: str, manifest: RunManifest, console: Console, *, address: str 
         _say(console, "Nothing is missing.")
         return _finish(store, manifest, console)
 
-    from jobs.driver import Driver
+    execution = manifest.config.execution
+    with Seat(
+        store,
+        beat_seconds=execution.beat_seconds,
+        patience_seconds=execution.store_patience_seconds,
+    ) as seat:
+        _drive(store, manifest, console, address=address, check=seat.check)
+    return _finish(store, manifest, console)
+
+
+def rerun_dead(
+    url: str,
+    manifest: RunManifest,
+    wish: Wish,
+    console: Console,
+    *,
+    address: str | None,
+    is_dry: bool = False,
+) -> ExitCode:
+    """Try dead rollouts of a run again, on Ray. Returns how it ended."""
+    store = open_store(url)
+    if is_dry:
+        _say(console, _describe_keys(choose(store, manifest, wish)))
+        return ExitCode.COMPLETE
+    opened = open_rerun(store, manifest, wish)
+    if opened is None:
+        _say(console, "Nothing to rerun: no such rollout is dead.")
+        return _finish(store, manifest, console)
+    verb = "Goes on with" if opened.is_resumed else "Begins"
+    _say(console, f"{verb} rerun {opened.rerun.rerun_id}. {_describe_keys(opened.left)}")
+    _drive(store, manifest, console, address=address, rerun=opened)
+    return _finish(store, manifest, console)
+
+
+def _drive(
+    store: Store,
+    manifest: RunManifest,
+    console: Console,
+    *,
+    address: str | None,
+    rerun: Opened | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Grow on Ray until all is settled, and say what came of it."""
+    from jobs.driver import Driver, Snapshot
 
     with _ray(address), _Stop(console) as stop, ProgressLine(console) as line:
-        summary = Driver(store, manifest, show=line.show, is_stopping=stop.is_asked).run()
+
+        def show(snapshot: Snapshot) -> None:
+            check()
+            line.show(snapshot)
+
+        driver = Driver(store, manifest, show=show, is_stopping=stop.is_asked, rerun=rerun)
+        summary = driver.run()
     for shard, message in summary.given_up.items():
         _say(console, f"Gave up on shard {shard}: {message}")
     grown = summary.snapshot
@@ -135,7 +188,14 @@ def grow_run(url: str, manifest: RunManifest, console: Console, *, address: str 
         f"Grew {counted(grown.num_new, 'rollout')} in {duration(grown.growing_seconds)}: "
         f"{grown.rollouts_per_second:.2f} rollouts per second.",
     )
-    return _finish(store, manifest, console)
+
+
+def _describe_keys(keys: Mapping[int, Sequence[Key]]) -> str:
+    num_keys = sum(len(some) for some in keys.values())
+    listed = ", ".join(str(shard) for shard in sorted(keys)[:_LISTED_SHARDS])
+    more = ", ..." if len(keys) > _LISTED_SHARDS else ""
+    places = f" (shards {listed}{more})" if keys else ""
+    return f"{counted(num_keys, 'dead rollout')} to try again{places}."
 
 
 def show_status(url: str, console: Console, *, as_json: bool) -> ExitCode:

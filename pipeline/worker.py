@@ -1,42 +1,63 @@
 """One worker: grows the rollouts of its open shards together, and commits each shard when complete.
 
-The models belong to one thread, which drives the rollouts of all open shards at once: the
-stragglers of one shard share the machine with the first rollouts of the next. Each open shard has a
-thread of its own, the caller's, which encodes pictures, writes the Parquet file and commits it.
-Nothing of an open shard is durable. A worker that dies loses its open shards and nothing else.
+Each open shard has a thread of its own, the caller's, which encodes pictures, writes the Parquet
+file and commits it; the models have theirs, see `pipeline.growth`. Nothing of an open shard is
+durable. A worker that dies loses its open shards and nothing else.
 """
 
-import queue
 import tempfile
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.backends import Opened
+from pipeline.growth import Grower, OpenShard
 from pipeline.packs import load_pack
-from pipeline.pictures import Pixels
 from pipeline.store.commits import Commit, check_run, commit_shard, record_failed_attempt
 from pipeline.store.objects import Store, repeat
 from pipeline.store.plans import PlanRow, read_plan_shard
+from pipeline.store.supplements import (
+    DeadKey,
+    ShardLog,
+    commit_supplement,
+    read_dead_keys,
+    read_log,
+)
 from pipeline.store.traces import Origin, TraceWriter, read_footer, try_read_footer
-from pipeline.traces import canvases_to_keep, make_trace
-from pipeline.twig.drive import Outcome, Rollout, drive
+from pipeline.traces import make_trace
+from pipeline.twig.drive import Outcome, Rollout
 from pipeline.twig.programs import PROGRAMS, Settings
 from schemas import __version__
 from schemas.errors import (
     FailureKind,
+    FatalFailure,
+    InfrastructureFailure,
     InputError,
+    RecordFailure,
     RolloutError,
     StoreError,
-    TaskFailure,
 )
 from schemas.geometry import Geometry
-from schemas.runs import Assignment, FailedAttempt, RunManifest, ShardEnd, ShardFooter, ShardReport
+from schemas.runs import (
+    Assignment,
+    FailedAttempt,
+    Key,
+    Pulse,
+    RunManifest,
+    ShardEnd,
+    ShardFooter,
+    ShardReport,
+)
+from schemas.trace import Status, Trace
+
+_JUDGED_FROM = 200  # finished rollouts: a dead fraction of fewer says little
+
+T = TypeVar("T")
 
 
 class Worker:
@@ -45,16 +66,17 @@ class Worker:
     def __init__(self, store: Store, manifest: RunManifest, opened: Opened, *, name: str) -> None:
         self._store = store
         self._manifest = manifest
-        self._opened = opened
+        self._stack = opened.stack
         self._name = name
         self._settings = load_settings(manifest)
-        self._feed = _Feed()
+        self._grower = Grower(opened, manifest.config)
+        self._is_sick = False
         self._lock = threading.Lock()
-        self._open: list[_OpenShard] = []
-        self._broken: TaskFailure | None = None
-        self.num_finished = 0  # rollouts since the worker began; for a progress line
-        self._grower = threading.Thread(target=self._grow, name="grower", daemon=True)
-        self._grower.start()
+        self._num_waiting = 0  # for the store
+
+    def pulse(self) -> Pulse:
+        """How it is doing."""
+        return Pulse(num_finished=self._grower.num_finished, is_store_away=self._num_waiting > 0)
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
         """Grow a shard and commit it, unless it is committed. Blocks until that is settled.
@@ -64,7 +86,7 @@ class Worker:
         """
         started = time.monotonic()
         try:
-            report = self._try_shard(assignment)
+            report = self._try(assignment)
         except RolloutError as error:
             report = self._failed(assignment, error.kind, error.reason, error)
         except StoreError as error:
@@ -75,49 +97,139 @@ class Worker:
 
     def close(self) -> None:
         """Stop growing. Shards that are still open fail."""
-        self._feed.close()
-        self._grower.join()
+        self._grower.close()
 
-    def _try_shard(self, assignment: Assignment) -> ShardReport:
-        patience = self._manifest.config.execution.store_patience_seconds
+    def _try(self, assignment: Assignment) -> ShardReport:
+        if assignment.rerun_id:
+            return self._bring_back(assignment)
         shard = assignment.shard
-        there = repeat(lambda: try_read_footer(self._store, shard), patience_seconds=patience)
+        there = self._patiently(lambda: try_read_footer(self._store, shard))
         if there is not None:
-            run_id, fingerprint = self._manifest.run_id, self._manifest.fingerprint
-            check_run(self._store, there, run_id=run_id, fingerprint=fingerprint)
+            self._check_run(there)
             return _report(assignment, ShardEnd.ALREADY, there)
-        rows = repeat(
-            lambda: read_plan_shard(self._store, self._manifest, shard),
-            patience_seconds=patience,
-        )
-        with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
-            path = Path(folder) / "shard.parquet"
-            footer = self._write_shard(assignment, rows, path)
-            commit = commit_shard(self._store, path, footer, patience_seconds=patience)
+        if self._patiently(lambda: try_read_footer(self._store, shard, 1)) is not None:
+            raise FatalFailure(
+                f"the base of shard {shard} is gone while its supplement stands: growing it again "
+                f"would double rows; run: coppice repair {self._store.url} --shards {shard}",
+                reason="base_vanished",
+            )
+        rows = self._plan_rows(shard)
+        if assignment.only:
+            return self._probe(assignment, rows)
+        with self._scratch() as path:
+            footer = self._write_base(assignment, rows, path)
+            self._judge(assignment, footer)
+            commit = self._patiently(
+                lambda: commit_shard(self._store, path, footer, patience_seconds=0)
+            )
             num_bytes = path.stat().st_size
         if commit is Commit.LOST:  # what counts is what the other attempt committed
-            there = repeat(lambda: read_footer(self._store, shard), patience_seconds=patience)
+            there = self._patiently(lambda: read_footer(self._store, shard))
             return _report(assignment, ShardEnd.ALREADY, there)
         return _report(assignment, ShardEnd.COMMITTED, footer, num_bytes)
 
-    def _write_shard(self, assignment: Assignment, rows: list[PlanRow], path: Path) -> ShardFooter:
+    def _probe(self, assignment: Assignment, rows: list[PlanRow]) -> ShardReport:
+        """Grow some rollouts to see whether the process outlives them."""
+        keys = _keys_of(rows)
+        if assignment.keys:
+            keys = {key: keys[key] for key in assignment.keys}
+        for _ in self._traces(assignment, keys):
+            pass
+        return ShardReport(
+            shard=assignment.shard, attempt_id=assignment.attempt_id, end=ShardEnd.SURVIVED
+        )
+
+    def _write_base(self, assignment: Assignment, rows: list[PlanRow], path: Path) -> ShardFooter:
         """Grow all rollouts of a shard into a file. The file holds every planned key, once."""
-        pictures = self._manifest.config.method.pictures
-        row_of = {key: row for row in rows for key in row.rollout_keys()}
         writer = TraceWriter(path, self._origin(assignment))
-        with self._opened_shard() as shard:
-            self._feed.add(self._rollout(key, row.prompt, shard) for key, row in row_of.items())
-            while row_of:
-                outcome, pixels, ended_at = shard.next_grown()
-                key = (outcome.rollout.record_id, outcome.rollout.rollout_index)
-                started_at = ended_at - outcome.duration_seconds
-                row = row_of.pop(key)
-                writer.add(
-                    make_trace(outcome, row, pixels, pictures=pictures, started_at=started_at)
-                )
+        for trace in self._traces(assignment, _keys_of(rows)):
+            writer.add(replace(trace, attempts=assignment.attempt))
         return writer.close(__version__)
 
-    def _rollout(self, key: tuple[str, int], prompt: str, shard: "_OpenShard") -> Rollout:
+    def _bring_back(self, assignment: Assignment) -> ShardReport:
+        """Try dead keys of a committed shard again, and commit those that come out well."""
+        shard = assignment.shard
+        log = self._patiently(lambda: read_log(self._store, shard))
+        self._check_run(log.base)
+        dead = self._patiently(lambda: read_dead_keys(self._store, log))
+        wanted = {key: dead[key] for key in assignment.keys if key in dead}
+        if not wanted:  # other reruns were faster
+            return _report(assignment, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
+        if assignment.only:
+            return self._probe(replace(assignment, keys=tuple(wanted)), self._plan_rows(shard))
+        with self._scratch() as path:
+            origin = replace(
+                self._origin(assignment),
+                supplement=len(log.supplements) + 1,
+                rerun_id=assignment.rerun_id,
+            )
+            footer = self._write_supplement(assignment, log, wanted, origin, path)
+            committed = self._patiently(
+                lambda: commit_supplement(self._store, path, footer, origin, patience_seconds=0)
+            )
+            num_bytes = path.stat().st_size
+        if committed is None:
+            return _report(assignment, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
+        return _report(
+            assignment, ShardEnd.COMMITTED, committed, num_bytes, num_dead=len(committed.in_vain)
+        )
+
+    def _write_supplement(
+        self,
+        assignment: Assignment,
+        log: ShardLog,
+        wanted: dict[Key, DeadKey],
+        origin: Origin,
+        path: Path,
+    ) -> ShardFooter:
+        """Grow dead keys into a file of those that are ok now; its footer names the others."""
+        row_of = _keys_of(self._plan_rows(log.base.shard))
+        writer, in_vain = TraceWriter(path, origin), []
+        for trace in self._traces(assignment, {key: row_of[key] for key in wanted}):
+            key = trace.record_id, trace.rollout_index
+            if trace.status is Status.OK:
+                writer.add(replace(trace, attempts=wanted[key].num_attempts + 1))
+            else:
+                in_vain.append(key)
+        return writer.close(__version__, in_vain=in_vain)
+
+    def _traces(self, assignment: Assignment, row_of: dict[Key, PlanRow]) -> Iterator[Trace]:
+        """Grow rollouts, and yield the trace of each as it ends. Those that crashed are dead."""
+        method = self._manifest.config.method
+        places = dict(enumerate(row_of))
+        start, stop = assignment.only or (0, len(places))
+        left = {places[place] for place in range(start, stop)}
+        for place, what in assignment.crashed.items():
+            if places[place] in left:
+                left.remove(places[place])
+                yield self._crashed(places[place], row_of[places[place]], what)
+        with self._grower.opened_shard(is_counted=not assignment.only) as shard:
+            self._grower.feed(
+                self._rollout(key, row_of[key].prompt, shard) for key in row_of if key in left
+            )
+            while left:
+                outcome, pixels, ended_at = shard.next_grown()
+                key = (outcome.rollout.record_id, outcome.rollout.rollout_index)
+                left.remove(key)
+                started_at = ended_at - outcome.duration_seconds
+                yield make_trace(
+                    outcome, row_of[key], pixels, pictures=method.pictures, started_at=started_at
+                )
+
+    def _crashed(self, key: Key, row: PlanRow, what: str) -> Trace:
+        """The trace of a rollout that ends every process that tries it."""
+        outcome = Outcome(
+            rollout=self._rollout(key, row.prompt, None),
+            codes=(),
+            schedule=None,
+            events=(),
+            error=RecordFailure(what, reason="crash"),
+            duration_seconds=0.0,
+        )
+        pictures = self._manifest.config.method.pictures
+        return make_trace(outcome, row, [], pictures=pictures, started_at=time.time())
+
+    def _rollout(self, key: Key, prompt: str, shard: OpenShard | None) -> Rollout:
         method = self._manifest.config.method
         return Rollout(
             record_id=key[0],
@@ -127,60 +239,72 @@ class Worker:
             tag=shard,
         )
 
+    def _judge(self, assignment: Assignment, footer: ShardFooter) -> None:
+        """Refuse to commit what looks like a broken worker or a broken run, not like bad records.
+
+        A worker on which nothing has ended well yet may itself be what is wrong: the shard is left
+        to another one, and believed only when its second try comes out the same.
+        """
+        if not footer.num_ok and not self._grower.num_ok and assignment.attempt == 1:
+            self._is_sick = True
+            raise InfrastructureFailure(
+                f"all {footer.num_dead} rollouts failed on a worker on which none has ended well",
+                reason="sick_worker",
+            )
+        num_dead = assignment.num_dead + footer.num_dead
+        num_finished = assignment.num_ok + assignment.num_dead + footer.num_rows
+        limit = self._manifest.config.execution.max_dead_fraction
+        if num_finished >= _JUDGED_FROM and num_dead > limit * num_finished:
+            raise FatalFailure(
+                f"{num_dead:,} of {num_finished:,} rollouts are dead, more than "
+                f"{limit:.0%}; see why with: coppice show {self._store.url}, and go on in spite of "
+                "it with: --max-dead-fraction 1",
+                reason="too_many_dead",
+            )
+
     def _origin(self, assignment: Assignment) -> Origin:
         return Origin(
             run_id=self._manifest.run_id,
             fingerprint=self._manifest.fingerprint,
             method=self._manifest.config.method,
+            shard=assignment.shard,
+            attempt=assignment.attempt,
+            attempt_id=assignment.attempt_id,
             worker=self._name,
-            stack=self._opened.stack,
-            **asdict(assignment),
+            stack=self._stack,
         )
 
+    def _plan_rows(self, shard: int) -> list[PlanRow]:
+        return self._patiently(lambda: read_plan_shard(self._store, self._manifest, shard))
+
+    def _check_run(self, there: ShardFooter) -> None:
+        run_id, fingerprint = self._manifest.run_id, self._manifest.fingerprint
+        check_run(self._store, there, run_id=run_id, fingerprint=fingerprint)
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        patience = self._manifest.config.execution.store_patience_seconds
+        return repeat(call, patience_seconds=patience, sleep=self._wait)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for the store to come back, and let it be known."""
+        with self._lock:
+            self._num_waiting += 1
+        time.sleep(seconds)
+        with self._lock:
+            self._num_waiting -= 1
+
     @contextmanager
-    def _opened_shard(self) -> "Iterator[_OpenShard]":
-        shard = _OpenShard()
-        with self._lock:
-            if self._broken:
-                raise self._broken
-            self._open.append(shard)
-        try:
-            yield shard
-        finally:
-            shard.is_abandoned = True  # what of it still runs is dropped
-            with self._lock:
-                self._open.remove(shard)
-
-    def _grow(self) -> None:
-        """The thread that owns the models: drive whatever is fed, and hand outcomes to shards."""
-        reason = "the worker was closed"
-        try:
-            max_live = self._manifest.config.execution.live_rollouts_per_actor
-            for outcome in drive(self._feed, self._opened.backends, max_live=max_live):
-                self._hand_over(outcome)
-        except Exception as error:  # a bug or a device error: no open shard can end here any more
-            reason = f"{type(error).__name__}: {error}"
-        with self._lock:
-            self._broken = TaskFailure(f"the models stopped: {reason}", reason="worker")
-            for shard in self._open:
-                shard.fail(self._broken)
-
-    def _hand_over(self, outcome: Outcome) -> None:
-        shard: _OpenShard = outcome.rollout.tag
-        if shard.is_abandoned:
-            return
-        if outcome.error and outcome.error.kind is not FailureKind.RECORD:
-            shard.fail(outcome.error)
-            return
-        canvases = canvases_to_keep(outcome, self._manifest.config.method.pictures)
-        shard.add(outcome, self._opened.painter.paint(canvases))
-        self.num_finished += 1
+    def _scratch(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
+            yield Path(folder) / "shard.parquet"
 
     def _failed(
         self, assignment: Assignment, kind: FailureKind, reason: str, error: Exception
     ) -> ShardReport:
         note = FailedAttempt(
-            **asdict(assignment),
+            shard=assignment.shard,
+            attempt=assignment.attempt,
+            attempt_id=assignment.attempt_id,
             kind=kind,
             reason=reason,
             message=str(error),
@@ -196,61 +320,13 @@ class Worker:
             kind=kind,
             reason=reason,
             message=str(error),
+            is_worker_broken=self._is_sick or self._grower.broken is not None,
         )
 
 
-@dataclass(slots=True, eq=False)
-class _OpenShard:
-    """Where the grower leaves what a shard's own thread waits for."""
-
-    is_abandoned: bool = False
-    _grown: "queue.SimpleQueue[tuple[Outcome, list[Pixels], float] | RolloutError]" = field(
-        default_factory=queue.SimpleQueue
-    )
-
-    def add(self, outcome: Outcome, pixels: list[Pixels]) -> None:
-        self._grown.put((outcome, pixels, time.time()))
-
-    def fail(self, error: RolloutError) -> None:
-        self._grown.put(error)
-
-    def next_grown(self) -> tuple[Outcome, list[Pixels], float]:
-        """An ended rollout, its pictures, and when it ended. Raises what the shard failed with."""
-        grown = self._grown.get()
-        if isinstance(grown, RolloutError):
-            raise grown
-        return grown
-
-
-class _Feed:
-    """Rollouts that wait to be taken up: those of older shards first, abandoned ones skipped."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Rollout] = deque()
-        self._changed = threading.Condition()
-        self._is_closed = False
-
-    def add(self, rollouts: Iterable[Rollout]) -> None:
-        with self._changed:
-            self._waiting.extend(rollouts)
-            self._changed.notify()
-
-    def close(self) -> None:
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
-
-    def take(self, *, wait: bool) -> Rollout | None:
-        with self._changed:
-            while not self._is_closed:
-                while self._waiting:
-                    rollout = self._waiting.popleft()
-                    if not rollout.tag.is_abandoned:
-                        return rollout
-                if not wait:
-                    break
-                self._changed.wait()
-        return None
+def _keys_of(rows: Iterable[PlanRow]) -> dict[Key, PlanRow]:
+    """The keys of a shard in their order, each with its row."""
+    return {key: row for row in rows for key in row.rollout_keys()}
 
 
 def load_settings(manifest: RunManifest) -> Settings:
@@ -267,13 +343,19 @@ def load_settings(manifest: RunManifest) -> Settings:
 
 
 def _report(
-    assignment: Assignment, end: ShardEnd, footer: ShardFooter, num_bytes: int = 0
+    assignment: Assignment,
+    end: ShardEnd,
+    footer: ShardFooter,
+    num_bytes: int = 0,
+    *,
+    num_ok: int | None = None,
+    num_dead: int | None = None,
 ) -> ShardReport:
     return ShardReport(
         shard=assignment.shard,
         attempt_id=assignment.attempt_id,
         end=end,
-        num_ok=footer.num_ok,
-        num_dead=footer.num_dead,
+        num_ok=footer.num_ok if num_ok is None else num_ok,
+        num_dead=footer.num_dead if num_dead is None else num_dead,
         num_bytes=num_bytes,
     )

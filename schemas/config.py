@@ -144,8 +144,13 @@ class ExecutionConfig(Frozen):
     cache_gigabytes: float | None = Field(default=None, gt=0)  # None: see pipeline.backends
     max_shard_attempts: int = Field(default=3, ge=1)
     max_shard_infrastructure_failures: int = Field(default=20, ge=1)
+    max_dead_fraction: float = Field(default=0.5, ge=0, le=1)  # more than that stops the run
+    rollout_timeout_seconds: float = Field(default=3600.0, gt=0)  # then it is dead
+    no_progress_seconds: float = Field(default=900.0, gt=0)  # without any answer: the worker hangs
+    node_check_seconds: float = Field(default=20.0, ge=0)  # until Ray knows that a node is gone
     grace_seconds: float = Field(default=30.0, ge=0)  # to commit in, after a first Ctrl-C
     store_patience_seconds: float = Field(default=600.0, ge=0)
+    beat_seconds: float = Field(default=5.0, gt=0)  # of the driver, for others to see
 
 
 class RunConfig(Frozen):

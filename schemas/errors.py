@@ -4,6 +4,7 @@
     |-- InputError               2  what was given cannot be used: a prompt file, an option
     |-- ConfigMismatch           5  the run was planned with another method
     |-- DriverAlive              6  another driver is at work on this run
+    |-- TooManyDead              8  more rollouts are dead than the run puts up with
     |-- StoreError               7
     |   |-- ObjectMissing           no object at this key
     |   |-- StoreUnavailable        down, slow or throttling: the same call may succeed later
@@ -67,6 +68,12 @@ class DriverAlive(CoppiceError):
     """Another driver is at work on this run."""
 
     exit_code = ExitCode.DRIVER_ALIVE
+
+
+class TooManyDead(CoppiceError):
+    """More rollouts are dead than the run puts up with."""
+
+    exit_code = ExitCode.TOO_MANY_DEAD
 
 
 class StoreError(CoppiceError):

@@ -1,6 +1,6 @@
 """A run on storage: its manifest, its plan, and the note that every shard file ends with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pydantic import Field
@@ -130,11 +130,21 @@ class FailedAttempt(Frozen):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Assignment:
-    """A shard to be grown, and which attempt at it this is."""
+    """A shard to be grown, and which attempt at it this is.
+
+    Rollouts are named by their positions in the shard, from 0 (in a rerun: among its keys).
+    """
 
     shard: int
     attempt: int  # from 1, for people
     attempt_id: str  # unique
+    is_alone: bool = False  # the actor is to have no other shard meanwhile
+    only: tuple[int, int] | None = None  # a probe: grow these, from and to, and commit nothing
+    crashed: dict[int, str] = field(default_factory=dict)  # given up on, and what they did
+    num_ok: int = 0  # committed in the run so far, when this was handed out
+    num_dead: int = 0
+    rerun_id: str = ""  # a rerun's; empty: make the base
+    keys: tuple[Key, ...] = ()  # of a rerun
 
 
 class ShardEnd(StrEnum):
@@ -142,6 +152,7 @@ class ShardEnd(StrEnum):
 
     COMMITTED = "committed"
     ALREADY = "already"  # another attempt had committed it; this one's work, if any, is dropped
+    SURVIVED = "survived"  # a probe came to its end
     FAILED = "failed"
 
 
@@ -157,4 +168,12 @@ class ShardReport(Frozen):
     kind: FailureKind | None = None  # of a failure
     reason: str = ""
     message: str = ""
+    is_worker_broken: bool = False  # it can grow nothing any more
     duration_seconds: float = 0.0
+
+
+class Pulse(Frozen):
+    """What a worker says of itself when asked."""
+
+    num_finished: int = 0  # rollouts that ended there, of shards that are open
+    is_store_away: bool = False  # something waits for it to come back

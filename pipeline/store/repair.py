@@ -16,7 +16,7 @@ bring back: twice. That is why it goes last, and why no rerun should be at work 
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,12 +52,18 @@ class Damage:
 
 
 def find_damage(
-    store: Store, manifest: RunManifest, shards: list[int], *, patience_seconds: float = 0.0
+    store: Store, manifest: RunManifest, shards: Sequence[int], *, patience_seconds: float = 0.0
 ) -> list[Damage]:
     """Read these shards to the last page, and say what is wrong with each.
 
-    Raises InputError if one of them is whole, or if moving it aside would not mend it.
+    Raises InputError if one of them is not planned, or whole, or if moving it aside would not mend
+    it.
     """
+    if beyond := [shard for shard in shards if shard >= manifest.num_shards]:
+        raise InputError(
+            f"{store.url} has shards 0 to {manifest.num_shards - 1}, and no {beyond[0]}; "
+            "nothing was moved"
+        )
     names = repeat(lambda: list_names(store, manifest), patience_seconds=patience_seconds)
     found = []
     for shard in shards:

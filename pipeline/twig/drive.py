@@ -5,7 +5,9 @@ when all it waits for has come, and turns every request and its answer into an e
 threads and no opinion on batching: whoever wants many rows busy gives it many live rollouts.
 """
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -22,7 +24,7 @@ from pipeline.twig.requests import (
     Visual,
     VisualAnswer,
 )
-from schemas.errors import RolloutError
+from schemas.errors import RecordFailure, RolloutError
 from schemas.ids import event_seed
 from schemas.trace import Event, Role, Schedule
 
@@ -83,14 +85,16 @@ def drive(
     backends: Backends,
     *,
     max_live: int,
+    max_seconds: float = math.inf,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Outcome]:
     """Run rollouts, at most `max_live` at once, and yield each as it ends.
 
-    Every rollout taken from `source` is yielded exactly once, whatever becomes of it. An error that
-    is not a `RolloutError` is our bug and ends the drive.
+    Every rollout taken from `source` is yielded exactly once, whatever becomes of it: one that
+    takes longer than `max_seconds` ends with an error, and answers that still come for it are
+    dropped. An error that is not a `RolloutError` is our bug and ends the drive.
     """
-    work = _Work(backends, clock)
+    work = _Work(backends, max_seconds, clock)
     while True:
         while work.num_live < max_live:
             rollout = source.take(wait=work.num_live == 0)
@@ -100,6 +104,7 @@ def drive(
         if not work.num_live:
             return
         yield from work.collect()
+        yield from work.give_up_overdue()
 
 
 @dataclass(slots=True)
@@ -124,21 +129,39 @@ class _Live:
     calls: list[_Call] = field(default_factory=list)
     num_out: int = 0
     as_list: bool = False  # the program asked for a list and gets one back
+    is_over: bool = False
 
 
 class _Work:
     """All rollouts at work, and who waits for which answer."""
 
-    def __init__(self, backends: Backends, clock: Callable[[], float]) -> None:
+    def __init__(self, backends: Backends, max_seconds: float, clock: Callable[[], float]) -> None:
         self._backends = backends
+        self._max_seconds = max_seconds
         self._clock = clock
         self._out: dict[RequestId, tuple[_Live, _Call]] = {}
         self._next_id: RequestId = 0
+        self._by_age: deque[_Live] = deque()  # those that are over are skipped when they come up
         self.num_live = 0
 
     def start(self, rollout: Rollout) -> Iterator[Outcome]:
         self.num_live += 1
-        yield from self._resume(_Live(rollout, self._clock()))
+        live = _Live(rollout, self._clock())
+        self._by_age.append(live)
+        yield from self._resume(live)
+
+    def give_up_overdue(self) -> Iterator[Outcome]:
+        """End those that have taken too long, the oldest first."""
+        while self._by_age:
+            oldest = self._by_age[0]
+            if not oldest.is_over:
+                seconds = self._clock() - oldest.started_at
+                if seconds <= self._max_seconds:
+                    return
+                oldest.rollout.program.close()
+                overdue = f"not ended after {seconds:.0f} s"
+                yield self._end(oldest, (), RecordFailure(overdue, reason="timeout"))
+            self._by_age.popleft()
 
     def collect(self) -> Iterator[Outcome]:
         """Take what the backends have answered, and resume whoever has all it waited for."""
@@ -149,7 +172,7 @@ class _Work:
             live, call = self._out.pop(request_id)
             call.answer, call.seconds = answer, self._clock() - call.asked_at
             live.num_out -= 1
-            if not live.num_out:
+            if not live.num_out and not live.is_over:
                 yield from self._resume(live)
 
     def _resume(self, live: _Live) -> Iterator[Outcome]:
@@ -185,6 +208,7 @@ class _Work:
 
     def _end(self, live: _Live, codes: Codes, error: RolloutError | None) -> Outcome:
         self.num_live -= 1
+        live.is_over = True
         return Outcome(
             rollout=live.rollout,
             codes=codes,

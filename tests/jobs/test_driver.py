@@ -79,7 +79,10 @@ def test_dead_rollouts_are_rows_and_are_counted(tmp_path: Path):
 def test_a_killed_actor_costs_its_open_shards_and_they_are_made_again(tmp_path: Path):
     store = open_store(str(tmp_path))
     manifest = plan_run(
-        store, 60, fake_config(fake_method(SLOW), live_rollouts_per_actor=4), rollouts_per_shard=6
+        store,
+        60,
+        fake_config(fake_method(SLOW), live_rollouts_per_actor=4, node_check_seconds=0.2),
+        rollouts_per_shard=6,
     )
     killed: list[int] = []
 

@@ -38,7 +38,11 @@ def test_a_damaged_shard_is_moved_and_made_again_by_the_command_that_is_printed(
 
 @pytest.mark.parametrize(
     ("shards", "complaint"),
-    [("0-2", "shard 0 of"), ("7", "the run has 0 to 2"), ("all", "write them as in 3,7-9")],
+    [
+        ("0-2", "shard 0 of"),
+        ("7", "shards 0 to 2, and no 7"),
+        ("all", "expected shards such as 3,7-9"),
+    ],
 )
 def test_whole_and_unknown_shards_are_refused(
     store: Store, coppice: Coppice, shards: str, complaint: str

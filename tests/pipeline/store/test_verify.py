@@ -1,6 +1,7 @@
 """What verify finds in a run that was really damaged, and that it finds nothing in a whole one."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.engine.fake import Fake
 from pipeline.pictures import encode_webp
+from pipeline.reruns import Wish, open_rerun
 from pipeline.store import layout, objects
 from pipeline.store.objects import Store
 from pipeline.store.plans import (
@@ -117,6 +120,21 @@ def test_a_run_with_supplements_is_whole(store: Store, manifest: RunManifest, tm
 
     assert found(store) == []
     assert found(store, deep=True) == []
+
+
+def test_a_run_that_was_really_rerun_is_whole(store: Store, manifest: RunManifest):
+    for share in (1.0, 0.5, 0.0):  # of the records that die again
+        opened = open_rerun(store, manifest, Wish())
+        assert opened
+        fake = Fake(SMALL.model_copy(update={"dead_share": share}))
+        with at_work(store, manifest, backend=fake) as worker:
+            for shard, keys in opened.left.items():
+                again = replace(attempt_at(shard), rerun_id=opened.rerun.rerun_id, keys=keys)
+                worker.run_shard(again)
+    verification = Verification(store, manifest, is_deep=True)
+
+    assert list(verification.findings()) == []
+    assert (verification.num_ok, verification.num_dead) == (12, 0)
 
 
 def test_planned_is_ok_and_dead_and_missing(store: Store, tmp_path: Path):

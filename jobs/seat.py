@@ -1,0 +1,151 @@
+"""Who drives a run. Advisory: it saves work, and data stay right without it.
+
+A driver takes the next number under `_drivers` and beats a counter. A newcomer watches the beat of
+the highest number on its own clock: if it moves, another driver is alive; if it stands still, that
+driver is gone, killed without a word perhaps, and the newcomer takes the next number.
+"""
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Self
+
+from pipeline.store import layout
+from pipeline.store.objects import Store, repeat
+from schemas.config import Frozen
+from schemas.errors import DriverAlive, ObjectMissing, StoreError
+
+_SILENT_BEATS = 3  # that a living driver may miss
+
+
+class DriverNote(Frozen):
+    """`_drivers/000007.json`: who took that number."""
+
+    driver_id: str
+    host: str
+    pid: int
+    beat_seconds: float
+    started_at: str  # UTC, ISO 8601; for people
+
+
+class Beat(Frozen):
+    """`_drivers/000007.beat`: a counter that moves while the driver lives."""
+
+    count: int
+    is_over: bool = False
+
+
+class Seat:
+    """A context in which this process drives a run. Raises DriverAlive if another one does."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        beat_seconds: float,
+        patience_seconds: float,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._store = store
+        self._patience_seconds = patience_seconds
+        self._sleep = sleep
+        self._note = DriverNote(
+            driver_id=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            beat_seconds=beat_seconds,
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        self._number = 0
+        self._count = 0
+        self._is_over = threading.Event()
+        self._successor: DriverNote | None = None
+
+    def __enter__(self) -> Self:
+        self._number = repeat(self._take, patience_seconds=self._patience_seconds)
+        self._beat()
+        self._thread = threading.Thread(target=self._keep_beating, name="beat", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+        if self._successor is None:
+            self._beat(is_over=True)
+
+    def check(self) -> None:
+        """Raises DriverAlive if another driver took over, while this one was frozen say."""
+        if self._successor:
+            raise DriverAlive(
+                f"{_named(self._successor)} took over {self._store.url} while this one stood "
+                "still; nothing is lost: it goes on with what is missing"
+            )
+
+    def _take(self) -> int:
+        number = _highest(self._store)
+        while True:
+            if number:
+                if _read_note(self._store, number) == self._note:  # a put that went unanswered
+                    return number
+                self._watch(number)
+            number += 1
+            body = self._note.model_dump_json(indent=1).encode()
+            if self._store.put_if_absent(layout.driver_key(number), body):
+                return number
+
+    def _watch(self, number: int) -> None:
+        """Return if the driver of that number is gone. Raises DriverAlive if it beats."""
+        first = _read_beat(self._store, number)
+        if first.is_over:
+            return
+        there = _read_note(self._store, number)
+        for _ in range(_SILENT_BEATS):
+            self._sleep(there.beat_seconds)
+            beat = _read_beat(self._store, number)
+            if beat.is_over:
+                return
+            if beat != first:
+                raise DriverAlive(
+                    f"{_named(there)} drives {self._store.url} since {there.started_at}; "
+                    f"let it end, or stop it, and then: coppice run {self._store.url}"
+                )
+
+    def _keep_beating(self) -> None:
+        while not self._is_over.wait(self._note.beat_seconds) and self._successor is None:
+            self._beat()
+
+    def _beat(self, *, is_over: bool = False) -> None:
+        self._count += 1
+        with suppress(StoreError):  # a store that is away; the next beat may come through
+            beat = Beat(count=self._count, is_over=is_over)
+            self._store.put(layout.beat_key(self._number), beat.model_dump_json().encode())
+            with suppress(ObjectMissing):
+                self._successor = _read_note(self._store, self._number + 1)
+
+
+def _highest(store: Store) -> int:
+    """The highest number in the list. It may lag: who takes the next one finds out."""
+    names = (entry.key.rpartition("/")[2] for entry in store.list_folder(layout.DRIVERS))
+    numbers = (int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
+    return max(numbers, default=0)
+
+
+def _read_note(store: Store, number: int) -> DriverNote:
+    return DriverNote.model_validate_json(store.read(layout.driver_key(number)))
+
+
+def _read_beat(store: Store, number: int) -> Beat:
+    try:
+        return Beat.model_validate_json(store.read(layout.beat_key(number)))
+    except ObjectMissing:
+        return Beat(count=0)
+
+
+def _named(note: DriverNote) -> str:
+    return f"process {note.pid} on {note.host}"

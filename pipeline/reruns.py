@@ -1,0 +1,123 @@
+"""Reruns: which dead rollouts are tried again. The choice is frozen, so that a rerun can resume."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from pipeline.store import layout
+from pipeline.store.objects import Store
+from pipeline.store.status import committed_shards, read_logs
+from pipeline.store.supplements import DeadKey, ShardLog, read_dead_keys
+from schemas.config import Frozen
+from schemas.errors import InputError
+from schemas.runs import Key, RunManifest
+
+
+class Wish(Frozen):
+    """Which dead rollouts are asked for. Empty: all."""
+
+    reasons: tuple[str, ...] = ()
+    shards: tuple[int, ...] = ()
+    records: tuple[str, ...] = ()  # ids, or unique starts of ids
+
+    def wants(self, key: Key, dead: DeadKey) -> bool:
+        """Whether a dead rollout is among them."""
+        is_reason = not self.reasons or dead.reason in self.reasons
+        return is_reason and (
+            not self.records or any(key[0].startswith(start) for start in self.records)
+        )
+
+
+class Rerun(Frozen):
+    """`_reruns/<id>.json`: what was asked for, and the keys that this meant."""
+
+    rerun_id: str
+    run_id: str
+    wish: Wish
+    keys: dict[int, tuple[Key, ...]]  # by shard
+    created_at: str  # UTC, ISO 8601; for people
+
+    @property
+    def num_keys(self) -> int:
+        return sum(len(keys) for keys in self.keys.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opened:
+    """A rerun and what is left of it."""
+
+    rerun: Rerun
+    left: dict[int, tuple[Key, ...]]
+    is_resumed: bool
+
+
+def choose(store: Store, manifest: RunManifest, wish: Wish) -> dict[int, tuple[Key, ...]]:
+    """The dead rollouts that a wish means now, by shard. Raises InputError for unplanned shards."""
+    unplanned = [shard for shard in wish.shards if shard >= manifest.num_shards]
+    if unplanned:
+        raise InputError(
+            f"there is no shard {unplanned[0]}: the run has shards 0 to {manifest.num_shards - 1}"
+        )
+    shards = committed_shards(store, manifest)
+    if wish.shards:
+        shards &= set(wish.shards)
+    chosen = {}
+    for log in read_logs(store, manifest, shards):
+        dead = read_dead_keys(store, log)
+        keys = tuple(key for key, how in dead.items() if wish.wants(key, how))
+        if keys:
+            chosen[log.base.shard] = keys
+    return chosen
+
+
+def open_rerun(store: Store, manifest: RunManifest, wish: Wish) -> Opened | None:
+    """The unfinished rerun of the same wish, or a new one. None if nothing dead is meant.
+
+    A list may lag, and then a new rerun begins where an old one could have gone on: keys that died
+    again in the old one are then tried once more, and nothing else.
+    """
+    for rerun in _read_reruns(store, manifest):
+        if rerun.wish == wish and (left := _left_of(store, manifest, rerun)):
+            return Opened(rerun=rerun, left=left, is_resumed=True)
+    keys = choose(store, manifest, wish)
+    if not keys:
+        return None
+    rerun = Rerun(
+        rerun_id=uuid.uuid4().hex[:12],
+        run_id=manifest.run_id,
+        wish=wish,
+        keys=keys,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    store.put(layout.rerun_key(rerun.rerun_id), rerun.model_dump_json().encode())
+    return Opened(rerun=rerun, left=keys, is_resumed=False)
+
+
+def _read_reruns(store: Store, manifest: RunManifest) -> Iterator[Rerun]:
+    for entry in store.list_folder(layout.RERUNS):
+        try:
+            rerun = Rerun.model_validate_json(store.read(entry.key))
+        except ValidationError:
+            continue  # another version's; its keys can be chosen anew
+        if rerun.run_id == manifest.run_id:
+            yield rerun
+
+
+def _left_of(store: Store, manifest: RunManifest, rerun: Rerun) -> dict[int, tuple[Key, ...]]:
+    """The keys of a rerun that neither came back nor were tried by it in vain."""
+    left = {}
+    for log in read_logs(store, manifest, committed_shards(store, manifest) & rerun.keys.keys()):
+        if not _has_part_of(log, rerun):
+            dead = read_dead_keys(store, log)
+            keys = tuple(key for key in rerun.keys[log.base.shard] if key in dead)
+            if keys:
+                left[log.base.shard] = keys
+    return left
+
+
+def _has_part_of(log: ShardLog, rerun: Rerun) -> bool:
+    """Whether the rerun has had its say on a shard."""
+    return any(footer.rerun_id == rerun.rerun_id for footer in log.supplements)

@@ -1,0 +1,234 @@
+"""Workers that hang, break or lie, records that end processes, and what a shard makes of them."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.engine.fake import Fake
+from pipeline.store import layout
+from pipeline.store.objects import Store, open_store
+from pipeline.store.traces import try_read_footer
+from pipeline.twig.requests import Answer, Request, RequestId
+from schemas.errors import FailureKind, RecordFailure, RolloutError
+from schemas.runs import RunManifest, ShardEnd
+from tests.support import (
+    SMALL,
+    all_rows,
+    at_work,
+    attempt_at,
+    fake_config,
+    plan_run,
+    run_all,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "run"))
+
+
+def tokens(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {row["prompt"]: row["codes"] for row in rows}
+
+
+def undisturbed(tmp_path: Path, num_prompts: int) -> dict[str, Any]:
+    store = open_store(str(tmp_path / "undisturbed"))
+    manifest = plan_run(store, num_prompts)
+    run_all(store, manifest)
+    return tokens(all_rows(store, manifest))
+
+
+def refuse(request: Request) -> RolloutError:
+    return RecordFailure("not today", reason="scripted")
+
+
+# Hangs
+
+
+class Silent(Fake):
+    """Never answers what is asked about one prompt."""
+
+    def submit(self, request_id: RequestId, request: Request) -> None:
+        if "prompt number 1" not in repr(request):
+            super().submit(request_id, request)
+
+
+def test_a_rollout_that_gets_no_answer_is_dead_and_its_mates_are_not(store: Store):
+    manifest = plan_run(store, 3, fake_config(rollout_timeout_seconds=0.3))
+
+    with at_work(store, manifest, backend=Silent(SMALL)) as worker:
+        report = worker.run_shard(attempt_at(0))
+
+    assert (report.num_ok, report.num_dead) == (2, 1)
+    (dead,) = (row for row in all_rows(store, manifest) if row["status"] == "dead")
+    assert (dead["prompt"], dead["dead_reason"]) == ("prompt number 1", "timeout")
+
+
+class Hanging(Fake):
+    """Does not come back from a poll until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(SMALL)
+        self.is_let_go = threading.Event()
+
+    def poll(self) -> Sequence[tuple[RequestId, Answer | RolloutError]]:
+        self.is_let_go.wait()
+        return super().poll()
+
+
+def test_models_that_hang_fail_their_shards_and_end_the_worker(store: Store):
+    manifest = plan_run(store, 3, fake_config(no_progress_seconds=0.2))
+    backend = Hanging()
+
+    with at_work(store, manifest, backend=backend) as worker:
+        hung, later = (worker.run_shard(attempt_at(0)) for _ in range(2))
+        backend.is_let_go.set()
+
+    assert (hung.end, hung.kind, hung.reason) == (ShardEnd.FAILED, FailureKind.TASK, "hung")
+    assert hung.is_worker_broken
+    assert later.is_worker_broken
+    assert try_read_footer(store, 0) is None
+
+
+def test_a_worker_without_work_does_not_hang(store: Store):
+    manifest = plan_run(store, 2, fake_config(no_progress_seconds=0.05), rollouts_per_shard=1)
+
+    with at_work(store, manifest) as worker:
+        first = worker.run_shard(attempt_at(0))
+        threading.Event().wait(0.3)
+        second = worker.run_shard(attempt_at(1))
+
+    assert (first.end, second.end) == (ShardEnd.COMMITTED, ShardEnd.COMMITTED)
+
+
+# Doubt
+
+
+def test_a_worker_that_fails_everything_commits_nothing_and_a_second_one_is_believed(
+    store: Store,
+):
+    manifest = plan_run(store, 3)
+
+    with at_work(store, manifest, script=refuse) as worker:
+        report = worker.run_shard(attempt_at(0))
+    assert (report.kind, report.reason) == (FailureKind.INFRASTRUCTURE, "sick_worker")
+    assert report.is_worker_broken
+    assert try_read_footer(store, 0) is None
+
+    with at_work(store, manifest, script=refuse) as worker:
+        report = worker.run_shard(replace(attempt_at(0), attempt=2))
+    assert (report.end, report.num_dead) == (ShardEnd.COMMITTED, 3)
+
+
+def test_a_worker_that_did_well_before_is_believed_at_once(store: Store):
+    manifest = plan_run(store, 4, rollouts_per_shard=2)
+
+    def fail_the_second_shard(request: Request) -> RolloutError | None:
+        bad = ("number 2", "number 3")
+        return refuse(request) if any(name in repr(request) for name in bad) else None
+
+    with at_work(store, manifest, script=fail_the_second_shard) as worker:
+        reports = [worker.run_shard(attempt_at(shard)) for shard in range(2)]
+
+    assert [report.num_dead for report in reports] == [0, 2]
+
+
+@pytest.mark.parametrize(("num_dead", "is_refused"), [(100, False), (101, True)])
+def test_a_shard_that_makes_too_many_dead_is_not_committed(
+    store: Store, num_dead: int, is_refused: bool
+):
+    manifest = plan_run(store, 2)
+    attempt = replace(attempt_at(0), num_ok=98, num_dead=num_dead)
+
+    with at_work(store, manifest) as worker:
+        report = worker.run_shard(attempt)
+
+    assert (report.reason == "too_many_dead") == is_refused
+    assert (try_read_footer(store, 0) is None) == is_refused
+
+
+def test_few_rollouts_are_not_judged(store: Store):
+    manifest = plan_run(store, 2)
+
+    with at_work(store, manifest, script=refuse) as worker:
+        report = worker.run_shard(replace(attempt_at(0), attempt=2, num_dead=197))
+
+    assert report.end is ShardEnd.COMMITTED
+
+
+# Records that end processes
+
+
+def test_what_crashed_is_dead_and_the_rest_is_as_ever(store: Store, tmp_path: Path):
+    manifest = plan_run(store, 5)
+    attempt = replace(attempt_at(0), attempt=9, crashed={1: "killed", 4: "hung"})
+
+    with at_work(store, manifest) as worker:
+        report = worker.run_shard(attempt)
+
+    rows = all_rows(store, manifest)
+    dead = {row["prompt"]: row["dead_message"] for row in rows if row["status"] == "dead"}
+    assert (report.num_ok, report.num_dead) == (3, 2)
+    assert dead == {"prompt number 1": "killed", "prompt number 4": "hung"}
+    assert {row["dead_reason"] for row in rows} == {None, "crash"}
+    assert {row["attempts"] for row in rows} == {9}
+    ok = tokens([row for row in rows if row["status"] == "ok"])
+    whole = undisturbed(tmp_path, 5)
+    assert ok == {prompt: whole[prompt] for prompt in ok}
+
+
+def test_a_probe_grows_only_its_part_and_commits_nothing(store: Store):
+    manifest = plan_run(store, 6)
+    backend = Asked()
+
+    with at_work(store, manifest, backend=backend) as worker:
+        report = worker.run_shard(replace(attempt_at(0), only=(2, 5), crashed={3: "killed"}))
+
+    assert report.end is ShardEnd.SURVIVED
+    assert backend.numbers == {2, 4}
+    assert try_read_footer(store, 0) is None
+
+
+class Asked(Fake):
+    """Notes which prompts it is asked about."""
+
+    def __init__(self) -> None:
+        super().__init__(SMALL)
+        self.numbers: set[int] = set()
+
+    def submit(self, request_id: RequestId, request: Request) -> None:
+        self.numbers |= {n for n in range(9) if f"prompt number {n}" in repr(request)}
+        super().submit(request_id, request)
+
+
+# A base that vanished
+
+
+def test_a_base_that_vanished_is_not_made_again_beside_its_supplement(store: Store):
+    manifest = plan_run(store, 2)
+    run_all(store, manifest)
+    store.put(layout.traces_key(0, 1), store.read(layout.traces_key(0)))
+    store.delete(layout.traces_key(0))
+
+    with at_work(store, manifest) as worker:
+        report = worker.run_shard(attempt_at(0))
+
+    assert (report.kind, report.reason) == (FailureKind.FATAL, "base_vanished")
+    assert "coppice repair" in report.message
+    assert list(_names(store)) == ["traces/shard-00000.s1.parquet"]
+
+
+def _names(store: Store) -> Iterator[str]:
+    return (entry.key for entry in store.list_folder(layout.TRACES))
+
+
+def test_counts_of_an_open_shard_are_gone_once_it_is_settled(store: Store):
+    manifest: RunManifest = plan_run(store, 3)
+
+    with at_work(store, manifest) as worker:
+        worker.run_shard(attempt_at(0))
+        assert worker.pulse().num_finished == 0
