@@ -26,7 +26,7 @@ makes what is missing, and the same command again goes on where it stopped.
 
 Exit codes: 0 complete, 3 incomplete (the command to go on is printed), 4 complete with dead
 rollouts, 5 the run was planned with another method, 6 another driver is at work, 7 the store
-refused or is away, 8 too many dead, 2 unusable input, 1 a bug of ours.
+refused or is away, 8 too many dead, 9 verify found damage, 2 unusable input, 1 a bug of ours.
 """,
 )
 
@@ -219,7 +219,8 @@ def rerun(
         coppice rerun runs/first --reason timeout
         coppice rerun runs/first --shards 3,7-9 --dry-run
     """
-    from jobs.runs import PlanRequest, load_run, parse_shards, rerun_dead
+    from jobs.runs import PlanRequest, load_run, rerun_dead
+    from jobs.selection import parse_shards
     from pipeline.reruns import Wish
 
     flags = [] if actors is None else [f"execution.num_actors={actors}"]
@@ -278,6 +279,81 @@ def show(
         list_records(run, Console())
     else:
         show_trace(run, record, rollout, Console(), png)
+
+
+@app.command()
+def verify(
+    run: RunUrl,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every page and decode every picture.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Prove that a run is whole: each planned key once, as ok, dead or missing.
+
+    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if the run is
+    whole, else with 9 and the list of what is wrong, what was expected, and what to do. What is
+    missing is no damage: `coppice run` makes it.
+
+        coppice verify runs/first --deep
+    """
+    from jobs.verify import verify_run
+
+    raise typer.Exit(verify_run(run, Console(), is_deep=deep, as_json=as_json))
+
+
+@app.command()
+def why(
+    run: RunUrl,
+    record: Annotated[str, typer.Argument(help="A record id or the start of one.")],
+    rollout: Annotated[
+        int | None, typer.Option(min=0, help="One rollout of the record; without it, all.")
+    ] = None,
+) -> None:
+    """Tell a record's whole story: where it is planned, what came of it, what went wrong.
+
+    coppice why runs/first 3f2a
+    """
+    from jobs.why import tell_why
+
+    tell_why(run, record, rollout, Console())
+
+
+@app.command()
+def repair(
+    run: RunUrl,
+    shards: Annotated[str, typer.Option(metavar="3,7-9", help="The damaged shards.")],
+) -> None:
+    """Move damaged shards aside, so that the next run makes them again.
+
+    Base and supplements go to `_quarantine/`; nothing is thrown away. A shard in which nothing is
+    wrong is refused. Stop runs and reruns of the shards first; started again after a kill, it goes
+    on.
+
+        coppice repair runs/first --shards 3,7-9
+    """
+    from jobs.repair import repair_run
+
+    repair_run(run, shards, Console())
+
+
+@app.command()
+def gc(
+    run: RunUrl,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it.")] = False,
+    settle_seconds: Annotated[
+        float, typer.Option(min=0, help="How long a temporary object must stand unchanged.")
+    ] = 10.0,
+) -> None:
+    """Remove what killed commands left behind: plans not committed, temporary files, old drivers.
+
+    Safe beside a live run: only what cannot come to be needed is removed, and no trace ever.
+
+        coppice gc runs/first --dry-run
+    """
+    from jobs.gc import collect_garbage
+
+    collect_garbage(run, Console(), is_dry=dry_run, settle_seconds=settle_seconds)
 
 
 def method_flags(

@@ -64,6 +64,11 @@ def describe(snapshot: "Snapshot") -> str:
     return ", ".join(parts)
 
 
+def say(console: Console, text: str) -> None:
+    """Print lines as they are, whatever they quote: no markup, no wrapping, nothing that hides."""
+    console.print(Text("\n".join(printable(line) for line in text.split("\n"))), soft_wrap=True)
+
+
 def duration(seconds: float) -> str:
     """`42 s`, `3 min 20 s`, `5 h 12 min`."""
     minutes, rest = divmod(int(seconds), 60)

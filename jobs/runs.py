@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from rich.console import Console
-from rich.text import Text
 
-from jobs.progress import ProgressLine, as_typed, counted, duration, printable, size
+from jobs.progress import ProgressLine, as_typed, counted, duration, size
+from jobs.progress import say as _say
 from jobs.seat import Seat
 from pipeline.configs import (
     Resolved,
@@ -29,7 +29,7 @@ from pipeline.store.objects import Store, open_store
 from pipeline.store.plans import read_manifest, read_plan_shard
 from pipeline.store.status import RunStatus, read_status
 from schemas.config import RunConfig
-from schemas.errors import ExitCode, InputError
+from schemas.errors import ExitCode
 from schemas.runs import Key, RunManifest
 
 _WARN_SHARD_BYTES = 10**9
@@ -198,17 +198,6 @@ def _describe_keys(keys: Mapping[int, Sequence[Key]]) -> str:
     return f"{counted(num_keys, 'dead rollout')} to try again{places}."
 
 
-def parse_shards(text: str) -> tuple[int, ...]:
-    """Shard numbers from `3,7-9`. Raises InputError."""
-    shards: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
-            raise InputError(f"expected shards such as 3,7-9; found {part.strip()!r}")
-        shards.update(range(int(first), int(last or first) + 1))
-    return tuple(sorted(shards))
-
-
 def show_status(url: str, console: Console, *, as_json: bool) -> ExitCode:
     """Print how far a run is. Returns the exit code that `coppice run` would end with."""
     store = open_store(url)
@@ -281,10 +270,6 @@ def _describe_plan(url: str, manifest: RunManifest, plan: Plan, resolved: Resolv
         shard = size(part.rollouts_per_shard * plan.rollout_bytes)
         lines.append(f"Warning: a shard may reach {shard}, and a lost worker loses whole shards.")
     return "\n".join(lines)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(Text("\n".join(printable(line) for line in text.split("\n"))), soft_wrap=True)
 
 
 @contextmanager

@@ -10,16 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.progress import as_typed, counted, printable
+from jobs.records import Row, current_rows, find_record
 from pipeline.curate.gallery import contact_sheet
 from pipeline.pictures import Pixels, decode_picture
 from pipeline.store.objects import Store, open_store
-from pipeline.store.plans import PlanRow, read_manifest, read_plan_shard
+from pipeline.store.plans import read_manifest
 from pipeline.store.status import committed_shards
-from pipeline.store.traces import read_rows
+from pipeline.store.traces import try_read_footer
 from schemas.errors import InputError
 from schemas.runs import RunManifest
-
-Row = dict[str, Any]
 
 _LISTED = 20
 _ROW_COLUMNS = ["record_id", "rollout_index", "status", "prompt", "dead_reason"]
@@ -109,44 +108,21 @@ def _event_line(event: Row) -> Text:
 
 def _find_trace(store: Store, manifest: RunManifest, record: str, rollout: int) -> Row:
     """The row of a key. Raises InputError if the record is unknown or not grown yet."""
-    record_id, shard = _find_key(store, manifest, record, rollout)
-    if shard in committed_shards(store, manifest):
-        for row in read_rows(store, shard):
-            if (row["record_id"], row["rollout_index"]) == (record_id, rollout):
+    found = find_record(store, manifest, record)
+    shard = found.shard_of(rollout)
+    if try_read_footer(store, shard) is not None:
+        for row in current_rows(store, shard):
+            if (row["record_id"], row["rollout_index"]) == (found.record_id, rollout):
                 return row
     raise InputError(
-        f"rollout {rollout} of record {record_id} is planned (shard {shard}) but not grown yet; "
-        f"go on with: coppice run {as_typed(store.url)}"
-    )
-
-
-def _find_key(store: Store, manifest: RunManifest, record: str, rollout: int) -> tuple[str, int]:
-    """The full id of the record that starts with `record`, and the shard of that rollout."""
-    found: dict[str, list[tuple[PlanRow, int]]] = {}
-    for shard in range(manifest.num_shards):
-        for row in read_plan_shard(store, manifest, shard):
-            if row.record_id.startswith(record):
-                found.setdefault(row.record_id, []).append((row, shard))
-    if len(found) != 1:
-        some = ", ".join(list(found)[:5])
-        raise InputError(
-            f"{counted(len(found), 'record')} of {store.url} start with {printable(record)!r}"
-            + (f" ({some} ...); give more digits" if found else "")
-            + f"; list some with: coppice show {as_typed(store.url)}"
-        )
-    ((record_id, rows),) = found.items()
-    for row, shard in rows:
-        if row.rollout_start <= rollout < row.rollout_stop:
-            return record_id, shard
-    raise InputError(
-        f"record {record_id} has rollouts 0 to {manifest.plan.rollouts_per_record - 1}, "
-        f"and no {rollout}"
+        f"rollout {rollout} of record {printable(found.record_id)} is planned (shard {shard}) but "
+        f"not grown yet; go on with: coppice run {as_typed(store.url)}"
     )
 
 
 def _all_rows(store: Store, manifest: RunManifest, *, columns: list[str] | None) -> Iterator[Row]:
     for shard in sorted(committed_shards(store, manifest)):
-        yield from read_rows(store, shard, columns=columns)
+        yield from current_rows(store, shard, columns=columns)
 
 
 def _write_pngs(pictures: dict[str, Pixels], folder: Path, console: Console) -> None:

@@ -34,6 +34,7 @@ class ExitCode(IntEnum):
     DRIVER_ALIVE = 6
     STORE = 7
     TOO_MANY_DEAD = 8
+    DAMAGED = 9
 
 
 class FailureKind(StrEnum):

@@ -1,10 +1,13 @@
 """What many tests start from: a small fake method, a planned run, a worker, traces, odd stores."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.backends import Opened
 from pipeline.engine.fake import Fake, Script
@@ -12,8 +15,11 @@ from pipeline.models import fake_facts
 from pipeline.packs import load_pack
 from pipeline.planning import commit_plan, make_plan
 from pipeline.prompts import Prompt, PromptSet
+from pipeline.store.layout import traces_key
 from pipeline.store.objects import Source, Store
-from pipeline.store.traces import Origin, TraceWriter, read_rows
+from pipeline.store.plans import read_plan_shard
+from pipeline.store.supplements import commit_supplement, read_dead_keys, read_log
+from pipeline.store.traces import Origin, TraceWriter, read_footer, read_rows
 from pipeline.twig.drive import Backends
 from pipeline.worker import Assignment, Worker
 from schemas.config import (
@@ -26,7 +32,8 @@ from schemas.config import (
 )
 from schemas.errors import StoreUnavailable
 from schemas.ids import record_id
-from schemas.runs import RunManifest, ShardFooter
+from schemas.runs import FOOTER_KEY, RunManifest, ShardFooter
+from schemas.tables import TRACES
 from schemas.trace import Event, Role, Status, Trace
 
 SMALL = FakeConfig(image_size=32, patch_size=8, num_codes=512, num_text_tokens=8)
@@ -185,6 +192,62 @@ def write_shard(path: Path, *traces: Trace, origin: Origin | None = None) -> Sha
     for trace in traces:
         writer.add(trace)
     return writer.close("1.2.3")
+
+
+# Reruns and damage
+
+
+def bring_back(
+    store: Store,
+    manifest: RunManifest,
+    shard: int,
+    folder: Path,
+    *,
+    num_keys: int | None = None,
+    num_in_vain: int = 0,
+) -> ShardFooter:
+    """Commit the next supplement of a shard: ok rows for its first dead keys, or for all.
+
+    Some of the dead keys after those are noted as tried in vain.
+    """
+    log = read_log(store, shard)
+    dead = list(read_dead_keys(store, log))
+    keys, others = dead[:num_keys], dead[num_keys:] if num_keys is not None else []
+    prompts = {row.record_id: row.prompt for row in read_plan_shard(store, manifest, shard)}
+    origin = some_origin(
+        run_id=manifest.run_id,
+        fingerprint=manifest.fingerprint,
+        shard=shard,
+        supplement=len(log.supplements) + 1,
+        rerun_id="some-rerun",
+    )
+    codes = (7,) * (manifest.geometry.rows * manifest.geometry.columns)
+    path = folder / f"{uuid4().hex}.parquet"
+    writer = TraceWriter(path, origin)
+    for record, rollout in keys:
+        writer.add(some_trace(prompts[record], rollout_index=rollout, codes=codes))
+    footer = writer.close("1.2.3", in_vain=others[:num_in_vain])
+    committed = commit_supplement(store, path, footer, origin, patience_seconds=0)
+    assert committed, "nobody else reruns in a test"
+    return committed
+
+
+def replace_object(
+    store: Store,
+    shard: int,
+    supplement: int = 0,
+    *,
+    rows: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list,
+    footer: dict[str, Any] | None = None,
+) -> None:
+    """Put other rows, or another footer, in the place of a data object. Nothing is put right."""
+    there = read_footer(store, shard, supplement).model_copy(update=footer or {})
+    changed = rows(list(read_rows(store, shard, supplement)))
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, TRACES, write_page_checksum=True) as writer:
+        writer.write_table(pa.Table.from_pylist(changed, schema=TRACES))
+        writer.add_key_value_metadata({FOOTER_KEY: there.model_dump_json().encode()})
+    store.put(traces_key(shard, supplement), sink.getvalue().to_pybytes())
 
 
 # Stores

@@ -3,11 +3,19 @@
 import re
 
 MANIFEST = "run.json"
+PLAN = "plan"
 TRACES = "traces"
+ATTEMPTS = "_attempts"
 RERUNS = "_reruns"
 DRIVERS = "_drivers"
+QUARANTINE = "_quarantine"
+PREFLIGHT = "_preflight"
+TEMPORARY = "_tmp"  # of the local store
 
 _SHARD = re.compile(r"traces/shard-(\d{5,})(?:\.s([1-9]\d*))?\.parquet")
+_PLAN_FOLDER = re.compile(r"plan/(\d{4,})-[^/]+")
+_DRIVER = re.compile(r"_drivers/(\d{6,})\.(?:json|beat)")
+_EXTENSION = re.compile(r"plan/(\d{4,})\.json")
 
 
 def shard_name(shard: int) -> str:
@@ -16,7 +24,13 @@ def shard_name(shard: int) -> str:
 
 
 def plan_folder(number: int, digest: str) -> str:
-    return f"plan/{number:04d}-{digest}"
+    return f"{PLAN}/{number:04d}-{digest}"
+
+
+def try_number_of(folder: str) -> int | None:
+    """The number of the part that a plan folder was made for; None for any other folder."""
+    match = _PLAN_FOLDER.fullmatch(folder)
+    return int(match[1]) if match else None
 
 
 def plan_key(folder: str, shard: int) -> str:
@@ -29,7 +43,13 @@ def rejects_key(folder: str) -> str:
 
 def extension_key(number: int) -> str:
     """What commits part `number` of a plan, from 2; part 1 stands in run.json."""
-    return f"plan/{number:04d}.json"
+    return f"{PLAN}/{number:04d}.json"
+
+
+def try_extension_of(key: str) -> int | None:
+    """The number of the part that an object in `plan/` commits; None for any other object."""
+    match = _EXTENSION.fullmatch(key)
+    return int(match[1]) if match and extension_key(int(match[1])) == key else None
 
 
 def traces_key(shard: int, supplement: int = 0) -> str:
@@ -38,8 +58,12 @@ def traces_key(shard: int, supplement: int = 0) -> str:
     return f"{TRACES}/{shard_name(shard)}{suffix}.parquet"
 
 
+def attempts_folder(shard: int) -> str:
+    return f"{ATTEMPTS}/{shard_name(shard)}"
+
+
 def attempt_key(shard: int, attempt_id: str) -> str:
-    return f"_attempts/{shard_name(shard)}/{attempt_id}.json"
+    return f"{attempts_folder(shard)}/{attempt_id}.json"
 
 
 def rerun_key(rerun_id: str) -> str:
@@ -54,6 +78,17 @@ def beat_key(number: int) -> str:
     return f"{DRIVERS}/{number:06d}.beat"
 
 
+def try_driver_of(key: str) -> int | None:
+    """The number of the driver, from 1, that an object is of; None for any other object."""
+    match = _DRIVER.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def quarantine_key(digest: str, key: str) -> str:
+    """Where `coppice repair` moves a data object with this digest."""
+    return f"{QUARANTINE}/{digest[:16]}/{key.rpartition('/')[2]}"
+
+
 def try_shard_of(key: str) -> int | None:
     """The shard whose data object `key` is; None for any other object, a supplement say."""
     place = try_place_of(key)
@@ -63,4 +98,7 @@ def try_shard_of(key: str) -> int | None:
 def try_place_of(key: str) -> tuple[int, int] | None:
     """The shard and the supplement (0: the base) of a data object; None for any other object."""
     match = _SHARD.fullmatch(key)
-    return (int(match[1]), int(match[2] or 0)) if match else None
+    if match is None:
+        return None
+    place = int(match[1]), int(match[2] or 0)
+    return place if traces_key(*place) == key else None  # not with zeros too many

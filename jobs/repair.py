@@ -1,0 +1,33 @@
+"""What `coppice repair` does, and what it prints."""
+
+from rich.console import Console
+
+from jobs.progress import as_typed, counted, say, size
+from jobs.selection import parse_shards
+from jobs.verify import describe_finding
+from pipeline.store.layout import QUARANTINE
+from pipeline.store.objects import open_store
+from pipeline.store.plans import read_manifest
+from pipeline.store.repair import find_damage, move_aside
+
+
+def repair_run(url: str, shards: str, console: Console) -> None:
+    """Move damaged shards to quarantine. Raises InputError, and moves none, if one is whole."""
+    store = open_store(url)
+    manifest = read_manifest(store)
+    patience = manifest.config.execution.store_patience_seconds
+    damages = find_damage(store, manifest, parse_shards(shards), patience_seconds=patience)
+    num_moved = 0
+    for damage in damages:
+        say(console, f"shard {damage.shard}: {counted(len(damage.findings), 'finding')}")
+        for finding in damage.findings:
+            say(console, describe_finding(finding))
+        for moved in move_aside(store, damage, patience_seconds=patience):
+            num_moved += 1
+            say(console, f"moved {moved.key} to {moved.to}, {size(moved.size_bytes)}")
+    say(
+        console,
+        f"{counted(num_moved, 'object')} moved to {as_typed(store.url)}/{QUARANTINE}/. "
+        f"{counted(len(damages), 'shard')} will be made again.\n"
+        f"Next: coppice run {as_typed(url)}",
+    )

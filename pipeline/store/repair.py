@@ -1,0 +1,150 @@
+"""Moving a damaged shard aside, so that the next run makes it again. Nothing is thrown away.
+
+An object is copied to `_quarantine/`, the copy is read back and compared, and only then is the
+object deleted. The last supplement goes first and the base last. So whoever is killed on any line
+may start again, and loses nothing:
+
+- Before the delete, the object stands where it stood. The copy's name follows from its bytes, so
+  the next start puts the same bytes under the same name, and never others over an older copy.
+- Between two objects, what is left is the base with the supplements that follow it without a gap,
+  or, if the base was gone, supplements without one. The first is a shard as it once was, damaged or
+  whole; the second is found and moved again.
+
+A base deleted before its supplements might be made again beside them, with keys alive that they
+bring back: twice. That is why it goes last, and why no rerun should be at work meanwhile.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.store import layout
+from pipeline.store.objects import Store, repeat
+from pipeline.store.shard_check import Finding, check_shard, exists
+from pipeline.store.verify import list_names
+from schemas.errors import InputError, StoreRefused
+from schemas.runs import RunManifest
+
+_PIECE_BYTES = 8 * 2**20
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moved:
+    """An object that stands in quarantine now."""
+
+    key: str
+    to: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Damage:
+    """What is wrong with a shard, and all of its data objects, the base first."""
+
+    shard: int
+    findings: tuple[Finding, ...]
+    keys: tuple[str, ...]
+
+
+def find_damage(
+    store: Store, manifest: RunManifest, shards: Sequence[int], *, patience_seconds: float = 0.0
+) -> list[Damage]:
+    """Read these shards to the last page, and say what is wrong with each.
+
+    Raises InputError if one of them is not planned, or whole, or if moving it aside would not mend
+    it.
+    """
+    if beyond := [shard for shard in shards if shard >= manifest.num_shards]:
+        raise InputError(
+            f"{store.url} has shards 0 to {manifest.num_shards - 1}, and no {beyond[0]}; "
+            "nothing was moved"
+        )
+    names = repeat(lambda: list_names(store, manifest), patience_seconds=patience_seconds)
+    found = []
+    for shard in shards:
+        listed = names.last_supplement.get(shard, 0)
+        check = check_shard(
+            store,
+            manifest,
+            shard,
+            last_listed=listed,
+            is_deep=True,
+            patience_seconds=patience_seconds,
+        )
+        _refuse_what_is_not_ours_to_move(store, shard, check.findings)
+        last = max(check.num_supplements, listed)
+        keys = tuple(layout.traces_key(shard, number) for number in range(last + 1))
+        found.append(Damage(shard=shard, findings=check.findings, keys=keys))
+    return found
+
+
+def move_aside(store: Store, damage: Damage, *, patience_seconds: float = 0.0) -> Iterator[Moved]:
+    """Move a damaged shard's objects to quarantine, and tell of each when it is there."""
+    for key in reversed(damage.keys):
+        if _patiently(partial(exists, store, key), patience_seconds):
+            yield _move(store, key, patience_seconds)
+
+
+def _refuse_what_is_not_ours_to_move(
+    store: Store, shard: int, findings: tuple[Finding, ...]
+) -> None:
+    if not findings:
+        raise InputError(
+            f"shard {shard} of {store.url} has no damage, read to the last page: it stays, and "
+            "nothing was moved; leave it out of --shards"
+        )
+    for finding in findings:
+        if not finding.can_repair:
+            raise InputError(
+                f"shard {shard} of {store.url} cannot be repaired, and nothing was moved: "
+                f"{finding.key}: found {finding.found}, expected {finding.expected}; "
+                f"{finding.advice}"
+            )
+
+
+def _move(store: Store, key: str, patience_seconds: float) -> Moved:
+    with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
+        path = Path(folder) / "object"
+        digest = _patiently(lambda: _copy(store, key, path), patience_seconds)
+        to = layout.quarantine_key(digest, key)
+        _patiently(lambda: store.put(to, path), patience_seconds)
+        size_bytes = path.stat().st_size
+    if _patiently(lambda: _digest(store, to), patience_seconds) != digest:
+        raise StoreRefused(
+            f"{store.url}/{to} reads back unlike {key}, which stays where it is; check the store"
+        )
+    _patiently(lambda: store.delete(key), patience_seconds)
+    return Moved(key=key, to=to, size_bytes=size_bytes)
+
+
+def _copy(store: Store, key: str, path: Path) -> str:
+    """Bring an object into a file. Returns its digest."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for piece in _pieces(store, key):
+            digest.update(piece)
+            file.write(piece)
+    return digest.hexdigest()
+
+
+def _digest(store: Store, key: str) -> str:
+    digest = hashlib.sha256()
+    for piece in _pieces(store, key):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(store: Store, key: str) -> Iterator[bytes]:
+    """An object of any size, a piece at a time."""
+    size_bytes = store.size(key)
+    for start in range(0, size_bytes, _PIECE_BYTES):
+        yield store.read_range(key, start, _PIECE_BYTES)
+
+
+def _patiently(call: Callable[[], T], patience_seconds: float) -> T:
+    return repeat(call, patience_seconds=patience_seconds)

@@ -1,0 +1,283 @@
+"""What is wrong with one shard, if anything: its plan file, its base and its supplements.
+
+Reads, and changes nothing. An object exists if it can be read by its name: a list might lag. A
+shard that is not committed is missing, which is no damage.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TypeVar
+
+from pipeline.store import layout
+from pipeline.store.contents import UNREADABLE, Contents, read_contents
+from pipeline.store.objects import Store, repeat
+from pipeline.store.plans import PlanRow, read_plan_shard
+from schemas.errors import ObjectMissing
+from schemas.runs import Key, RunManifest
+from schemas.trace import Status
+
+_KEYS_NAMED = 3  # of many, in a message
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """Something that is not as it should be, and what to do about it."""
+
+    shard: int | None  # None: of no shard of the plan
+    key: str  # the object
+    found: str
+    expected: str
+    advice: str
+    can_repair: bool = False  # by moving the shard's data objects aside and making them again
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardCheck:
+    """What a shard holds, key by key, and what is wrong with it."""
+
+    shard: int
+    plan: list[PlanRow]  # empty if it cannot be read
+    is_committed: bool
+    num_supplements: int  # from the first one on, without a gap
+    num_planned: int  # rollouts, as all of the following
+    num_ok: int
+    num_dead: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def num_missing(self) -> int:
+        return self.num_planned - self.num_ok - self.num_dead
+
+
+def check_shard(
+    store: Store,
+    manifest: RunManifest,
+    shard: int,
+    *,
+    last_listed: int = 0,
+    is_deep: bool = False,
+    patience_seconds: float = 0.0,
+) -> ShardCheck:
+    """Hold one shard against the plan. Deep: every page is read and every picture decoded.
+
+    `last_listed` is the highest supplement that a list names, made before this call: one that does
+    not follow the others cannot be found by asking for names. Raises StoreUnavailable when patience
+    ends, and StoreRefused.
+    """
+    return _Checker(store, manifest, shard, is_deep, patience_seconds).check(last_listed)
+
+
+def exists(store: Store, key: str) -> bool:
+    """Whether an object can be read by its name."""
+    try:
+        store.size(key)
+    except ObjectMissing:
+        return False
+    return True
+
+
+@dataclass(slots=True, eq=False)
+class _Checker:
+    """One `check_shard`, and what it has found so far."""
+
+    store: Store
+    manifest: RunManifest
+    shard: int
+    is_deep: bool
+    patience_seconds: float
+    findings: list[Finding] = field(default_factory=list)
+    num_supplements: int = 0
+
+    def check(self, last_listed: int) -> ShardCheck:
+        plan = self._read_plan()
+        planned = {key for row in plan for key in row.rollout_keys()}
+        is_committed, base = self._read_base()
+        ok, dead = set[Key](), set[Key]()
+        if base:
+            self._check_base(base, planned)
+            ok, dead = base.ok, base.dead - base.ok
+        for number, supplement in self._read_supplements():
+            if base and supplement:
+                self._check_supplement(number, supplement, dead)
+                ok, dead = ok | (supplement.ok & dead), dead - supplement.ok
+        self._check_gap(last_listed, is_committed=is_committed)
+        return ShardCheck(
+            shard=self.shard,
+            plan=plan,
+            is_committed=is_committed,
+            num_supplements=self.num_supplements,
+            num_planned=len(planned) or self.manifest.num_rollouts_of(self.shard),
+            num_ok=len(ok & planned) if planned else len(ok),
+            num_dead=len(dead & planned) if planned else len(dead),
+            findings=tuple(self.findings),
+        )
+
+    def _read_plan(self) -> list[PlanRow]:
+        key = layout.plan_key(self.manifest.part_of(self.shard).folder, self.shard)
+        plan: list[PlanRow] = []
+        try:
+            plan = self._patiently(lambda: read_plan_shard(self.store, self.manifest, self.shard))
+            found = _rollouts(sum(row.rollout_stop - row.rollout_start for row in plan))
+        except ObjectMissing:
+            found = "nothing"
+        except UNREADABLE as error:
+            found = f"a file that cannot be read: {error}"
+        expected = _rollouts(self.manifest.num_rollouts_of(self.shard))
+        if found != expected:
+            self.findings.append(
+                Finding(
+                    shard=self.shard,
+                    key=key,
+                    found=found,
+                    expected=expected,
+                    advice="put the file back from a copy of the run; without it the shard can be "
+                    "neither made nor repaired",
+                )
+            )
+        return plan
+
+    def _read_base(self) -> tuple[bool, Contents | None]:
+        """Whether there is a base, and what it says if it can be read and is ours."""
+        is_there, base = self._try_read(0)
+        # Beside a live run, base and supplement may both have come since the base was asked for:
+        # so it is asked for again.
+        if not is_there and self._patiently(lambda: exists(self.store, self._name(1))):
+            is_there, base = self._try_read(0)
+            if not is_there:
+                self._find(1, found="a supplement alone", expected=f"its base, {self._name(0)}")
+        return is_there, base
+
+    def _read_supplements(self) -> Iterator[tuple[int, Contents | None]]:
+        """The supplements that follow each other, with None for those that cannot be read."""
+        for number in count(1):
+            is_there, supplement = self._try_read(number)
+            if not is_there:
+                return
+            self.num_supplements = number
+            yield number, supplement
+
+    def _try_read(self, supplement: int) -> tuple[bool, Contents | None]:
+        """Whether the object is there, and what it says if it can be read and is ours."""
+        key, geometry = self._name(supplement), self.manifest.geometry
+        try:
+            contents = self._patiently(
+                lambda: read_contents(self.store, key, geometry, is_deep=self.is_deep)
+            )
+        except ObjectMissing:
+            return False, None
+        except UNREADABLE as error:
+            self._find(
+                supplement,
+                found=f"a file that cannot be read ({type(error).__name__}: {error})",
+                expected="a whole shard file of coppice",
+            )
+            return True, None
+        return True, contents if self._is_ours(key, contents) else None
+
+    def _is_ours(self, key: str, contents: Contents) -> bool:
+        ours, there = self.manifest, contents.footer
+        if (ours.run_id, ours.fingerprint) == (there.run_id, there.fingerprint):
+            return True
+        self.findings.append(
+            Finding(
+                shard=self.shard,
+                key=key,
+                found=f"an object of run {there.run_id} (fingerprint {there.fingerprint})",
+                expected=f"run {ours.run_id} (fingerprint {ours.fingerprint})",
+                advice="two runs share a folder: move the object away by hand",
+            )
+        )
+        return False
+
+    def _check_base(self, base: Contents, planned: set[Key]) -> None:
+        self._check_object(0, base)
+        if not planned:
+            return
+        if missing := planned - base.keys:
+            self._find(0, found=f"no row for {_some(missing)}", expected="every planned key")
+        if unplanned := base.keys - planned:
+            self._find(0, found=f"rows for {_some(unplanned)}", expected="planned keys only")
+
+    def _check_supplement(self, number: int, supplement: Contents, dead: set[Key]) -> None:
+        """`dead`: the keys that are dead in the base and in every supplement before this one."""
+        self._check_object(number, supplement)
+        in_vain = set(supplement.footer.in_vain)
+        if supplement.dead:
+            self._find(number, found=f"dead: {_some(supplement.dead)}", expected="ok rows only")
+        if alive := supplement.ok - dead:
+            self._find(
+                number,
+                found=f"rows for {_some(alive)}",
+                expected="keys only that are dead in the base and all supplements before",
+            )
+        if alive := in_vain - (dead - supplement.ok):
+            self._find(
+                number,
+                found=f"noted as tried in vain: {_some(alive)}",
+                expected="keys only that are dead still",
+            )
+
+    def _check_object(self, supplement: int, contents: Contents) -> None:
+        """What holds for bases and supplements alike."""
+        footer, num_of = contents.footer, contents.num_of
+        if (footer.shard, footer.supplement) != (self.shard, supplement):
+            name = layout.traces_key(footer.shard, footer.supplement)
+            self._find(supplement, found=f"the footer of {name}", expected="its own footer")
+        if (num_of[Status.OK], num_of[Status.DEAD]) != (footer.num_ok, footer.num_dead):
+            self._find(
+                supplement,
+                found=f"{num_of[Status.OK]} ok and {num_of[Status.DEAD]} dead rows",
+                expected=f"{footer.num_ok} ok and {footer.num_dead} dead, as its footer says",
+            )
+        for problem, keys in contents.problems.items():
+            self._find(supplement, found=f"{problem}: {_some(keys)}", expected="no such row")
+        if contents.digest not in (None, footer.digest):
+            self._find(
+                supplement,
+                found=f"keys, states and tokens with digest {contents.digest}",
+                expected=f"digest {footer.digest}, as its footer says",
+            )
+
+    def _check_gap(self, last_listed: int, *, is_committed: bool) -> None:
+        """A supplement that is not reached, since one before it is gone."""
+        if last_listed <= self.num_supplements:
+            return
+        if self._patiently(lambda: exists(self.store, self._name(last_listed))):
+            gone = self._name(self.num_supplements + 1 if is_committed else 0)
+            self._find(
+                last_listed,
+                found="a supplement without what it builds on",
+                expected=f"{gone} before it",
+            )
+
+    def _find(self, supplement: int, *, found: str, expected: str) -> None:
+        self.findings.append(
+            Finding(
+                shard=self.shard,
+                key=self._name(supplement),
+                found=found,
+                expected=expected,
+                advice=f"move the shard aside with: coppice repair {self.store.url} --shards "
+                f"{self.shard}; then make it again with: coppice run {self.store.url}",
+                can_repair=True,
+            )
+        )
+
+    def _name(self, supplement: int) -> str:
+        return layout.traces_key(self.shard, supplement)
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        return repeat(call, patience_seconds=self.patience_seconds)
+
+
+def _rollouts(number: int) -> str:
+    return f"a plan of {number} rollout{'s' if number != 1 else ''}"
+
+
+def _some(keys: Collection[Key]) -> str:
+    """`3f2a... rollout 0, 77b1... rollout 2 and 5 more`."""
+    named = [f"{record_id} rollout {rollout}" for record_id, rollout in sorted(keys)[:_KEYS_NAMED]]
+    more = len(keys) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
