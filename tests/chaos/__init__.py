@@ -1,0 +1,1 @@
+"""The fault suite: real faults in real runs, and nothing lost, nothing twice, no wrong token."""

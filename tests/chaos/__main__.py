@@ -1,0 +1,88 @@
+"""Run the fault suite: `python -m tests.chaos [--cut]`, or `make chaos`.
+
+Prints one JSON line at the end: faults by kind, keys lost, keys twice, wrong tokens, seconds. Exits
+with 1 if anything was lost, doubled or wrong.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+import time
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from tests.chaos import cluster
+from tests.chaos.ledger import Ledger
+from tests.chaos.lines import all_works, kill_on_lines
+from tests.chaos.verbs import Harm, fail_at_every_call
+
+_SEED = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Inject faults, and count what they cost.")
+    parser.add_argument("--cut", action="store_true", help="a few of each kind")
+    parser.add_argument("--seed", type=int, default=_SEED, help="of moments and victims")
+    options = parser.parse_args()
+    ledger, started = Ledger(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        in_process(ledger, Path(folder), step=40 if options.cut else 4)
+        _say(ledger, started)
+        on_a_cluster(ledger, Path(folder), seed=options.seed, is_cut=options.cut)
+        _say(ledger, started)
+    summary = ledger.summary() | {"total_seconds": round(time.monotonic() - started, 1)}
+    for kind in ("lost", "twice", "wrong"):
+        for what in getattr(ledger, kind)[:20]:
+            sys.stderr.write(f"{kind}: {what}\n")
+    sys.stdout.write(json.dumps(summary) + "\n")
+    sys.exit(1 if ledger.lost or ledger.twice or ledger.wrong else 0)
+
+
+def in_process(ledger: Ledger, folder: Path, *, step: int) -> None:
+    """Kills on lines, and calls that fail, of every `step`-th line and call."""
+    numbers = count()
+    for work in all_works():
+        kill_on_lines(ledger, work, lambda: str(folder / f"line-{next(numbers)}"), step=step)
+    for work in all_works():
+        for harm in Harm:
+            fail_at_every_call(ledger, work, harm, step=max(1, step // 2))
+
+
+def on_a_cluster(ledger: Ledger, folder: Path, *, seed: int, is_cut: bool) -> None:
+    """Kills and freezes of workers, drivers and a node; two of everything at once."""
+    frozen = "a worker is frozen past its timeout"
+    with cluster.warm_site(folder, ledger, seed) as site:
+        kill = [signal.SIGKILL]
+        cluster.worker_faults(site, "a worker is killed", kill, 2 if is_cut else 12)
+        cluster.worker_faults(site, frozen, [signal.SIGSTOP], 1 if is_cut else 5)
+        rounds = 1 if is_cut else 4
+        scenes = [
+            partial(cluster.poison, harm="exit"),
+            cluster.two_reruns,
+            cluster.two_extensions,
+            cluster.wipe_an_object,
+            partial(cluster.kill_drivers, number=1 if is_cut else 4),
+        ]
+        if not is_cut:
+            scenes += [
+                partial(cluster.poison, harm="hang"),
+                partial(cluster.poison, harm="hoard"),
+                cluster.freeze_a_driver,
+                cluster.two_drivers,
+                cluster.kill_a_rerun,
+                cluster.lose_a_node,
+            ]
+        for _ in range(rounds):
+            for scene in scenes:
+                scene(site)
+
+
+def _say(ledger: Ledger, started: float) -> None:
+    sys.stderr.write(f"{ledger.faults.total()} faults in {time.monotonic() - started:.0f} s\n")
+
+
+if __name__ == "__main__":
+    main()
