@@ -1,4 +1,4 @@
-"""Stores to test: a folder, moto over the wire, and an S3 that answers what a test tells it to."""
+"""Stores to test: a folder, S3 over the wire, and an S3 that answers what a test tells it to."""
 
 import os
 from collections.abc import Iterator
@@ -7,9 +7,7 @@ from pathlib import Path
 from threading import Thread
 from uuid import uuid4
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from types_boto3_s3 import S3Client
 
 from pipeline.store.objects import Store, open_store
@@ -54,20 +52,6 @@ class CannedHandler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="session")
-def moto_client() -> Iterator[S3Client]:
-    """A client of moto with a bucket called `bucket`."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.session.Session("key", "secret", region_name="us-east-1").client(
-        "s3", endpoint_url=f"http://{host}:{port}"
-    )
-    client.create_bucket(Bucket="bucket")
-    yield client
-    server.stop()
-
-
 @pytest.fixture
 def aws_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """Nothing of the machine's own AWS settings; a test adds its AWS_ENDPOINT_URL."""
@@ -87,8 +71,8 @@ def local_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def s3_url(aws_settings: pytest.MonkeyPatch, moto_client: S3Client) -> str:
-    aws_settings.setenv("AWS_ENDPOINT_URL", moto_client.meta.endpoint_url)
+def s3_url(aws_settings: pytest.MonkeyPatch, s3_client: S3Client) -> str:
+    aws_settings.setenv("AWS_ENDPOINT_URL", s3_client.meta.endpoint_url)
     return f"s3://bucket/{uuid4().hex}/prefix"
 
 
