@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from random import randrange
 from types import TracebackType
@@ -99,14 +100,14 @@ class CephS3:
         """End the daemons in good order; the data stay."""
         for daemon in reversed(Daemon):
             self._signal([daemon], signal.SIGTERM)
-            if not _waited(lambda daemon=daemon: not self.is_up(daemon), STOP_SECONDS[daemon]):
+            if not waited(partial(self._is_down, daemon), STOP_SECONDS[daemon]):
                 self.kill(daemon)
 
     def kill(self, *daemons: Daemon) -> None:
         """SIGKILL these, or all of them. What was acknowledged is there after `start`."""
         chosen = daemons or tuple(Daemon)
         self._signal(chosen, signal.SIGKILL)
-        _waited(lambda: not any(self.is_up(daemon) for daemon in chosen), 10)
+        waited(lambda: not any(self.is_up(daemon) for daemon in chosen), 10)
 
     def pause(self, *daemons: Daemon) -> None:
         """Freeze these, or all of them: requests hang, and may still land after `resume`."""
@@ -126,6 +127,9 @@ class CephS3:
     def is_up(self, daemon: Daemon) -> bool:
         return self._try_pid(daemon) is not None
 
+    def _is_down(self, daemon: Daemon) -> bool:
+        return not self.is_up(daemon)
+
     @property
     def _port(self) -> int:
         return int((self.folder / "port").read_text())
@@ -139,7 +143,7 @@ class CephS3:
         for path in (self.folder, programs.root):
             if not _PLAIN.fullmatch(str(path)):
                 raise CannotRun(f"Ceph's config cannot hold the path {path}: use plain characters")
-        port = self._given_port or _free_ports()
+        port = self._given_port or free_ports()
         for name in ("log", "run", "mon", "osd", "rgw"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "port").write_text(str(port))
@@ -241,10 +245,10 @@ class CephS3:
             )
         child.returncode = 0  # not ours to wait for: whoever looks next may be another process
         self._pid_file(daemon).write_text(str(child.pid))
-        _waited(lambda: self.is_up(daemon), 1)  # a process has no command line for a moment
+        waited(lambda: self.is_up(daemon), 1)  # a process has no command line for a moment
 
     def _wait(self, daemon: Daemon, is_ready: Callable[[], bool]) -> None:
-        if not _waited(lambda: is_ready() or not self.is_up(daemon), START_SECONDS):
+        if not waited(lambda: is_ready() or not self.is_up(daemon), START_SECONDS):
             raise CannotRun(f"{daemon} is not ready after {START_SECONDS:.0f} s: see {self._logs}")
         if not self.is_up(daemon):
             raise CannotRun(f"{daemon} ended while it started: see {self._logs}")
@@ -341,7 +345,7 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("CEPH_")}
 
 
-def _free_ports() -> int:
+def free_ports() -> int:
     """The first of ten free ports in a row, below those that the system lends to clients."""
     while True:
         first = randrange(20000, 32000)
@@ -352,7 +356,7 @@ def _free_ports() -> int:
             return first
 
 
-def _waited(is_done: Callable[[], bool], seconds: float) -> bool:
+def waited(is_done: Callable[[], bool], seconds: float) -> bool:
     """Whether it was done in time."""
     end = time.monotonic() + seconds
     while not is_done():

@@ -66,21 +66,21 @@ def fetch_programs() -> Programs:
     Raises CannotRun where there is no apt, no mirror, or nothing to install from it.
     """
     suite = os.environ.get(SUITE) or DEFAULT_SUITE
-    root = _cache() / suite
+    root = cache_folder() / suite
     root.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(root.with_suffix(".lock")):
+    with alone(root.with_suffix(".lock")):
         if not root.exists():
             _make(root, suite)
     return Programs(root)
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     """`$COPPICE_CACHE/s3-server`, beside the models that are built on first use."""
     return Path(os.environ.get("COPPICE_CACHE") or "~/.cache/coppice").expanduser() / "s3-server"
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Of several processes that start with an empty cache, one fetches and the others wait."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -485,7 +485,6 @@ def test_an_endpoint_that_says_nothing_is_unavailable(aws_settings: pytest.Monke
         (403, "QuotaExceeded", StoreUnavailable),
         (403, "SignatureDoesNotMatch", StoreRefused),
         (404, "NoSuchBucket", StoreRefused),
-        (404, "NoSuchKey", ObjectMissing),
         (408, "RequestTimeout", StoreUnavailable),
         (409, "ConditionalRequestConflict", StoreUnavailable),
         (429, "TooManyRequests", StoreUnavailable),
