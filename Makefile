@@ -15,7 +15,7 @@ test: $(VENV)/ready  ## every test
 	$(BIN)/python -m pytest
 
 s3: $(VENV)/ready  ## what touches storage, against a real S3 server: Ceph, from Debian's packages
-	$(BIN)/python -m pytest --s3 real tests/pipeline/store tests/s3
+	$(BIN)/python -m pytest --s3 real tests/pipeline/store tests/s3 tests/faults
 
 check: $(VENV)/ready  ## formatter, linter, types
 	$(BIN)/ruff format --check .

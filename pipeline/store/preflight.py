@@ -34,11 +34,31 @@ def preflight(store: Store) -> None:
     prefix = join_key(FOLDER, uuid4().hex)  # no folder: on a disk it would stay, empty
     _ask(lambda: store.put(f"{prefix}-object", _BODY))  # without it, there is nothing to ask
     try:
-        broken = list(filter(None, (_try_check(check, store, prefix) for check in _CHECKS)))
+        broken = _broken_promises(store, prefix)
     finally:
         _clean_up(store, prefix)
     if broken:
         raise StoreRefused("\n- ".join([f"{store.url} cannot hold a run:", *broken]))
+
+
+def _broken_promises(store: Store, prefix: str) -> list[str]:
+    broken: list[str] = []
+    for check in (
+        _check_put_if_absent,
+        _check_read,
+        _check_ranged_read,
+        _check_list,
+        _check_delete,
+    ):
+        try:
+            check(store, prefix)
+        except (ObjectMissing, StoreRefused) as reason:
+            broken.append(str(reason))
+        except StoreUnavailable as reason:
+            if not broken:
+                raise
+            return [*broken, str(reason)]
+    return broken
 
 
 def _check_read(store: Store, prefix: str) -> None:
@@ -112,18 +132,6 @@ def _check_delete(store: Store, prefix: str) -> None:
     with suppress(ObjectMissing):
         _ask(lambda: store.read(key))
         raise StoreRefused("delete: an object is still there after its deletion")
-
-
-_CHECKS = (_check_read, _check_ranged_read, _check_list, _check_put_if_absent, _check_delete)
-
-
-def _try_check(check: Callable[[Store, str], None], store: Store, prefix: str) -> str | None:
-    """What is wrong, if anything is. A store that does not answer is another matter."""
-    try:
-        check(store, prefix)
-    except (ObjectMissing, StoreRefused) as reason:
-        return str(reason)
-    return None
 
 
 def _ask(call: Callable[[], T]) -> T:

@@ -41,12 +41,14 @@ from schemas.errors import (
 )
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
     from types_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT_SECONDS = 5  # a live endpoint accepts in milliseconds
 READ_TIMEOUT_SECONDS = 60  # of silence, not in all: a server may sync 256 MB before it answers
 PUT_SECONDS = 60  # in all, for a put's bytes to leave, and more for a large one:
 SLOWEST_BYTES_PER_SECOND = 256 * 1024  # else a peer that takes a byte now and then holds us forever
+UPLOAD_BYTES = 256 * 1024  # of a file in memory at a time
 MAX_CONNECTIONS = 32  # kept open per store; more threads than this reconnect at every call
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
@@ -134,14 +136,14 @@ class S3Store:
     def put(self, key: str, source: Source) -> None:
         name = self._name(key)
         with open_source(source) as body, self._asking("put", key):
-            self._client.put_object(Bucket=self._bucket, Key=name, Body=_Upload(body))
+            self._client.put_object(Bucket=self._bucket, Key=name, Body=_upload(body))
 
     def put_if_absent(self, key: str, source: Source) -> bool:
         name = self._name(key)
         try:
             with open_source(source) as body, self._asking("put", key):
                 self._client.put_object(
-                    Bucket=self._bucket, Key=name, Body=_Upload(body), IfNoneMatch="*"
+                    Bucket=self._bucket, Key=name, Body=_upload(body), IfNoneMatch="*"
                 )
         except _ObjectPresent:
             return False
@@ -247,10 +249,17 @@ class _Upload(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return self._body.seek(offset, whence)
 
-    def read(self, size: int = -1) -> bytes:
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
         if time.monotonic() > self._end:
             raise StoreUnavailable(f"a put took more than {self._seconds:.0f} s; try again")
-        return self._body.read(size)
+        view = memoryview(buffer).cast("B")
+        data = self._body.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+
+def _upload(body: BinaryIO) -> BinaryIO:
+    return io.BufferedReader(_Upload(body), UPLOAD_BYTES)
 
 
 def _connect() -> "S3Client":
