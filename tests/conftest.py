@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +43,9 @@ def s3_client(request: pytest.FixtureRequest) -> "Iterator[S3Client]":
     if request.config.getoption("--s3") == "real":
         yield request.getfixturevalue("ceph").client()
         return
-    with _emulator() as client:
+    from tests.s3.emulator import emulator
+
+    with emulator() as client:
         yield client
 
 
@@ -69,19 +70,3 @@ def aws_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Monk
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "an-access-key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-key")
     return monkeypatch
-
-
-@contextmanager
-def _emulator() -> "Iterator[S3Client]":
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.session.Session("key", "secret", region_name="us-east-1").client(
-        "s3", endpoint_url=f"http://{host}:{port}"
-    )
-    client.create_bucket(Bucket="bucket")
-    yield client
-    server.stop()
