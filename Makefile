@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/first
 
-.PHONY: run test check format bench clean
+.PHONY: run test s3 check format bench clean
 
 run: $(VENV)/ready  ## the main job, on this machine, with the bundled prompts and model
 	$(BIN)/coppice run examples/toy.jsonl $(RUN) --shard-rollouts 8 --pictures all
@@ -13,6 +13,9 @@ run: $(VENV)/ready  ## the main job, on this machine, with the bundled prompts a
 
 test: $(VENV)/ready  ## every test
 	$(BIN)/python -m pytest
+
+s3: $(VENV)/ready  ## what touches storage, against a real S3 server: Ceph, from Debian's packages
+	$(BIN)/python -m pytest --s3 real tests/pipeline/store tests/s3 tests/faults
 
 check: $(VENV)/ready  ## formatter, linter, types
 	$(BIN)/ruff format --check .

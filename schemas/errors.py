@@ -8,7 +8,8 @@
     |-- StoreError               7
     |   |-- ObjectMissing           no object at this key
     |   |-- StoreUnavailable        down, slow or throttling: the same call may succeed later
-    |   `-- StoreRefused            credentials, permission, or a server that cannot do it
+    |   `-- StoreRefused            a missing bucket, or a server that cannot do it
+    |       `-- CredentialsRefused  refused for now: a run waits for them, a start does not
     `-- RolloutError                a rollout failed; its `kind` says whose fault it is
         |-- RecordFailure           this prompt breaks it: the rollout becomes a dead row
         |-- TaskFailure             this attempt at the shard broke: the shard is given back
@@ -91,7 +92,14 @@ class StoreUnavailable(StoreError):
 
 
 class StoreRefused(StoreError):
-    """The store said no: credentials, permission, a missing bucket, or a promise it cannot keep."""
+    """The store said no: permission, a missing bucket, or a promise it cannot keep."""
+
+
+class CredentialsRefused(StoreRefused):
+    """The store does not take these credentials: expired, rotated, or without the permission.
+
+    In mid-run they were good a moment ago, and someone may renew them: repeat the call.
+    """
 
 
 class RolloutError(CoppiceError):

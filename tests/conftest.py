@@ -1,9 +1,72 @@
-"""For every test: one thread for torch, and Triton kernels without a GPU."""
+"""For every test: one thread for torch, Triton kernels without a GPU, and which S3 there is."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+    from tests.s3.ceph import CephS3
 
 # Tiny models gain nothing by a second thread, and wait for it. A test that asks for two lets them
 # sleep while they wait, instead of taking a core from those who work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--s3",
+        choices=["emulator", "real"],
+        default="emulator",
+        help="what stands behind s3:// in tests: moto, or a real server (see docs/storage.md)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that the emulator cannot pass, of kills and pauses say, are left out without a word."""
+    if config.getoption("--s3") == "real":
+        return
+    left_out = [item for item in items if item.get_closest_marker("real_s3")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def s3_client(request: pytest.FixtureRequest) -> "Iterator[S3Client]":
+    """A client of an S3 server on loopback with a bucket called `bucket`."""
+    if request.config.getoption("--s3") == "real":
+        yield request.getfixturevalue("ceph").client()
+        return
+    from tests.s3.emulator import emulator
+
+    with emulator() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[CephS3]":
+    """The real server, for tests marked `real_s3`. One that kills or pauses it starts it again."""
+    from tests.s3.ceph import CephS3
+
+    with CephS3(tmp_path_factory.mktemp("ceph")) as server:
+        yield server
+        server.wipe()
+
+
+@pytest.fixture
+def aws_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Nothing of the machine's own AWS settings; a test adds its AWS_ENDPOINT_URL."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "an-access-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-key")
+    return monkeypatch

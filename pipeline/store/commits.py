@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pipeline.store import layout
 from pipeline.store.objects import Store, repeat
-from pipeline.store.traces import read_footer
-from schemas.errors import FatalFailure
+from pipeline.store.traces import try_read_footer
+from schemas.errors import FatalFailure, StoreUnavailable
 from schemas.runs import FailedAttempt, ShardFooter
 
 
@@ -24,16 +24,24 @@ class Commit(StrEnum):
 def commit_shard(
     store: Store, path: Path, footer: ShardFooter, *, patience_seconds: float
 ) -> Commit:
-    """Put a closed shard file, unless the shard is committed. Repeats while the store is away.
+    """Put a closed shard file, unless the shard is committed. Repeats while the store is in doubt.
 
-    An unanswered put may have landed. So when the object turns out to exist, its footer decides:
-    our own attempt id means that we won, without having been told. Raises FatalFailure if the
-    object belongs to another run, StoreUnavailable when patience ends, StoreRefused at once.
+    An unanswered put may have landed, or may land yet, so the same bytes go to the same key until
+    the store answers. When the object turns out to exist, its footer decides: our own attempt id
+    means that we won, without having been told. Raises FatalFailure if the object belongs to
+    another run, StoreUnavailable or CredentialsRefused when patience ends, StoreRefused at once.
     """
-    key = layout.traces_key(footer.shard)
-    if repeat(lambda: store.put_if_absent(key, path), patience_seconds=patience_seconds):
+    return repeat(lambda: _commit_once(store, path, footer), patience_seconds=patience_seconds)
+
+
+def _commit_once(store: Store, path: Path, footer: ShardFooter) -> Commit:
+    if store.put_if_absent(layout.traces_key(footer.shard), path):
         return Commit.WON
-    there = repeat(lambda: read_footer(store, footer.shard), patience_seconds=patience_seconds)
+    there = try_read_footer(store, footer.shard)
+    if there is None:
+        raise StoreUnavailable(
+            f"{store.url}/{layout.traces_key(footer.shard)} stood in the way and is gone; put again"
+        )
     if there.attempt_id == footer.attempt_id:
         return Commit.WON
     check_run(store, there, run_id=footer.run_id, fingerprint=footer.fingerprint)

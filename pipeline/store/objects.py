@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, TypeVar
 
-from schemas.errors import InputError, StoreUnavailable
+from schemas.errors import CredentialsRefused, InputError, StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
+PASSING = (StoreUnavailable, CredentialsRefused)
+"""What a run waits out. A start does not wait for credentials: no one has seen them work."""
 READ_AHEAD_BYTES = 256 * 1024  # a Parquet footer in one request; little next to a column chunk
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
@@ -41,7 +43,8 @@ class Entry:
 class Store(Protocol):
     """Objects below one root. Keys are relative and '/'-separated; a hostile one is a ValueError.
 
-    Every verb may raise StoreUnavailable (repeat it) or StoreRefused (do not). A store may be used
+    Every verb may raise StoreUnavailable (repeat it) or StoreRefused (do not, unless it is
+    CredentialsRefused in mid-run; `repeat` knows). A store may be used
     from several threads and may be pickled; the process that unpickles it needs the credentials.
     """
 
@@ -116,25 +119,24 @@ def repeat(
     call: Callable[[], T],
     *,
     patience_seconds: float,
+    waits_for: tuple[type[StoreError], ...] = PASSING,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
-    """What the call answers, calling again while the store is unavailable.
+    """What the call answers, calling again while the store is unavailable or refuses credentials.
 
     Pauses double up to a cap, with jitter, so that a thousand workers do not come back at once; the
-    last call comes when patience ends, and its StoreUnavailable is raised. For a listing, the call
+    last call comes when patience ends, and its error is raised. For a listing, the call
     must consume it: `lambda: list(store.list_folder(folder))`.
     """
     start, pause, num_calls = clock(), FIRST_PAUSE_SECONDS, 1
     while True:
         try:
             return call()
-        except StoreUnavailable as error:
+        except waits_for as error:
             waited = clock() - start
             if waited >= patience_seconds:
-                raise StoreUnavailable(
-                    f"{error} (call {num_calls}, after {waited:.0f} s)"
-                ) from error
+                raise type(error)(f"{error} (call {num_calls}, after {waited:.0f} s)") from error
         sleep(min(pause * random.uniform(0.5, 1), patience_seconds - waited))
         pause, num_calls = min(2 * pause, LONGEST_PAUSE_SECONDS), num_calls + 1
 

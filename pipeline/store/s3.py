@@ -5,10 +5,12 @@ and overwrite. The SDK's own retries are off: they would hide that an earlier tr
 landed. `objects.repeat` is the only one that repeats.
 """
 
+import io
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 import boto3
@@ -29,13 +31,24 @@ from pipeline.store.objects import (
     open_source,
     open_store,
 )
-from schemas.errors import InputError, ObjectMissing, StoreError, StoreRefused, StoreUnavailable
+from schemas.errors import (
+    CredentialsRefused,
+    InputError,
+    ObjectMissing,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
     from types_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT_SECONDS = 5  # a live endpoint accepts in milliseconds
 READ_TIMEOUT_SECONDS = 60  # of silence, not in all: a server may sync 256 MB before it answers
+PUT_SECONDS = 60  # in all, for a put's bytes to leave, and more for a large one:
+SLOWEST_BYTES_PER_SECOND = 256 * 1024  # else a peer that takes a byte now and then holds us forever
+UPLOAD_BYTES = 256 * 1024  # of a file in memory at a time
 MAX_CONNECTIONS = 32  # kept open per store; more threads than this reconnect at every call
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
@@ -48,7 +61,22 @@ _BROKEN_OFF = (
     HTTPError,  # botocore lets some through while it reads the body of an answer
     ResponseParserError,
 )
-_PASSING_CODES = frozenset({"BadDigest", "IncompleteBody", "QuotaExceeded", "RequestTimeout"})
+_PASSING_CODES = frozenset(
+    {
+        *("BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"),  # damaged on its way
+        *("QuotaExceeded", "RequestTimeout"),
+    }
+)
+_NO_CREDENTIALS = (  # also where the service that lends credentials is away for a moment
+    botocore_errors.CredentialRetrievalError,
+    botocore_errors.NoCredentialsError,
+    botocore_errors.PartialCredentialsError,
+    botocore_errors.SSOError,
+    botocore_errors.TokenRetrievalError,
+)
+_CREDENTIAL_CODES = frozenset(
+    {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "TokenRefreshRequired"}
+)
 _ADVICE = {
     "AccessDenied": "permit s3:GetObject, s3:PutObject and s3:DeleteObject below the prefix and "
     "s3:ListBucket on the bucket (without it, S3 says this of a missing object, too)",
@@ -58,6 +86,7 @@ _ADVICE = {
     "NotImplemented": "use a server that honours If-None-Match on PutObject",
     "RequestTimeTooSkewed": "set this machine's clock",
 }
+_GOOGLE = "storage.googleapis.com"
 
 
 class _ObjectPresent(StoreError):
@@ -107,13 +136,15 @@ class S3Store:
     def put(self, key: str, source: Source) -> None:
         name = self._name(key)
         with open_source(source) as body, self._asking("put", key):
-            self._client.put_object(Bucket=self._bucket, Key=name, Body=body)
+            self._client.put_object(Bucket=self._bucket, Key=name, Body=_upload(body))
 
     def put_if_absent(self, key: str, source: Source) -> bool:
         name = self._name(key)
         try:
             with open_source(source) as body, self._asking("put", key):
-                self._client.put_object(Bucket=self._bucket, Key=name, Body=body, IfNoneMatch="*")
+                self._client.put_object(
+                    Bucket=self._bucket, Key=name, Body=_upload(body), IfNoneMatch="*"
+                )
         except _ObjectPresent:
             return False
         return True
@@ -150,19 +181,38 @@ class S3Store:
                     if name := found["Key"].removeprefix(prefix):
                         yield Entry(key=join_key(folder, name), size_bytes=found["Size"])
 
+    def check_endpoint(self) -> None:
+        """Raises StoreRefused for an endpoint that is known to ignore If-None-Match on a put."""
+        host = _host(self._client).partition(":")[0]
+        if host == _GOOGLE or host.endswith(f".{_GOOGLE}"):
+            raise StoreRefused(
+                f"{host} overwrites where it should not: Google's S3 interface ignores "
+                "If-None-Match on a put, so two workers could both commit a shard; use S3, Ceph, "
+                "another server that honours it, or a shared folder"
+            )
+
     @contextmanager
     def _asking(self, operation: str, key: str) -> Iterator[None]:
         try:
             yield
         except _SPOKEN as error:
-            host = urlsplit(self._client.meta.endpoint_url).netloc.rpartition("@")[2]
-            raise _our_error(
-                error, f"cannot {operation} {join_key(self.url, key)} at {host}"
-            ) from error
+            found = f"cannot {operation} {join_key(self.url, key)} at {_host(self._client)}"
+            ours = _our_error(error, operation, found)
+            if isinstance(ours, CredentialsRefused):
+                self._reconnect()
+            raise ours from error
+
+    def _reconnect(self) -> None:
+        """The next call reads the settings again: a client keeps the credentials it began with."""
+        with suppress(InputError):  # someone is writing the file
+            self._client = _connect()
 
 
 def open_s3(url: str) -> S3Store:
-    """Raises InputError for a malformed URL or AWS setting. Does not connect."""
+    """Raises InputError for a malformed URL or AWS setting, StoreRefused for Google's S3 interface.
+
+    Does not connect.
+    """
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     if not _BUCKET.fullmatch(bucket):  # not shown: it may be "key:secret@bucket"
         raise InputError(
@@ -172,7 +222,44 @@ def open_s3(url: str) -> S3Store:
         checked_folder(prefix := prefix.removesuffix("/"))
     except ValueError as error:
         raise InputError(f"the prefix of s3://{bucket} cannot be used: {error}") from error
-    return S3Store(bucket, prefix)
+    store = S3Store(bucket, prefix)
+    store.check_endpoint()
+    return store
+
+
+class _Upload(io.RawIOBase):
+    """The body of one put, streamed, for as long as a put may take.
+
+    The SDK's timeouts are of silence: a peer that takes a few bytes now and then meets none.
+    """
+
+    def __init__(self, body: BinaryIO) -> None:
+        self._body = body
+        num_bytes = body.seek(0, io.SEEK_END)
+        body.seek(0)
+        self._seconds = PUT_SECONDS + num_bytes / SLOWEST_BYTES_PER_SECOND
+        self._end = time.monotonic() + self._seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._body.seek(offset, whence)
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        if time.monotonic() > self._end:
+            raise StoreUnavailable(f"a put took more than {self._seconds:.0f} s; try again")
+        view = memoryview(buffer).cast("B")
+        data = self._body.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+
+def _upload(body: BinaryIO) -> BinaryIO:
+    return io.BufferedReader(_Upload(body), UPLOAD_BYTES)
 
 
 def _connect() -> "S3Client":
@@ -192,10 +279,14 @@ def _connect() -> "S3Client":
         ) from error
 
 
-def _our_error(error: Exception, found: str) -> StoreError:
+def _host(client: "S3Client") -> str:
+    return urlsplit(client.meta.endpoint_url).netloc.rpartition("@")[2]
+
+
+def _our_error(error: Exception, operation: str, found: str) -> StoreError:
     """What an error of S3 or of its client means. Nothing else decides it."""
     status, code = _status_code(error)
-    if status == 404 and code != "NoSuchBucket":
+    if status == 404 and code != "NoSuchBucket" and operation in ("read", "delete"):
         return ObjectMissing(f"{found}: there is no such object; check the key")
     if status == 412:
         return _ObjectPresent(found)
@@ -205,6 +296,9 @@ def _our_error(error: Exception, found: str) -> StoreError:
     if is_busy or code in _PASSING_CODES or isinstance(error, _BROKEN_OFF):
         return StoreUnavailable(f"{found}: {code}; check that the endpoint is up, and try again")
     advice = _ADVICE.get(code, "check the bucket, its region, the credentials and what they permit")
+    is_refused = status in (401, 403) or code in _CREDENTIAL_CODES
+    if is_refused or isinstance(error, _NO_CREDENTIALS):
+        return CredentialsRefused(f"{found}: {code}; {advice}")
     return StoreRefused(f"{found}: {code}; {advice}")
 
 

@@ -1,15 +1,12 @@
-"""Stores to test: a folder, moto over the wire, and an S3 that answers what a test tells it to."""
+"""Stores to test: a folder, S3 over the wire, and an S3 that answers what a test tells it to."""
 
-import os
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from uuid import uuid4
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from types_boto3_s3 import S3Client
 
 from pipeline.store.objects import Store, open_store
@@ -54,41 +51,14 @@ class CannedHandler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="session")
-def moto_client() -> Iterator[S3Client]:
-    """A client of moto with a bucket called `bucket`."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.session.Session("key", "secret", region_name="us-east-1").client(
-        "s3", endpoint_url=f"http://{host}:{port}"
-    )
-    client.create_bucket(Bucket="bucket")
-    yield client
-    server.stop()
-
-
-@pytest.fixture
-def aws_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """Nothing of the machine's own AWS settings; a test adds its AWS_ENDPOINT_URL."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "an-access-key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-key")
-    return monkeypatch
-
-
 @pytest.fixture
 def local_url(tmp_path: Path) -> str:
     return str(tmp_path / "root")
 
 
 @pytest.fixture
-def s3_url(aws_settings: pytest.MonkeyPatch, moto_client: S3Client) -> str:
-    aws_settings.setenv("AWS_ENDPOINT_URL", moto_client.meta.endpoint_url)
+def s3_url(aws_settings: pytest.MonkeyPatch, s3_client: S3Client) -> str:
+    aws_settings.setenv("AWS_ENDPOINT_URL", s3_client.meta.endpoint_url)
     return f"s3://bucket/{uuid4().hex}/prefix"
 
 

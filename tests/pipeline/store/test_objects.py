@@ -485,7 +485,6 @@ def test_an_endpoint_that_says_nothing_is_unavailable(aws_settings: pytest.Monke
         (403, "QuotaExceeded", StoreUnavailable),
         (403, "SignatureDoesNotMatch", StoreRefused),
         (404, "NoSuchBucket", StoreRefused),
-        (404, "NoSuchKey", ObjectMissing),
         (408, "RequestTimeout", StoreUnavailable),
         (409, "ConditionalRequestConflict", StoreUnavailable),
         (429, "TooManyRequests", StoreUnavailable),
@@ -530,13 +529,11 @@ def test_an_answer_cut_off_half_way_is_never_taken_for_the_whole(
         VERBS[name](open_store("s3://bucket"), "key")
 
 
-def test_the_object_that_consoles_make_for_a_folder_is_not_listed(
-    s3_url: str, moto_client: S3Client
-):
+def test_the_object_that_consoles_make_for_a_folder_is_not_listed(s3_url: str, s3_client: S3Client):
     store = open_store(s3_url)
     store.put("folder/real", b"x")
     bucket, _, prefix = s3_url.removeprefix("s3://").partition("/")
-    moto_client.put_object(Bucket=bucket, Key=f"{prefix}/folder/", Body=b"")
+    s3_client.put_object(Bucket=bucket, Key=f"{prefix}/folder/", Body=b"")
 
     assert keys(store, "folder") == {"folder/real"}
 
