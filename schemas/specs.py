@@ -99,7 +99,7 @@ class Relation(Frozen):
 class PromptSpec(Frozen):
     """What a picture must show to fit its prompt."""
 
-    version: Literal[1] = SPEC_VERSION
+    version: Literal[1] = 1  # SPEC_VERSION
     category: Category
     source: SpecSource
     objects: tuple[SpecObject, ...] = Field(min_length=1)

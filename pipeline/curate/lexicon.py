@@ -12,19 +12,7 @@ from importlib.resources import files
 
 from schemas.specs import AttributeKind, RelationKind
 
-DETERMINERS = frozenset(
-    "a an the this that these those some any each every all both another no its his her their our "
-    "my your".split()
-)
-PRONOUNS = frozenset(
-    "it he she they them him me us we you i someone somebody something anyone everyone "
-    "everything nothing others other themselves itself himself herself who which what whose where "
-    "when how why there".split()
-)
-AUXILIARIES = frozenset("is are was were be been being am 's 're".split())
-MODALS = frozenset("will would could may might must shall should to".split())
-CONJUNCTIONS = frozenset("and or but while as because if so nor than".split())
-_CLOSED = DETERMINERS | PRONOUNS | AUXILIARIES | MODALS | CONJUNCTIONS
+_CLOSED = ("determiners", "pronouns", "auxiliaries", "modals", "conjunctions")
 _ATTRIBUTE_FILES = {
     AttributeKind.COLOUR: ("colours",),
     AttributeKind.SHAPE: ("shapes",),
@@ -57,6 +45,11 @@ class Lexicon:
     unchanging: frozenset[str]
     verbs: Mapping[str, str]  # every form, and its bare verb
     place_verbs: frozenset[str]
+    determiners: frozenset[str]
+    pronouns: frozenset[str]
+    auxiliaries: frozenset[str]
+    modals: frozenset[str]
+    conjunctions: frozenset[str]
     adverbs: frozenset[str]
     function_words: frozenset[str]  # what only holds a sentence together
     particles: frozenset[str]
@@ -120,6 +113,7 @@ def lexicon() -> Lexicon:
     things = frozenset((*_words("nouns"), *_lines("compounds")))
     abstract, partitives, portions = map(_word_set, ("abstract", "partitives", "portions"))
     adverbs, particles = _word_set("adverbs"), _word_set("particles")
+    closed = {name: _word_set(name) for name in _CLOSED}
     return Lexicon(
         attributes={
             word: kind
@@ -135,7 +129,8 @@ def lexicon() -> Lexicon:
         verbs=_verb_forms(),
         place_verbs=_word_set("verbs_of_place"),
         adverbs=adverbs,
-        function_words=_CLOSED
+        **closed,
+        function_words=frozenset().union(*closed.values())
         | adverbs
         | particles
         | {phrase[0] for phrase in prepositions if len(phrase) == 1},
@@ -174,8 +169,8 @@ def _pairs(name: str) -> Iterator[tuple[str, str]]:
 
 
 def _prepositions() -> tuple[dict[tuple[str, ...], Preposition], dict[str, str]]:
-    phrases = {}
-    inverses = {}
+    phrases: dict[tuple[str, ...], Preposition] = {}
+    inverses: dict[str, str] = {}
     for table in tomllib.loads(_read("relations.toml"))["relation"]:
         inverse = table.get("inverse")
         relation = Preposition(
@@ -189,7 +184,7 @@ def _prepositions() -> tuple[dict[tuple[str, ...], Preposition], dict[str, str]]
 
 def _verb_forms() -> dict[str, str]:
     irregular = dict(_pairs("irregular_verbs"))
-    forms = {}
+    forms: dict[str, str] = {}
     for verb in (*_words("verbs"), *_words("verbs_of_place"), *irregular.values()):
         forms |= {form: verb for form in _regular_forms(verb)}
     return forms | irregular

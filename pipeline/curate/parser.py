@@ -238,10 +238,8 @@ class _Reading:
 
     def _describe(self, phrase: NounPhrase) -> None:
         """Attributes without a noun belong to the subject ("is red") or the last noun."""
-        if self._last is Join.AUXILIARY:
-            described = self._subject
-        else:
-            described = self._group[-1:]
+        is_said = self._last is Join.AUXILIARY
+        described = self._subject if is_said else self._group[-1:]
         for index in described:
             self.things[index].attributes.extend(phrase.attributes)
         self._open = None

@@ -9,15 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipeline.curate.lexicon import (
-    AUXILIARIES,
-    CONJUNCTIONS,
-    DETERMINERS,
-    MODALS,
-    PRONOUNS,
-    Lexicon,
-    Preposition,
-)
+from pipeline.curate.lexicon import Lexicon, Preposition
 from schemas.specs import Attribute, AttributeKind
 
 _TOKEN = re.compile(r"[^\W_]+(?:[-\u2010\u2011][^\W_]+)*|'s\b|'(?=\s)|[^\w\s]")
@@ -144,11 +136,14 @@ class _Reader:
         is_past = word.endswith("ed") and not is_other
         return not (is_past and self._is_clause_word(after))  # "the lavender filled the"
 
+    def _is_link(self, word: str) -> bool:
+        joins = (self._lexicon.conjunctions, self._lexicon.auxiliaries)
+        return self._lexicon.is_function(word) and not any(word in words for words in joins)
+
     def _is_clause_word(self, word: str) -> bool:
         """Whether it is what commonly follows a verb, and hardly a noun."""
         return (
-            self._lexicon.is_function(word)
-            and word not in CONJUNCTIONS | AUXILIARIES
+            self._is_link(word)
             or word in self._lexicon.numbers
             or (word in self._lexicon.attributes and not self._lexicon.is_noun(word))
             or (word.endswith("ly") and not self._lexicon.is_noun(word))
@@ -190,7 +185,8 @@ class _Reader:
         follows = self._word()
         is_stranded = not follows or not (
             self._is_nominal(follows)
-            or follows in DETERMINERS | PRONOUNS
+            or follows in self._lexicon.determiners
+            or follows in self._lexicon.pronouns
             or follows in self._lexicon.numbers
             or follows in self._lexicon.verbs
         )
@@ -202,14 +198,14 @@ class _Reader:
             return Join.PRONOUN  # "a bathroom that has"
         if word in ("and", "or"):
             return Join.AND
-        if word in CONJUNCTIONS:
+        if word in self._lexicon.conjunctions:
             self._has_verb = False
             return Join.STOP
-        if word in AUXILIARIES:
+        if word in self._lexicon.auxiliaries:
             return Join.AUXILIARY
-        if word in MODALS:
+        if word in self._lexicon.modals:
             return Join.MODAL
-        return Join.PRONOUN if word in PRONOUNS else None
+        return Join.PRONOUN if word in self._lexicon.pronouns else None
 
     def _is_adverb(self, word: str) -> bool:
         if word in self._lexicon.adverbs or word in self._lexicon.particles:
@@ -313,7 +309,7 @@ class _Reader:
 
     def _take_determiners(self) -> tuple[bool, int | None]:
         is_one, count = False, None
-        while (word := self._word()) in DETERMINERS or self._number(word) is not None:
+        while (word := self._word()) in self._lexicon.determiners or self._number(word) is not None:
             is_one = is_one or word in ("a", "an", "another")
             count = self._number(word) or count
             self._at += 1
@@ -331,9 +327,7 @@ class _Reader:
         nouns: list[str] = []
         while word := self._word():
             is_last = not self._noun_goes_on()
-            if self._is_adverb(word) and not is_last:
-                pass
-            elif word in ("and", ",") and attributes and self._goes_on():
+            if self._is_between_attributes(word, is_last, bool(attributes)):
                 pass
             elif word in self._lexicon.attributes and not (is_last and self._can_be_head(word)):
                 self._add(attributes, word)
@@ -348,6 +342,11 @@ class _Reader:
                 break
             self._at += 1
         return attributes, nouns
+
+    def _is_between_attributes(self, word: str, is_last: bool, has_attribute: bool) -> bool:
+        if word in ("and", ","):
+            return has_attribute and self._goes_on()
+        return self._is_adverb(word) and not is_last
 
     def _add(self, attributes: list[Attribute], word: str) -> None:
         kind = self._lexicon.attributes.get(word, AttributeKind.STATE)

@@ -58,9 +58,8 @@ class CuratedSet:
 
     @property
     def prompts(self) -> list[CuratedPrompt]:
-        """All distinct ones, the dropped among them, in the order of the sources."""
-        where = {id(prompt): prompt for prompt in (*self.kept, *self.dropped)}
-        return list(where.values())
+        """All distinct ones, the dropped last."""
+        return [*self.kept, *self.dropped]
 
     @property
     def num_duplicates(self) -> int:
@@ -75,7 +74,8 @@ def curate_prompts(
     rejects: Sequence[Reject] = (),
 ) -> CuratedSet:
     """Give each distinct prompt its spec and its leaks, and set aside those that leak too much."""
-    kept, dropped = [], []
+    kept: list[CuratedPrompt] = []
+    dropped: list[CuratedPrompt] = []
     for prompt, category in _distinct(rows):
         curated = _curate(prompt, category, evaluation)
         (dropped if curated.level in drop else kept).append(curated)
