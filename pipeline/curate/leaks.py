@@ -7,13 +7,13 @@ Near-duplicate hashes are useless here: a fifth of the training prompts are near
 import json
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 
 from pipeline.curate.lexicon import lexicon
 from pipeline.curate.parser import LEAD_IN, parse
-from pipeline.curate.phrases import tokens
 from schemas.errors import InputError
 from schemas.ids import normalise
 from schemas.specs import PromptSpec, Relation
@@ -113,13 +113,15 @@ def _keys(prompt: str) -> Iterator[tuple[LeakLevel, str]]:
 
 
 def _words(prompt: str) -> list[str]:
-    """Lower-case words; a mark inside a word (post-it, dog's) is dropped, not a gap."""
-    return [word for token in tokens(normalise(prompt)) if (word := _letters(token))]
+    """Lower-case words, in any script. Marks part words, but for the apostrophe, which is dropped:
+    people leave it out."""
+    bare = normalise(prompt).casefold().replace("'", "").replace("\u2019", "")
+    return "".join(letter if _is_of_word(letter) else " " for letter in bare).split()
 
 
-def _letters(token: str) -> str:
-    marks: Collection[str] = ("P", "S", "Z", "C")
-    return "".join(letter for letter in token if unicodedata.category(letter)[0] not in marks)
+@cache
+def _is_of_word(letter: str) -> bool:
+    return unicodedata.category(letter)[0] not in "PSZC"
 
 
 def _direction(relation: Relation, names: list[str]) -> list[str]:

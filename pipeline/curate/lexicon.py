@@ -39,6 +39,7 @@ class Lexicon:
 
     attributes: Mapping[str, AttributeKind]
     things: frozenset[str]  # nouns that a picture can show, singular, the compounds among them
+    people: frozenset[str]  # those of the things that act
     nouns: frozenset[str]  # the things, and all others
     compounds: frozenset[str]  # singular, the words with a space between them
     plurals: Mapping[str, str]  # irregular ones
@@ -110,7 +111,8 @@ class Lexicon:
 def lexicon() -> Lexicon:
     """The shipped word lists, read once."""
     prepositions, inverses = _prepositions()
-    things = frozenset((*_words("nouns"), *_lines("compounds")))
+    people = _word_set("people")
+    things = people | frozenset((*_words("nouns"), *_lines("compounds")))
     abstract, partitives, portions = map(_word_set, ("abstract", "partitives", "portions"))
     adverbs, particles = _word_set("adverbs"), _word_set("particles")
     closed = {name: _word_set(name) for name in _CLOSED}
@@ -122,6 +124,7 @@ def lexicon() -> Lexicon:
             for word in _words(name)
         },
         things=things,
+        people=people,
         nouns=things | abstract | partitives | portions,
         compounds=frozenset(_lines("compounds")),
         plurals=dict(_pairs("irregular_plurals")),

@@ -35,6 +35,7 @@ _GEOMETRY = frozenset(
     ("left of", "right of", "above", "below", "next to", "in front of", "behind", "hidden by")
 )
 _CLINGS = frozenset(("of", "with", "without", "from"))  # to the noun right before it
+_COMPLETES = frozenset(("to", "with", "for", "from", "about"))  # "add a touch to"
 _FORMS = (AttributeKind.COLOUR, AttributeKind.SHAPE, AttributeKind.TEXTURE)
 
 
@@ -145,6 +146,7 @@ class _Link:
     relation: str
     kind: RelationKind
     is_verb: bool
+    is_direct: bool = False  # "holds a book", not "sits on a chair"
 
 
 @dataclass(slots=True)
@@ -259,6 +261,7 @@ class _Reading:
             relation="with" if is_having else verb.verb,
             kind=RelationKind.NON_SPATIAL,
             is_verb=not is_having,
+            is_direct=True,
         )
 
     def _take_preposition(self, preposition: Preposition) -> None:
@@ -280,6 +283,7 @@ class _Reading:
     def _follow_verb(self, preposition: Preposition, verb: str) -> None:
         """`sits on` says where, `looks at` is an action, `runs behind` is both."""
         assert self._open
+        self._open.is_direct = False
         is_place = preposition.kind is not RelationKind.NON_SPATIAL
         is_at = verb in self.words.place_verbs and is_place
         if is_at or preposition.name in _GEOMETRY:
@@ -296,7 +300,7 @@ class _Reading:
         if preposition.name == "of":
             return
         link = self._open
-        if link.is_verb and preposition.kind is RelationKind.NON_SPATIAL:
+        if link.is_verb and preposition.name in _COMPLETES:
             link.relation += f" {preposition.name}"
             return
         self._close_verb()
@@ -311,10 +315,11 @@ class _Reading:
         """Who a preposition after a noun speaks of."""
         if isinstance(self._last, Join):
             return list(self._subject) if self._last is not Join.STOP else []
-        is_direct = self._group_link is not None and self._group_link.is_verb
-        if preposition.name in _CLINGS or not is_direct:
-            return self._group[-1:]
-        return list(self._subject)
+        is_direct = self._group_link is not None and self._group_link.is_direct
+        is_actor = any(self.things[i].noun in self.words.people for i in self._subject)
+        if is_direct and is_actor and preposition.name not in _CLINGS:
+            return list(self._subject)  # "a man holds a book at the beach"
+        return self._group[-1:]
 
     def _relate(self, link: _Link, index: int) -> None:
         for subject in link.subjects:

@@ -329,7 +329,7 @@ class _Reader:
             is_last = not self._noun_goes_on()
             if self._is_between_attributes(word, is_last, bool(attributes)):
                 pass
-            elif word in self._lexicon.attributes and not (is_last and self._can_be_head(word)):
+            elif word in self._lexicon.attributes and self._is_attribute(word, is_last):
                 self._add(attributes, word)
                 if is_last and not self._continues():
                     self._at += 1
@@ -352,9 +352,11 @@ class _Reader:
         kind = self._lexicon.attributes.get(word, AttributeKind.STATE)
         attributes.append(Attribute(kind=kind, value=word))
 
-    def _can_be_head(self, word: str) -> bool:
-        """Whether it is a noun as well: "a blue orange", not "the cat is orange"."""
-        return self._lexicon.is_noun(word) and self._last is not Join.AUXILIARY
+    def _is_attribute(self, word: str, is_last: bool) -> bool:
+        """Not in "a blue orange", where it is the noun, but in "the cat is orange"."""
+        if not is_last or not self._lexicon.is_noun(word):
+            return True
+        return self._last is Join.AUXILIARY or self._continues()
 
     def _continues(self) -> bool:
         """Whether "and" or a comma after an attribute leads to another of the same noun."""
@@ -378,7 +380,9 @@ class _Reader:
 
     def _is_participle(self, word: str) -> bool:
         is_known = word in self._lexicon.verbs and not self._lexicon.is_noun(word)
-        return word.endswith(("ed", "ing")) and (is_known or "-" in word)
+        return ("-" in word and not self._lexicon.is_noun(word)) or (
+            is_known and word.endswith(("ed", "ing"))
+        )
 
     def _take_nouns(self, nouns: list[str]) -> None:
         while (word := self._word()) and word[0].isalnum():
