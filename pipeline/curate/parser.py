@@ -12,7 +12,8 @@ from enum import StrEnum
 from functools import lru_cache
 
 from pipeline.curate.lexicon import Lexicon, Preposition, lexicon
-from pipeline.curate.phrases import Join, NounPhrase, Piece, Verb, pieces, tokens
+from pipeline.curate.noun_phrases import NounPhrase
+from pipeline.curate.phrases import Join, Piece, Verb, pieces, tokens
 from schemas.ids import normalise
 from schemas.specs import (
     Attribute,
