@@ -91,7 +91,14 @@ def _check_outputs(request: PromptsRequest, outputs: list[Path]) -> None:
 def _read_evaluation(files: list[str]) -> LeakIndex:
     if not files:
         return LeakIndex([])
-    rows, _ = read_rows(files)
+    rows, rejects = read_rows(files, skip_bad=True)
+    if rejects:
+        bad = rejects[0]
+        raise InputError(
+            f"expected only prompts in the evaluation files, found "
+            f"{counted(len(rejects), 'unusable line')}, first {bad.source}:{bad.line}: "
+            f"{bad.reason}; mend them, since no leak of a line left out can be found"
+        )
     return LeakIndex(
         EvaluationPrompt(text=row.text, file=row.source, line=row.line) for row in rows
     )

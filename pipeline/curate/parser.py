@@ -31,6 +31,7 @@ LEAD_IN = re.compile(
 )
 """`a photo of`: says how, not what."""
 
+_MAX_WORDS = 400  # relations of lists grow with the square of their length
 _MIN_KNOWN_SHARE = 0.6  # of the words, for a prompt to count as English
 _GEOMETRY = frozenset(
     ("left of", "right of", "above", "below", "next to", "in front of", "behind", "hidden by")
@@ -43,6 +44,7 @@ _FORMS = (AttributeKind.COLOUR, AttributeKind.SHAPE, AttributeKind.TEXTURE)
 class Unread(StrEnum):
     """Why a prompt has no spec."""
 
+    LENGTH = f"more than {_MAX_WORDS} words"
     SCRIPT = "letters that are not Latin"
     LANGUAGE = "words that are not English"
     NO_OBJECT = "no object that a picture could show"
@@ -77,6 +79,8 @@ def _read(prompt: str) -> tuple[tuple[SpecObject, ...], tuple[Relation, ...]] | 
     words_of = lexicon()
     text = LEAD_IN.sub("", normalise(prompt))
     words = tokens(text)
+    if len(words) > _MAX_WORDS:
+        return Unread.LENGTH
     if reason := _foreign(text, words, words_of):
         return reason
     reading = _Reading(words_of)

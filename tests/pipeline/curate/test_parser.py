@@ -150,6 +150,7 @@ def test_no_category_is_read_badly(category: Category):
         ("a feeling of freedom", Unread.NO_OBJECT),
         ("!!! ...", Unread.NO_OBJECT),
         ("", Unread.NO_OBJECT),
+        ("a cat and a dog and " * 200, Unread.LENGTH),
     ],
 )
 def test_what_is_no_english_prompt_has_no_spec_and_a_reason(prompt: str, reason: Unread):
