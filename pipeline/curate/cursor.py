@@ -33,6 +33,8 @@ class Cursor:
         """Whether it may stand inside a noun phrase, after its first word."""
         if not word or not word[0].isalnum() or self.lexicon.is_function(word):
             return False
+        if self.number(word) is not None:
+            return False
         if self.lexicon.is_noun(word) or word in self.lexicon.attributes:
             return True
         return word not in self.lexicon.verbs or word.endswith(("ed", "ing", "en"))
@@ -43,8 +45,9 @@ class Cursor:
         if not self.is_nominal(word) or self.preposition(ahead):
             return False
         is_other = self.lexicon.is_noun(word) or word in self.lexicon.attributes
-        is_past = word.endswith("ed") and not is_other
-        return not (is_past and self.is_clause_word(after))  # "the lavender filled the"
+        is_verb = word.endswith(("ed", "ing")) and not is_other  # "the lavender filled the"
+        is_followed = self._is_link(after) or self.number(after) is not None
+        return not (is_verb and is_followed)
 
     def _is_link(self, word: str) -> bool:
         joins = (self.lexicon.conjunctions, self.lexicon.auxiliaries)

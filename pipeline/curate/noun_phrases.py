@@ -45,12 +45,17 @@ class NounPhraseReader:
         self._cursor = cursor
         self._before = before
         self._lexicon = cursor.lexicon
+        self._is_bare = True  # no determiner and no number
+        self._is_one = False
 
     def take(self) -> NounPhrase:
         """The noun phrase here. Moves the cursor behind it."""
         if self._is_worn(self._cursor.word()):
             return self._take_worn()
+        start = self._cursor.at
         is_one, count = self._take_determiners()
+        self._is_bare = self._cursor.at == start
+        self._is_one = is_one
         attributes, nouns = self._take_attributes()
         self._take_nouns(nouns)
         if nouns and self._cursor.word() == "of" and self._is_measure(nouns[-1]):
@@ -70,11 +75,12 @@ class NounPhraseReader:
 
     def _take_determiners(self) -> tuple[bool, int | None]:
         is_one, count = False, None
-        while (word := self._cursor.word()) in self._lexicon.determiners or self._cursor.number(
-            word
-        ) is not None:
+        while word := self._cursor.word():
+            number = self._cursor.number(word)
+            if word not in self._lexicon.determiners and number is None:
+                break
             is_one = is_one or word in ("a", "an", "another")
-            count = self._cursor.number(word) or count
+            count = number or count
             self._cursor.at += 1
         return is_one, count
 
@@ -91,6 +97,10 @@ class NounPhraseReader:
                 if is_last and not self._continues():
                     self._cursor.at += 1
                     break
+            elif self._is_shade(word):  # "mint green"
+                value = f"{word} {self._cursor.word(1)}"
+                attributes.append(Attribute(kind=AttributeKind.COLOUR, value=value))
+                self._cursor.at += 1
             elif word in self._lexicon.gerunds and not is_last:
                 nouns.append(word)
             elif self._is_participle(word) and (not is_last or self._continues()):
@@ -105,6 +115,13 @@ class NounPhraseReader:
             return has_attribute and self._goes_on()
         return self._cursor.is_adverb(word) and not is_last
 
+    def _is_shade(self, word: str) -> bool:
+        """Whether a noun here only says which colour follows."""
+        colour = self._lexicon.attributes.get(self._cursor.word(1))
+        is_shade = colour is AttributeKind.COLOUR and self._cursor.noun_goes_on(2)
+        is_noun = self._cursor.is_nominal(word) and word not in self._lexicon.attributes
+        return is_shade and is_noun and not self._is_participle(word)
+
     def _add(self, attributes: list[Attribute], word: str) -> None:
         kind = self._lexicon.attributes.get(word, AttributeKind.STATE)
         attributes.append(Attribute(kind=kind, value=word))
@@ -113,7 +130,7 @@ class NounPhraseReader:
         """Not in "a blue orange", where it is the noun, but in "the cat is orange"."""
         if not is_last or not self._lexicon.is_noun(word):
             return True
-        return self._before.is_auxiliary or self._continues()
+        return (self._before.is_auxiliary and self._is_bare) or self._continues()
 
     def _continues(self) -> bool:
         """Whether "and" or a comma after an attribute leads to another of the same noun."""
@@ -147,25 +164,35 @@ class NounPhraseReader:
                 break
             if nouns and word in self._lexicon.numbers:
                 break
+            if not nouns and not self._is_bare and self._is_doing(word):
+                break  # "each one wearing a scarf"
             if nouns and (self._ends_nouns(word, nouns) or self._cursor.is_adverb(word)):
                 break
             nouns.append(word)
             self._cursor.at += 1
+
+    def _is_doing(self, word: str) -> bool:
+        is_noun = self._lexicon.is_noun(word) or word in self._lexicon.gerunds
+        is_progressive = word.endswith("ing") and word in self._lexicon.verbs
+        return is_progressive and not is_noun and self._cursor.is_clause_word(self._cursor.word(1))
 
     def _ends_nouns(self, word: str, nouns: Sequence[str]) -> bool:
         if word in self._lexicon.attributes and not self._lexicon.is_noun(word):
             return word not in self._lexicon.partitives
         if word in self._lexicon.verbs:
             is_plural = self._lexicon.is_plural(nouns[-1])
-            return self._cursor.is_verb_after(is_plural=is_plural, is_list=self._before.is_and)
+            is_list = self._before.is_and and not self._is_one
+            return self._cursor.is_verb_after(is_plural=is_plural, is_list=is_list)
         is_known = self._lexicon.is_noun(word)
         return not is_known and word.endswith(("ed", "ing")) and len(word) > 5
 
     def _is_measure(self, noun: str) -> bool:
         head = self._lexicon.singular(noun)
         follows = self._cursor.word(1)
-        is_measure = head in self._lexicon.partitives | self._lexicon.portions
-        return is_measure and (self._cursor.is_nominal(follows) or follows in self._lexicon.numbers)
+        if head in self._lexicon.partitives:
+            return self._cursor.is_nominal(follows) or self._cursor.number(follows) is not None
+        is_plain = follows not in self._lexicon.attributes  # else both are things of their own
+        return head in self._lexicon.portions and is_plain and self._cursor.is_nominal(follows)
 
     def _take_measured(
         self,
@@ -212,5 +239,11 @@ class NounPhraseReader:
             count=count,
             is_one=is_one,
             is_plural=bool(nouns) and self._lexicon.is_plural(nouns[-1]),
-            is_abstract=bool(nouns) and self._lexicon.is_abstract(head),
+            is_abstract=self._is_abstract(nouns, head, bool(attributes)),
         )
+
+    def _is_abstract(self, nouns: Sequence[str], head: str, is_described: bool) -> bool:
+        """A word of both kinds is a thing if it is described: "at the top", "its oval top"."""
+        if not nouns or self._lexicon.is_abstract(head):
+            return bool(nouns)
+        return len(nouns) == 1 and head in self._lexicon.abstract and not is_described

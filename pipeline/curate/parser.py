@@ -166,7 +166,6 @@ class _Reading:
     _group_link: _Link | None = None  # what made the group an object
     _open: _Link | None = None
     _last: Piece | None = None
-    _before_last: Piece | None = None
     _is_joined: bool = False
     _has_verb: bool = False
 
@@ -197,7 +196,7 @@ class _Reading:
                 self._take_preposition(piece)
             case Join():
                 self._take_join(piece, ahead)
-        self._before_last, self._last = self._last, piece
+        self._last = piece
 
     def end_clause(self) -> None:
         """Write down what waits for an object in vain, and forget the subject."""
@@ -363,13 +362,20 @@ class _Reading:
                 self._close_verb()
                 self._open = None
             case Join.POSSESSIVE:
-                self._group = self._group[:-1] if self._is_joined else self._group
+                self._take_owner()
             case Join.STOP:
                 subject = self._subject
                 self.end_clause()
                 self._subject = subject  # "while walking" is said of the same one
             case Join.MODAL:
                 self._close_verb()
+
+    def _take_owner(self) -> None:
+        """What is done to "the dog's belly" is done to both; in "the dog's tail wags" no dog wags."""
+        if self._group_link:
+            self._is_joined = True
+        else:
+            del self._group[-1:]  # in place: the subject is the same list
 
     def _is_list(self, ahead: Sequence[Piece]) -> bool:
         """Whether a comma is one of a list of nouns, and not the end of what was said."""

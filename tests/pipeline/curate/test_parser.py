@@ -187,6 +187,13 @@ def test_no_word_counts_for_english_and_against_it():
         ("a triangular slice of pizza", ["triangular slice of pizza"]),
         ("the cat is black", ["black cat"]),
         ("a woman in pink", ["pink woman"]),
+        ("there is a red square next to an orange", ["red square", "orange"]),
+        ("a mint green mug", ["mint green mug"]),
+        ("a glass jar holding seven daisies", ["glass jar", "daisy"]),
+        ("three penguins, each one wearing a scarf", ["penguin", "scarf"]),
+        ("a wooden bowl of purple plums", ["wooden bowl", "purple plum"]),
+        ("a box with an oval top", ["box", "oval top"]),
+        ("fog at the top", ["fog"]),
         ("a sweet potato and hot dogs", ["sweet potato", "hot dog"]),
         ("a dining table and a cutting board", ["dining table", "cutting board"]),
         ("women, children and mice", ["woman", "child", "mouse"]),
@@ -219,6 +226,15 @@ def test_a_relation_has_one_name_and_a_kind(phrase: str, name: str, kind: Relati
 
     assert (relation.relation, relation.kind) == (name, kind)
     assert (relation.subject, relation.object) == (0, 1)
+
+
+def test_an_owner_does_not_do_what_its_tail_does():
+    assert relations(read("the dog's tail is touching a cat")) == [("tail", "touch", "cat")]
+    assert relations(read("a woman is rubbing a dog's belly and smiling")) == [
+        ("woman", "rub", "dog"),
+        ("woman", "rub", "belly"),
+        ("woman", "smile", "-"),
+    ]
 
 
 def test_an_article_counts_only_beside_numbers():
