@@ -371,7 +371,7 @@ class _Reading:
                 self._close_verb()
 
     def _take_owner(self) -> None:
-        """What is done to "the dog's belly" is done to both; in "the dog's tail wags" no dog wags."""
+        """What is done to "the dog's belly" is done to both; "the dog's tail wags" is not."""
         if self._group_link:
             self._is_joined = True
         else:
