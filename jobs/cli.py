@@ -356,6 +356,61 @@ def gc(
     collect_garbage(run, Console(), is_dry=dry_run, settle_seconds=settle_seconds)
 
 
+@app.command()
+def prompts(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCES...",
+            help="Prompt files (.txt, .jsonl, .parquet; globs and s3:// too).",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write; ends in .jsonl.")],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="An evaluation set, or a glob of some. Repeatable."),
+    ] = None,
+    keep_leaks: Annotated[
+        str,
+        typer.Option(
+            metavar="LEVELS", help="Which leaks to keep and tag; the others are dropped. Or none."
+        ),
+    ] = "L2,L3",
+    hits: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The list of leaks. By default beside --out."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="All counts, and what could not be read, as JSON."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave unusable lines out, and report them.")
+    ] = False,
+) -> None:
+    """Give prompts their specs, and drop those that evaluation sets hold.
+
+    A spec says what to look for: objects, attributes, counts, relations. It comes from the file's
+    annotations or from a parser for English; where neither can tell, it is null. Leaks: L0 equal,
+    L1 but for articles and plurals, L2 the same words, L3 the same spec.
+
+        coppice prompts 'train/*.txt' --out prompts.jsonl --against 'val/*.txt'
+        coppice run prompts.jsonl runs/first
+    """
+    from jobs.prompts import PromptsRequest, make_prompt_file
+
+    request = PromptsRequest(
+        sources=sources,
+        out=out,
+        against=against or [],
+        keep_leaks=keep_leaks,
+        hits=hits,
+        report=report,
+        skip_bad=skip_bad,
+    )
+    make_prompt_file(request, Console())
+
+
 def method_flags(
     model: str | None,
     backend: BackendName | None,

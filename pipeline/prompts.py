@@ -77,25 +77,34 @@ def read_prompts(
     With `skip_bad` the bad rows are returned beside the good ones. A file that is bad as a whole
     (not found, another format, unreadable, no `prompt` column) is refused even so.
     """
+    rows, rejects = read_rows(sources, limit=limit, skip_bad=skip_bad)
     kept: dict[str, Prompt] = {}
+    for row in rows:
+        kept.setdefault(row.text, row)
+    num_duplicates = len(rows) - len(kept)
+    return PromptSet(prompts=list(kept.values()), num_duplicates=num_duplicates, rejects=rejects)
+
+
+def read_rows(
+    sources: Sequence[str], *, limit: Limit | None = None, skip_bad: bool = False
+) -> tuple[list[Prompt], list[Reject]]:
+    """As `read_prompts`, duplicates included: the good rows, at least one, and the bad ones."""
+    rows: list[Prompt] = []
     rejects: list[Reject] = []
-    num_good = 0
     for file in [file for source in sources for file in _find(source)]:
         for row in _read(file, limit):
             if isinstance(row, Reject):
                 rejects.append(row)
             else:
-                num_good += 1
-                kept.setdefault(row.text, row)
+                rows.append(row)
     if rejects and not skip_bad:
         raise InputError(_refusal(rejects))
-    if not kept:
+    if not rows:
         raise InputError(
             f"expected at least one prompt in {list(sources)}, found none and {len(rejects)} bad "
             "lines; mend these files or give others"
         )
-    num_duplicates = num_good - len(kept)
-    return PromptSet(prompts=list(kept.values()), num_duplicates=num_duplicates, rejects=rejects)
+    return rows, rejects
 
 
 class _BadRow(Exception):

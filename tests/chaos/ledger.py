@@ -74,7 +74,7 @@ def tokens_in(store: Store) -> Tokens:
 
 
 def _ok_rows(store: Store) -> Iterator[tuple[Key, Any]]:
-    """The keys that are ok, in bases and supplements, with all that strict mode promises of them."""
+    """The keys that are ok, wherever they stand, and all that strict mode promises of them."""
     for shard in range(read_manifest(store).num_shards):
         for number in range(len(read_log(store, shard).supplements) + 1):
             for row in read_rows(store, shard, number, columns=_COLUMNS):

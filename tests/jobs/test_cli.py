@@ -25,7 +25,7 @@ def _commands_in(path: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith("coppice ")]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tour.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/tour.md", "docs/prompts.md"])
 def test_every_command_on_the_page_is_one_that_the_command_line_takes(page: str):
     group = get_command(app)
     commands = _commands_in(ROOT / page)
