@@ -12,6 +12,7 @@ from rich.console import Console
 from jobs.progress import ProgressLine, as_typed, counted, duration, size
 from jobs.progress import say as _say
 from jobs.seat import Seat
+from jobs.selection import as_shards
 from pipeline.configs import (
     Resolved,
     Tables,
@@ -27,13 +28,13 @@ from pipeline.reruns import Opened, Wish, choose, open_rerun
 from pipeline.store.layout import TRACES, rejects_key
 from pipeline.store.objects import Store, open_store
 from pipeline.store.plans import read_manifest, read_plan_shard
+from pipeline.store.preflight import preflight
 from pipeline.store.status import RunStatus, read_status
 from schemas.config import RunConfig
 from schemas.errors import ExitCode
 from schemas.runs import Key, RunManifest
 
 _WARN_SHARD_BYTES = 10**9
-_LISTED_SHARDS = 10
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -69,6 +70,7 @@ def plan_run(request: PlanRequest, console: Console) -> RunManifest:
         rollouts_per_shard=request.rollouts_per_shard,
     )
     store = open_store(request.url)
+    preflight(store)
     manifest = commit_plan(store, plan, prompts, resolved.config, resolved.facts)
     _say(console, _describe_plan(store.url, manifest, plan, resolved))
     return manifest.model_copy(update={"config": resolved.config})
@@ -109,6 +111,7 @@ def load_run(request: PlanRequest) -> RunManifest:
     """A run that is planned, with the execution asked for now. Raises ConfigMismatch."""
     store = open_store(request.url)
     manifest = read_manifest(store)
+    preflight(store)
     planned = manifest.config.model_dump(mode="json")
     asked = request.tables(planned)
     if asked.get("method") != planned["method"]:
@@ -192,9 +195,7 @@ def _drive(
 
 def _describe_keys(keys: Mapping[int, Sequence[Key]]) -> str:
     num_keys = sum(len(some) for some in keys.values())
-    listed = ", ".join(str(shard) for shard in sorted(keys)[:_LISTED_SHARDS])
-    more = ", ..." if len(keys) > _LISTED_SHARDS else ""
-    places = f" (shards {listed}{more})" if keys else ""
+    places = f" (shards {as_shards(keys)})" if keys else ""
     return f"{counted(num_keys, 'dead rollout')} to try again{places}."
 
 
