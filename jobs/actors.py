@@ -11,7 +11,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.backends import open_backends
-from pipeline.store.objects import open_store
+from pipeline.store.objects import open_store, repeat
 from pipeline.store.plans import read_manifest
 from pipeline.worker import Worker
 from schemas.errors import InputError
@@ -37,7 +37,8 @@ class RolloutActor:
     def open(self) -> Place:
         """Check that this node sees the run, then load the models. Raises InputError."""
         store = open_store(self._url)
-        there = read_manifest(store)
+        patience = self._manifest.config.execution.store_patience_seconds
+        there = repeat(lambda: read_manifest(store), patience_seconds=patience)
         if there.run_id != self._manifest.run_id:
             raise InputError(
                 f"on node {socket.gethostname()}, {self._url} holds run {there.run_id}, not "

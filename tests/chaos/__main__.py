@@ -6,6 +6,7 @@ with 1 if anything was lost, doubled or wrong.
 
 import argparse
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -14,10 +15,12 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from tests.chaos import cluster
+from tests.chaos import cluster, storage
 from tests.chaos.ledger import Ledger
 from tests.chaos.lines import all_works, kill_on_lines
 from tests.chaos.verbs import Harm, fail_at_every_call
+from tests.s3.ceph import CephS3
+from tests.s3.emulator import BUCKET, emulator
 
 _SEED = 20
 
@@ -25,11 +28,14 @@ _SEED = 20
 def main() -> None:
     parser = argparse.ArgumentParser(description="Inject faults, and count what they cost.")
     parser.add_argument("--cut", action="store_true", help="a few of each kind")
+    parser.add_argument("--real", action="store_true", help="a real S3 server too, not moto alone")
     parser.add_argument("--seed", type=int, default=_SEED, help="of moments and victims")
     options = parser.parse_args()
     ledger, started = Ledger(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         in_process(ledger, Path(folder), step=40 if options.cut else 4)
+        _say(ledger, started)
+        on_storage(ledger, Path(folder), is_real=options.real)
         _say(ledger, started)
         on_a_cluster(ledger, Path(folder), seed=options.seed, is_cut=options.cut)
         _say(ledger, started)
@@ -49,6 +55,19 @@ def in_process(ledger: Ledger, folder: Path, *, step: int) -> None:
     for work in all_works():
         for harm in Harm:
             fail_at_every_call(ledger, work, harm, step=max(1, step // 2))
+
+
+def on_storage(ledger: Ledger, folder: Path, *, is_real: bool) -> None:
+    """Faults on the wire to S3, and outages of a real server."""
+    os.environ |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    with emulator() as client:
+        storage.faults_on_the_wire(ledger, client.meta.endpoint_url, BUCKET, folder)
+    if is_real:
+        with CephS3(folder / "ceph") as server:
+            os.environ |= server.settings
+            storage.faults_on_the_wire(ledger, server.endpoint, BUCKET, folder)
+            storage.outages_of_a_server(ledger, server, BUCKET, folder)
+            server.wipe()
 
 
 def on_a_cluster(ledger: Ledger, folder: Path, *, seed: int, is_cut: bool) -> None:
