@@ -235,6 +235,17 @@ def test_a_plan_file_with_a_rollout_too_few_is_found(store: Store, manifest: Run
     assert findings[0].expected == "a plan of 4 rollouts"
 
 
+def test_a_plan_file_with_another_prompt_is_found(store: Store, manifest: RunManifest):
+    rows = read_plan_shard(store, manifest, 1)
+    changed = [replace(rows[0], prompt="something else"), *rows[1:]]
+    write_plan_shard(store, manifest.plan.folder, 1, changed)
+
+    finding = only(found(store))
+
+    assert rows[0].record_id in finding.found
+    assert not finding.can_repair
+
+
 def test_a_key_that_is_planned_in_two_shards_is_found(store: Store):
     manifest = plan_run(store, 4, rollouts_per_record=2, rollouts_per_shard=4)
     write_plan_shard(store, manifest.plan.folder, 1, read_plan_shard(store, manifest, 0))
