@@ -116,15 +116,16 @@ def at_work(
         worker.close()
 
 
-def attempt_at(shard: int) -> Assignment:
-    return Assignment(shard=shard, attempt=1, attempt_id=uuid4().hex)
+def attempt_at(shard: int, attempt: int = 1) -> Assignment:
+    """A first attempt is not believed where all rollouts die; a second one is."""
+    return Assignment(shard=shard, attempt=attempt, attempt_id=uuid4().hex)
 
 
-def run_all(store: Store, manifest: RunManifest) -> None:
+def run_all(store: Store, manifest: RunManifest, *, attempt: int = 1) -> None:
     """Grow every shard of a run, one after the other."""
     with at_work(store, manifest) as worker:
         for shard in range(manifest.num_shards):
-            worker.run_shard(attempt_at(shard))
+            worker.run_shard(attempt_at(shard, attempt))
 
 
 def all_rows(store: Store, manifest: RunManifest) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from pipeline.store.contents import UNREADABLE, Contents, read_contents
 from pipeline.store.objects import Store, repeat
 from pipeline.store.plans import PlanRow, read_plan_shard
 from schemas.errors import ObjectMissing
+from schemas.ids import record_id
 from schemas.runs import Key, RunManifest
 from schemas.trace import Status
 
@@ -119,7 +120,7 @@ class _Checker:
         plan: list[PlanRow] = []
         try:
             plan = self._patiently(lambda: read_plan_shard(self.store, self.manifest, self.shard))
-            found = _rollouts(sum(row.rollout_stop - row.rollout_start for row in plan))
+            found = _describe_plan(plan)
         except ObjectMissing:
             found = "nothing"
         except UNREADABLE as error:
@@ -272,12 +273,19 @@ class _Checker:
         return repeat(call, patience_seconds=self.patience_seconds)
 
 
+def _describe_plan(plan: list[PlanRow]) -> str:
+    for row in plan:
+        if record_id(row.prompt) != row.record_id:  # plan files have no checksums
+            return f"record {row.record_id} with a prompt that is another record's"
+    return _rollouts(sum(row.rollout_stop - row.rollout_start for row in plan))
+
+
 def _rollouts(number: int) -> str:
     return f"a plan of {number} rollout{'s' if number != 1 else ''}"
 
 
 def _some(keys: Collection[Key]) -> str:
     """`3f2a... rollout 0, 77b1... rollout 2 and 5 more`."""
-    named = [f"{record_id} rollout {rollout}" for record_id, rollout in sorted(keys)[:_KEYS_NAMED]]
+    named = [f"{record} rollout {rollout}" for record, rollout in sorted(keys)[:_KEYS_NAMED]]
     more = len(keys) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")

@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> Store:
     manifest = plan_run(store, 4, fake_config(method), rollouts_per_record=2, rollouts_per_shard=2)
     with at_work(store, manifest) as worker:
         for shard in range(3):
-            worker.run_shard(attempt_at(shard))
+            worker.run_shard(attempt_at(shard, 2))
     return store
 
 
@@ -70,7 +70,7 @@ def test_a_story_has_every_row_and_what_to_do_next(store: Store, tmp_path: Path)
     assert f"planned in part 1, shard 1, rollouts 0 to 1: {manifest.plan.folder}/" in story
     assert re.search(r"^rollout 0: ok$", story, re.MULTILINE)
     assert re.search(rf"^rollout {second}: dead$", story, re.MULTILINE)
-    assert f"{layout.traces_key(1)}: dead, 1 attempt" in story
+    assert f"{layout.traces_key(1)}: dead, 2 attempts" in story
     assert f"{layout.traces_key(1, 1)}: tried in vain by rerun some-rerun" in story
     assert f"{layout.traces_key(1, 2)}: ok, 1 attempt, rerun some-rerun" in story
     assert "by some-worker, attempt " in story
@@ -92,7 +92,7 @@ def test_one_rollout_may_be_asked_for(store: Store, tmp_path: Path):
 def test_what_is_missing_is_said_with_the_attempts_that_failed(store: Store):
     manifest = read_manifest(store)
     with at_work(store, manifest) as worker:
-        worker.run_shard(attempt_at(3))
+        worker.run_shard(attempt_at(3, 2))
     (record, _), _ = dead(store, 3)
     store.delete(layout.traces_key(3))
     for number in (2, 1):

@@ -34,7 +34,7 @@ def manifest(store: Store, tmp_path: Path) -> RunManifest:
     """A whole run of 2 shards of 3 dead rollouts; shard 0 has two supplements."""
     method = fake_method(SMALL.model_copy(update={"dead_share": 1.0}))
     manifest = plan_run(store, 6, fake_config(method), rollouts_per_shard=3)
-    run_all(store, manifest)
+    run_all(store, manifest, attempt=2)
     for _ in range(2):
         bring_back(store, manifest, 0, tmp_path, num_keys=1)
     return manifest
@@ -69,7 +69,7 @@ def test_a_damaged_shard_goes_to_quarantine_with_its_supplements_and_is_made_aga
     assert [each.size_bytes for each in moved] == [len(before[each.key]) for each in moved]
     assert objects_of(store) == {}
     assert is_whole(store, manifest)  # missing, and no damage
-    run_all(store, manifest)
+    run_all(store, manifest, attempt=2)
     assert is_whole(store, manifest)
     assert read_footer(store, 0).num_rows == 3
 
@@ -200,7 +200,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = open_store(str(folder / "run"))
     method = fake_method(SMALL.model_copy(update={"dead_share": 1.0}))
     manifest = plan_run(store, 3, fake_config(method))
-    run_all(store, manifest)
+    run_all(store, manifest, attempt=2)
     for _ in range(2):
         bring_back(store, manifest, 0, folder, num_keys=1)
     return folder / "run"

@@ -56,7 +56,7 @@ def manifest(store: Store) -> RunManifest:
     """A whole run of 3 shards of 4 rollouts, about half of them dead."""
     method = fake_method(SMALL.model_copy(update={"dead_share": 0.5}), pictures=Pictures.ALL)
     manifest = plan_run(store, 6, fake_config(method), rollouts_per_record=2, rollouts_per_shard=4)
-    run_all(store, manifest)
+    run_all(store, manifest, attempt=2)
     return manifest
 
 
@@ -129,7 +129,7 @@ def test_a_run_that_was_really_rerun_is_whole(store: Store, manifest: RunManifes
         fake = Fake(SMALL.model_copy(update={"dead_share": share}))
         with at_work(store, manifest, backend=fake) as worker:
             for shard, keys in opened.left.items():
-                again = replace(attempt_at(shard), rerun_id=opened.rerun.rerun_id, keys=keys)
+                again = replace(attempt_at(shard, 2), rerun_id=opened.rerun.rerun_id, keys=keys)
                 worker.run_shard(again)
     verification = Verification(store, manifest, is_deep=True)
 
@@ -142,7 +142,7 @@ def test_planned_is_ok_and_dead_and_missing(store: Store, tmp_path: Path):
     manifest = plan_run(store, 9, fake_config(method), rollouts_per_shard=2)
     with at_work(store, manifest) as worker:
         for shard in (0, 2, 3):
-            worker.run_shard(attempt_at(shard))
+            worker.run_shard(attempt_at(shard, 2))
     for shard in (0, 2, 3):
         if read_counts(store, shard)[1]:
             bring_back(store, manifest, shard, tmp_path, num_keys=1)
@@ -233,6 +233,17 @@ def test_a_plan_file_with_a_rollout_too_few_is_found(store: Store, manifest: Run
     assert {finding.shard for finding in findings} == {1}
     assert findings[0].found == "a plan of 2 rollouts"
     assert findings[0].expected == "a plan of 4 rollouts"
+
+
+def test_a_plan_file_with_another_prompt_is_found(store: Store, manifest: RunManifest):
+    rows = read_plan_shard(store, manifest, 1)
+    changed = [replace(rows[0], prompt="something else"), *rows[1:]]
+    write_plan_shard(store, manifest.plan.folder, 1, changed)
+
+    finding = only(found(store))
+
+    assert rows[0].record_id in finding.found
+    assert not finding.can_repair
 
 
 def test_a_key_that_is_planned_in_two_shards_is_found(store: Store):
