@@ -104,15 +104,17 @@ class PagedDecode:
     """One new token a row, for the steps of a burst; keys and values stay in their pages."""
 
     def __init__(
-        self, cache: Cache, slots: Sequence[Tensor], lengths: Sequence[int], room: "Room"
+        self, cache: Cache, slots: Sequence[Tensor | None], lengths: Sequence[int], room: "Room"
     ) -> None:
+        """See `StrictDecode`. A row of padding reads and writes slot 0, which is scratch."""
         num_rows = len(slots)
         self._cache = cache
         self._attention = room.attention
         self.table, self.last = room.table[:num_rows], room.last[:num_rows]
         self.table.zero_()  # a row of padding must not write where an earlier row lived
         for row, own in enumerate(slots):
-            self.table[row, : len(own)] = own
+            if own is not None:
+                self.table[row, : len(own)] = own
         self.last.copy_(torch.tensor(lengths, dtype=torch.int32), non_blocking=True)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:

@@ -60,7 +60,9 @@ ROW_BUCKET = 16
 """Rows and packed tokens come in multiples of this. From 16 rows on a matrix product computes each
 row alike whatever their number; below, it takes another path."""
 
+_BURST = 6  # steps; longer ones go on past the end of more answers, shorter ones copy more
 _PREFILL_TOKENS = 4096  # in one pass
+_PREFILL_TOKENS_ON_CPU = 1024  # what goes from layer to layer stays near the core
 _PICTURES_AT_ONCE = 32
 _REMEMBERED = 4096  # greedy answers
 _REMEMBERED_PICTURES = 256  # 113 MB of them at 384 pixels
@@ -76,7 +78,7 @@ class Engine:
         *,
         max_rows: int = 256,
         kv_bytes: int = 2**30,
-        burst: int = 8,
+        burst: int = _BURST,
         strict: bool | None = None,
     ) -> None:
         """Takes `kv_bytes` of the model's device. Raises InputError if that is too little.
@@ -115,7 +117,9 @@ class Engine:
         self._prefixes = _Prefixes(self._pages)
         self._memory = _Memory()
         self._least_rows, self._pack_tokens, self._is_sharing = 0, _PREFILL_TOKENS, True
-        if self.is_strict and self._device.type != "cpu":
+        if self._device.type == "cpu":
+            self._pack_tokens = _PREFILL_TOKENS_ON_CPU
+        elif self.is_strict:
             # Here every size of a product may be computed in a way of its own: so one size for all
             # steps, and for a prefill the size that the request alone decides.
             self._least_rows, self._pack_tokens, self._is_sharing = max_rows, 0, False
@@ -509,9 +513,8 @@ class _Batch:
             places = _padded(places, _LARGE_BUCKET)
         rows = [place[0].rows[place[1]] if place else None for place in places]
         ids = [place[0].next_id(place[1], first_code) if place else 0 for place in places]
-        scratch = torch.zeros(0, dtype=torch.int64, device=device)
         self.first_text = len(pairs)
-        self.slots = [row.slots if row else scratch for row in rows]
+        self.slots = [row.slots if row else None for row in rows]
         self.lengths = [row.length if row else 0 for row in rows]
         self.tokens = torch.tensor(ids, device=device)
         self.positions = torch.tensor(self.lengths, device=device)

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import attention
-from pipeline.engine.attention import StrictPrefill, _Group
+from pipeline.engine.attention import StrictPrefill, _BlockGroup, _RowGroup
 from pipeline.engine.checkpoints import Janus
 from pipeline.engine.engine import Engine, _Batch, _Job
 from pipeline.engine.pages import Pages
@@ -80,7 +79,7 @@ BUGS: dict[str, list[Patch]] = {
     ],
     "a burst that is not stored": [Patch(Engine, "_decode", {"burst.store()": "pass"})],
     "a burst whose last step is not stored": [
-        Patch(_Group, "store", {"torch.arange(steps, ": "torch.arange(steps - 1, "})
+        Patch(_RowGroup, "store", {"torch.arange(steps, ": "torch.arange(steps - 1, "})
     ],
     "pages handed out twice": [
         Patch(
@@ -100,13 +99,20 @@ BUGS: dict[str, list[Patch]] = {
         Patch(Pages, "give_back", {"if not self._num_owners[page]:": "if True:"}),
     ],
     "a decoding token that sees one too far": [
-        Patch(_Group, "attend", {"> at[:, None]": "> at[:, None] + 1"})
+        Patch(_RowGroup, "_look_from", {"> at[:, None]": "> at[:, None] + 1"})
     ],
     "a decoding token that does not see itself": [
-        Patch(_Group, "attend", {"> at[:, None]": ">= at[:, None]"})
+        Patch(_RowGroup, "_look_from", {"> at[:, None]": ">= at[:, None]"})
     ],
     "a prefilled token that sees one too far": [
-        Patch(attention, "_attend_blocks", {".triu(1)": ".triu(2)"})
+        Patch(_BlockGroup, "__init__", {".triu(1)": ".triu(2)"})
+    ],
+    "a prefilled token's query in another's place": [
+        Patch(
+            _BlockGroup,
+            "__init__",
+            {"= block.first_packed + ": "= max(0, block.first_packed - 1) + "},
+        )
     ],
     "keys of a prefill that go one slot astray": [
         Patch(
