@@ -117,6 +117,8 @@ class PagedDecode:
                 self.table[row, : len(own)] = own
         self.last.copy_(torch.tensor(lengths, dtype=torch.int32), non_blocking=True)
 
+    # A compiler might copy the cache to change a part of it.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         now = self.table.gather(1, self.last[:, None].long())[:, 0].long()
@@ -133,6 +135,24 @@ class PagedDecode:
 
 Forward = Callable[[Tensor, Tensor, PagedDecode], Tensor]
 """The language model: embeddings [rows, width], positions [rows] and the pass, to hidden states."""
+
+
+def compiled(forward: Forward) -> Forward:
+    """The same, compiled by torch at its first call; left as it is where that fails."""
+    step: Forward | None = torch.compile(forward, dynamic=True)
+
+    def run(embeds: Tensor, positions: Tensor, burst: PagedDecode) -> Tensor:
+        nonlocal step
+        if step is not None:
+            try:
+                return step(embeds, positions, burst)
+            except (RuntimeError, ImportError, OSError) as error:  # no compiler, or not this code
+                reason = str(error).strip().partition("\n")[0]
+                _log.warning("no torch.compile (%s): steps run as they are", reason)
+                step = None
+        return forward(embeds, positions, burst)
+
+    return run
 
 
 class Room:

@@ -16,6 +16,7 @@ question that was asked already is answered from memory.
 The arithmetic is that of `attention`, `sampling` and the unmodified Hugging Face modules.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ from pipeline.engine.attention import (
     register,
 )
 from pipeline.engine.checkpoints import Janus
-from pipeline.engine.cuda import FlashPrefill, PagedDecode, Room
+from pipeline.engine.cuda import FlashPrefill, Forward, PagedDecode, Room, compiled
 from pipeline.engine.memory import Memory
 from pipeline.engine.pages import PAGE_TOKENS, Pages
 from pipeline.engine.rendering import Renderer
@@ -64,6 +65,8 @@ from pipeline.twig.requests import (
 from schemas.errors import InputError, RecordFailure, RolloutError
 from schemas.trace import Finish
 
+_log = logging.getLogger("coppice.engine")
+
 _BURST = 6  # steps; longer ones go on past the end of more answers, shorter ones copy more
 _PREFILL_TOKENS = 4096  # in one pass
 _PREFILL_TOKENS_ON_CPU = 1024  # what goes from layer to layer stays near the core
@@ -82,11 +85,12 @@ class Engine:
         kv_bytes: int = 2**30,
         burst: int = _BURST,
         strict: bool | None = None,
+        compile: bool = False,
     ) -> None:
         """Takes `kv_bytes` of the model's device. Raises InputError if that is too little.
 
         `strict` arithmetic makes the same tokens whatever else is asked. None: on a CPU alone,
-        where it costs nothing.
+        where it costs little. `compile` has torch compile decode steps, where they are not strict.
         """
         self.geometry = janus.geometry
         self._janus = janus
@@ -131,6 +135,11 @@ class Engine:
             first_code=self._num_words,
             is_sharing=is_sharing,
         )
+        self._compiled_run: Forward = self._run
+        if compile and self.is_strict:
+            _log.warning("strict steps are not compiled: fused operations round in other places")
+        elif compile:
+            self._compiled_run = compiled(self._run)
         if not self.is_strict:
             self._room = Room(
                 2 * (max_rows + LARGE_BUCKET),
@@ -301,7 +310,7 @@ class Engine:
 
     def _step(self, embeds: Tensor, positions: Tensor, burst: StrictDecode | PagedDecode) -> Tensor:
         if isinstance(burst, PagedDecode):
-            return self._room.run(self._run, embeds, burst)
+            return self._room.run(self._compiled_run, embeds, burst)
         return self._forward(embeds, positions, burst)
 
     def _finish(self, jobs: Iterable[Job]) -> None:
