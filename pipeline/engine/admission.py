@@ -17,6 +17,9 @@ from pipeline.engine.rows import Job, Row
 from pipeline.twig.requests import Request, RequestId, Text, Visual
 from schemas.errors import RecordFailure
 
+Prefill = Callable[[Row, Sequence[int]], None]
+"""Puts ids into the cache, at the end of a row."""
+
 
 class Admission:
     """The queue of one engine, its padding and its kept prefixes."""
@@ -26,21 +29,18 @@ class Admission:
         janus: Janus,
         renderer: Renderer,
         pages: Pages,
-        prefill: Callable[[Row, Sequence[int]], None],
         *,
         max_rows: int,
         burst: int,
         first_code: int,
         is_sharing: bool,
     ) -> None:
-        """`prefill` puts ids into the cache, at the end of a row. Codes are ids from `first_code`
-        on. A job goes up to a `burst` beyond its end."""
+        """Codes are ids from `first_code` on. A job goes up to a `burst` beyond its end."""
         self._prefixes = Prefixes(pages)
         self._janus = janus
         self._device = janus.model.device
         self._renderer = renderer
         self._pages = pages
-        self._prefill = prefill
         self._max_rows = max_rows
         self._burst = burst
         self._first_code = first_code
@@ -89,11 +89,11 @@ class Admission:
         """The job is the last in the queue."""
         self._waiting.append(job)
 
-    def admit(self, num_rows: int) -> list[Job]:
+    def admit(self, num_rows: int, prefill: Prefill) -> list[Job]:
         """Jobs that have their rows and pages from now on, in the order in which they came.
 
-        `num_rows` are taken already. They are to be prefilled in this order, too: a job may begin
-        with what one before it brings.
+        `num_rows` are taken already; `prefill` is for the padding that rows share. The jobs are to
+        be prefilled in this order, too: one may begin with what another before it brings.
         """
         fresh: list[Job] = []
         while self._waiting:
@@ -101,17 +101,17 @@ class Admission:
             num_rows += len(job.ids)
             if num_rows > self._max_rows:
                 break
-            if not self._reserve(job, is_alone=num_rows == len(job.ids)):
+            if not self._reserve(job, prefill, is_alone=num_rows == len(job.ids)):
                 break
             fresh.append(self._waiting.popleft())
             if job.num_prefix and self._is_sharing:
                 self._prefixes.keep(job.prefix_key, job.rows[0], job.num_prefix)
         return fresh
 
-    def _reserve(self, job: Job, *, is_alone: bool) -> bool:
+    def _reserve(self, job: Job, prefill: Prefill, *, is_alone: bool) -> bool:
         """Take all the pages that a job may need, or none."""
         total = len(job.ids[0]) + job.num_wanted + self._burst
-        shared = [self._shared(job, row) for row in range(len(job.ids))]
+        shared = [self._shared(job, row, prefill) for row in range(len(job.ids))]
         needed = sum(num_pages_for(total - prefix.num_tokens) for prefix in shared)
         if not self._prefixes.make_room(needed, keep=job.prefix_key):
             if not is_alone:
@@ -121,7 +121,7 @@ class Admission:
         job.rows = [self._row(total, prefix) for prefix in shared]
         return True
 
-    def _shared(self, job: Job, row: int) -> Prefix:
+    def _shared(self, job: Job, row: int, prefill: Prefill) -> Prefix:
         """What is in the cache already of a row's prefix."""
         if not self._is_sharing:
             return NOTHING
@@ -131,12 +131,12 @@ class Admission:
             return NOTHING
         num_tokens = len(job.prefix_ids) - 1  # bos and the padding; then comes the picture
         if self._padding.num_tokens < num_tokens:
-            self._lengthen_padding(1 << (num_tokens - 1).bit_length())
+            self._lengthen_padding(1 << (num_tokens - 1).bit_length(), prefill)
         if self._padding.num_tokens < num_tokens:
             return NOTHING
         return beginning_of(self._padding, num_tokens)
 
-    def _lengthen_padding(self, num_tokens: int) -> None:
+    def _lengthen_padding(self, num_tokens: int, prefill: Prefill) -> None:
         """Put [bos, pad, pad, ...] into the cache for all to share, if there is room."""
         if not self._prefixes.make_room(num_pages_for(num_tokens), keep=None):
             return
@@ -145,7 +145,7 @@ class Admission:
         special = self._janus.special
         ids = [special.bos, *[special.pad] * (num_tokens - 1)]
         row = Row(pages, slots.to(self._device), 0)
-        self._prefill(row, ids)
+        prefill(row, ids)
         self._pages.give_back(self._padding.pages)
         self._padding = Prefix(pages, slots, num_tokens)
 

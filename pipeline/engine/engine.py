@@ -18,6 +18,7 @@ The arithmetic is that of `attention`, `sampling` and the unmodified Hugging Fac
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -129,17 +130,17 @@ class Engine:
             janus,
             self._renderer,
             self._pages,
-            self._prefill_ids,
             max_rows=max_rows,
             burst=burst,
             first_code=self._num_words,
             is_sharing=is_sharing,
         )
-        self._compiled_run: Forward = self._run
+        # A method of the engine would hold it, and so its memory, until the collector comes.
+        self._run_step: Forward = partial(_run, janus.model.model.language_model)
         if compile and self.is_strict:
             _log.warning("strict steps are not compiled: fused operations round in other places")
         elif compile:
-            self._compiled_run = compiled(self._run)
+            self._run_step = compiled(self._run_step)
         if not self.is_strict:
             self._room = Room(
                 2 * (max_rows + LARGE_BUCKET),
@@ -182,7 +183,8 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> None:
         """Admit what fits, decode one burst, and answer what has ended."""
-        fresh = self._admission.admit(sum(len(job.rows) for job in self._running))
+        num_rows = sum(len(job.rows) for job in self._running)
+        fresh = self._admission.admit(num_rows, self._prefill_ids)
         self._running += fresh
         self._prefill(fresh)
         if self._running:
@@ -239,17 +241,7 @@ class Engine:
         if padding:
             embeds = torch.cat([embeds, embeds.new_zeros(padding, embeds.shape[1])])
             positions = torch.cat([positions, positions.new_zeros(padding)])
-        return self._run(embeds, positions, current)
-
-    def _run(self, embeds: Tensor, positions: Tensor, current: Pass) -> Tensor:
-        output = self._model.model.language_model(
-            inputs_embeds=embeds[None],
-            position_ids=positions[None],
-            use_cache=False,
-            current=current,
-        )
-        hidden: Tensor = output.last_hidden_state[0]
-        return hidden
+        return _run(self._model.model.language_model, embeds, positions, current)
 
     def _embed(self, ids: Sequence[int], features: Tensor | None) -> Tensor:
         """Embeddings [tokens, width], with picture features where the placeholders stand."""
@@ -310,7 +302,7 @@ class Engine:
 
     def _step(self, embeds: Tensor, positions: Tensor, burst: StrictDecode | PagedDecode) -> Tensor:
         if isinstance(burst, PagedDecode):
-            return self._room.run(self._compiled_run, embeds, burst)
+            return self._room.run(self._run_step, embeds, burst)
         return self._forward(embeds, positions, burst)
 
     def _finish(self, jobs: Iterable[Job]) -> None:
@@ -337,6 +329,15 @@ class Engine:
             finish=Finish.STOP if is_stopped else Finish.LENGTH,
             **logps,
         )
+
+
+def _run(llama: Any, embeds: Tensor, positions: Tensor, current: Pass) -> Tensor:
+    """Hidden states [tokens, width] of packed tokens."""
+    output = llama(
+        inputs_embeds=embeds[None], position_ids=positions[None], use_cache=False, current=current
+    )
+    hidden: Tensor = output.last_hidden_state[0]
+    return hidden
 
 
 def _embeddings_of(janus: Janus) -> Tensor:
