@@ -330,7 +330,7 @@ def _measure_steps(engine: Engine, shape: Shape, device: Device, dry_run: bool) 
         embeds = torch.randn(rows, shape.width, device=device, dtype=torch.bfloat16)
 
         def step(burst: Any = burst, embeds: Tensor = embeds) -> None:
-            engine._room.run(engine._run, embeds, burst)
+            engine._room.run(engine._run_step, embeds, burst)
 
         with torch.inference_mode():
             result[f"step_milliseconds_{rows}_rows"] = round(timed(step, device) * 1e3, 3)

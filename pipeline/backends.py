@@ -86,6 +86,7 @@ def _on_janus(name: str, janus: "Janus", config: RunConfig) -> "Engine | Referen
         max_rows=config.execution.rows_per_actor,
         kv_bytes=_cache_bytes(config),
         strict=config.method.strict or None,
+        compile=config.execution.compile,
     )
 
 

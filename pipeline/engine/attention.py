@@ -11,7 +11,7 @@ at aligned positions, with keys up to the end of the block; a decode row reads k
 multiple of `BLOCK`. What lies beyond the token is masked, and weighs exactly zero.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 ATTENTION = "coppice"
-BLOCK = 64
+BLOCK = 32
 """Keys are read up to a multiple of this many tokens."""
 
 
@@ -69,56 +69,91 @@ class Span:
 
 
 class StrictPrefill:
-    """Many new tokens of each sequence at once."""
+    """Many new tokens of each sequence at once; blocks that read equally many keys go together."""
 
     def __init__(self, cache: Cache, spans: Sequence[Span]) -> None:
         self._cache = cache
-        self._spans = [(span, _padded_slots(span)) for span in spans]
         self._new = torch.cat([span.slots[span.start : span.stop] for span in spans])
+        by_size: dict[int, list[_Block]] = {}
+        for block in (block for span in spans for block in _blocks_of(span)):
+            by_size.setdefault(block.size, []).append(block)
+        self._groups = [_BlockGroup(blocks) for _, blocks in sorted(by_size.items())]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         num_new = len(self._new)  # the pack may be padded beyond that
         keys[self._new], values[self._new] = key[:num_new], value[:num_new]
+        query = query.contiguous()
         out = torch.zeros_like(query)
-        for span, slots in self._spans:
-            rows = slice(span.first, span.first + span.num_tokens)
-            own_keys, own_values = keys[slots].transpose(0, 1), values[slots].transpose(0, 1)
-            out[rows] = _attend_blocks(span, query[rows], own_keys, own_values, scale)
+        for group in self._groups:
+            out[group.tokens] = group.attend(query, keys, values, scale)
         return out
 
 
-def _padded_slots(span: Span) -> Tensor:
-    """Slots up to the end of the last block. Slot 0, which is scratch, stands for no token."""
-    slots = span.slots.new_zeros(-(-span.stop // BLOCK) * BLOCK)
-    slots[: span.stop] = span.slots[: span.stop]
-    return slots
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Block:
+    """An aligned block of one sequence's positions, some of whose tokens are new."""
+
+    size: int  # keys that are read: up to the end of the block
+    first_packed: int  # of its new tokens, among the packed ones
+    inside: range  # where those stand in the block
+    slots: Tensor  # int64 [size]; slot 0, which is scratch, stands for no token
 
 
-def _attend_blocks(span: Span, query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-    """Causal attention of one sequence's new tokens, block by aligned block of queries."""
-    parts = []
-    for block in range(span.start // BLOCK, -(-span.stop // BLOCK)):
-        first, last = max(span.start, block * BLOCK), min(span.stop, (block + 1) * BLOCK)
-        full = query.new_zeros(query.shape[1], BLOCK, query.shape[2])
-        inside = slice(first - block * BLOCK, last - block * BLOCK)
-        full[:, inside] = query[first - span.start : last - span.start].transpose(0, 1)
-        stop = (block + 1) * BLOCK
-        mask = torch.full((BLOCK, BLOCK), -torch.inf, device=query.device).triu(1)
-        out = _attend(full, keys[:, :stop], values[:, :stop], scale, mask)
-        parts.append(out[:, inside].transpose(0, 1))
-    return torch.cat(parts)
+def _blocks_of(span: Span) -> Iterator[_Block]:
+    for start in range(span.start // BLOCK * BLOCK, span.stop, BLOCK):
+        first, last = max(span.start, start), min(span.stop, start + BLOCK)
+        slots = span.slots.new_zeros(start + BLOCK)
+        slots[:last] = span.slots[:last]
+        yield _Block(
+            size=start + BLOCK,
+            first_packed=span.first + first - span.start,
+            inside=range(first - start, last - start),
+            slots=slots,
+        )
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor) -> Tensor:
-    """Attention [heads, queries, width]; `mask` is added to the last columns of the scores."""
-    heads, num_queries, width = query.shape
-    grouped = query.reshape(len(keys), -1, width)  # query heads that share a key head, together
-    scores = torch.bmm(grouped, keys.transpose(1, 2)).float() * scale
-    scores = scores.view(heads, num_queries, -1)
-    scores[:, :, -mask.shape[-1] :] += mask
-    weights = scores.softmax(-1).to(values.dtype).view(len(keys), -1, scores.shape[-1])
-    return torch.bmm(weights, values).view(heads, num_queries, width)
+class _BlockGroup:
+    """Blocks whose queries read equally many keys."""
+
+    def __init__(self, blocks: Sequence[_Block]) -> None:
+        device = blocks[0].slots.device
+        self._slots = torch.stack([block.slots for block in blocks])
+        # Where a block has no new token, any will do: what comes of it is not read.
+        queries = torch.zeros(len(blocks), BLOCK, dtype=torch.int64)
+        is_new = torch.zeros(len(blocks), BLOCK, dtype=torch.bool)
+        for index, block in enumerate(blocks):
+            inside = slice(block.inside.start, block.inside.stop)
+            queries[index, inside] = block.first_packed + torch.arange(len(block.inside))
+            is_new[index, inside] = True
+        self._queries, self._is_new = queries.flatten().to(device), is_new.flatten().to(device)
+        self.tokens = self._queries[self._is_new]  # int64: which of the packed ones are new here
+        self._mask = torch.full((BLOCK, BLOCK), -torch.inf, device=device).triu(1)
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        """Causal attention [new tokens, heads, width]."""
+        num_blocks, size = self._slots.shape
+        heads, width = query.shape[1:]
+        own_keys, own_values = (_side_by_side(part, self._slots) for part in (keys, values))
+        blocks = query[self._queries].view(num_blocks, BLOCK, heads, width).transpose(1, 2)
+        # Query heads that share a key head stand together.
+        grouped = blocks.reshape(-1, heads // keys.shape[1] * BLOCK, width)
+        scores = torch.bmm(grouped, own_keys.view(-1, size, width).transpose(1, 2)).float()
+        scores = scores.mul_(scale).view(-1, BLOCK, size)
+        scores[:, :, -BLOCK:] += self._mask
+        weights = scores.softmax(-1).to(values.dtype).view(len(grouped), -1, size)
+        out = torch.bmm(weights, own_values.view(-1, size, width))
+        by_token = out.view(num_blocks, heads, BLOCK, width).transpose(1, 2)
+        return by_token.reshape(-1, heads, width)[self._is_new]
+
+
+def _side_by_side(part: Tensor, slots: Tensor) -> Tensor:
+    """[rows, key heads, size, width] of one layer's keys or values, where `slots` [rows, size] say.
+
+    Whole slots are picked: that is a copy of memory, where indexing would go number by number.
+    """
+    picked = part.flatten(1).index_select(0, slots.flatten())
+    return picked.view(*slots.shape, *part.shape[1:]).transpose(1, 2).contiguous()
 
 
 class StrictDecode:
@@ -128,16 +163,26 @@ class StrictDecode:
     one padded length; `store` writes what the burst added back.
     """
 
-    def __init__(self, cache: Cache, slots: Sequence[Tensor], lengths: Sequence[int], steps: int):
-        """`slots[i]` is where row i's positions live; `lengths[i]` of them are in the cache."""
+    def __init__(
+        self,
+        cache: Cache,
+        slots: Sequence[Tensor | None],
+        lengths: Sequence[int],
+        steps: int,
+    ) -> None:
+        """`slots[i]` is where row i's positions live; `lengths[i]` of them are in the cache.
+
+        A row without slots is padding: nothing is read for it, and zeros come out.
+        """
         self._cache = cache
         self._steps = steps
-        self._step = 0
-        by_size: dict[int, list[int]] = {}
-        for row, length in enumerate(lengths):
-            by_size.setdefault(-(-(length + steps) // BLOCK) * BLOCK, []).append(row)
+        by_size: dict[int, dict[int, Tensor]] = {}
+        for row, own in enumerate(slots):
+            if own is not None:
+                size = -(-(lengths[row] + steps) // BLOCK) * BLOCK
+                by_size.setdefault(size, {})[row] = own
         self._groups = [
-            _Group(cache, rows, [slots[row] for row in rows], [lengths[row] for row in rows], size)
+            _RowGroup(cache, rows, [lengths[row] for row in rows], size)
             for size, rows in sorted(by_size.items())
         ]
 
@@ -145,12 +190,13 @@ class StrictDecode:
         out = torch.zeros_like(query)
         for group in self._groups:
             rows = group.rows
-            out[rows] = group.attend(layer, self._step, query[rows], key[rows], value[rows], scale)
+            out[rows] = group.attend(layer, query[rows], key[rows], value[rows], scale)
         return out
 
     def advance(self) -> None:
         """To the next step of the burst."""
-        self._step += 1
+        for group in self._groups:
+            group.advance()
 
     def store(self) -> None:
         """Write what the burst added to the pages."""
@@ -158,37 +204,44 @@ class StrictDecode:
             group.store(self._cache, self._steps)
 
 
-class _Group:
+class _RowGroup:
     """Rows whose keys are read up to the same length."""
 
     def __init__(
-        self, cache: Cache, rows: list[int], slots: list[Tensor], lengths: list[int], size: int
+        self, cache: Cache, rows: Mapping[int, Tensor], lengths: Sequence[int], size: int
     ) -> None:
+        """`rows` are the slots of each row, by its place among the packed ones."""
         device = cache.keys.device
-        self.rows = torch.tensor(rows, device=device)
-        self._lengths = torch.tensor(lengths, device=device)
+        self.rows = torch.tensor(list(rows), device=device)
         self._slots = torch.zeros(len(rows), size, dtype=torch.int64, device=device)
-        for index, own in enumerate(slots):
+        for index, own in enumerate(rows.values()):
             num_own = min(size, len(own))
             self._slots[index, :num_own] = own[:num_own]
-        # [layers, rows, heads, size, width]
-        self._keys = cache.keys[:, self._slots].transpose(2, 3).contiguous()
-        self._values = cache.values[:, self._slots].transpose(2, 3).contiguous()
+        # One [rows, key heads, size, width] for each layer
+        self._keys = [_side_by_side(layer, self._slots) for layer in cache.keys]
+        self._values = [_side_by_side(layer, self._slots) for layer in cache.values]
         self._index = torch.arange(len(rows), device=device)
         self._positions = torch.arange(size, device=device)
+        self._lengths = torch.tensor(lengths, device=device)
+        self._look_from(self._lengths)
 
-    def attend(
-        self, layer: int, step: int, query: Tensor, key: Tensor, value: Tensor, scale: float
-    ) -> Tensor:
-        at = self._lengths + step
+    def _look_from(self, at: Tensor) -> None:
+        """The rows' new tokens are at these positions now, and see nothing beyond them."""
+        self._at = at
+        self._is_hidden = (self._positions[None, :] > at[:, None])[:, None]
+
+    def advance(self) -> None:
+        self._look_from(self._at + 1)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         keys, values = self._keys[layer], self._values[layer]
-        keys[self._index, :, at], values[self._index, :, at] = key, value
+        keys[self._index, :, self._at], values[self._index, :, self._at] = key, value
         rows, heads, width = query.shape
         num_key_heads, size = keys.shape[1:3]
         grouped = query.reshape(rows * num_key_heads, heads // num_key_heads, width)
-        scores = torch.bmm(grouped, keys.view(-1, size, width).transpose(1, 2)).float() * scale
-        hidden = self._positions[None, :] > at[:, None]
-        scores = scores.view(rows, heads, size).masked_fill_(hidden[:, None], -torch.inf)
+        scores = torch.bmm(grouped, keys.view(-1, size, width).transpose(1, 2)).float()
+        scores = scores.mul_(scale).view(rows, heads, size)
+        scores.masked_fill_(self._is_hidden, -torch.inf)
         weights = scores.softmax(-1).to(values.dtype).view(rows * num_key_heads, -1, size)
         return torch.bmm(weights, values.view(-1, size, width)).view(rows, heads, width)
 
@@ -196,8 +249,11 @@ class _Group:
         rows = self._index[:, None]
         at = self._lengths[:, None] + torch.arange(steps, device=self._lengths.device)
         slots = self._slots[rows, at]
-        cache.keys[:, slots] = self._keys[:, rows, :, at].movedim(2, 0)
-        cache.values[:, slots] = self._values[:, rows, :, at].movedim(2, 0)
+        for layer, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
+            cache.keys[layer, slots], cache.values[layer, slots] = (
+                keys[rows, :, at],
+                values[rows, :, at],
+            )
 
 
 def _attention(

@@ -104,17 +104,21 @@ class PagedDecode:
     """One new token a row, for the steps of a burst; keys and values stay in their pages."""
 
     def __init__(
-        self, cache: Cache, slots: Sequence[Tensor], lengths: Sequence[int], room: "Room"
+        self, cache: Cache, slots: Sequence[Tensor | None], lengths: Sequence[int], room: "Room"
     ) -> None:
+        """See `StrictDecode`. A row of padding reads and writes slot 0, which is scratch."""
         num_rows = len(slots)
         self._cache = cache
         self._attention = room.attention
         self.table, self.last = room.table[:num_rows], room.last[:num_rows]
         self.table.zero_()  # a row of padding must not write where an earlier row lived
         for row, own in enumerate(slots):
-            self.table[row, : len(own)] = own
+            if own is not None:
+                self.table[row, : len(own)] = own
         self.last.copy_(torch.tensor(lengths, dtype=torch.int32), non_blocking=True)
 
+    # A compiler might copy the cache to change a part of it.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         now = self.table.gather(1, self.last[:, None].long())[:, 0].long()
@@ -131,6 +135,24 @@ class PagedDecode:
 
 Forward = Callable[[Tensor, Tensor, PagedDecode], Tensor]
 """The language model: embeddings [rows, width], positions [rows] and the pass, to hidden states."""
+
+
+def compiled(forward: Forward) -> Forward:
+    """The same, compiled by torch at its first call; left as it is where that fails."""
+    step: Forward | None = torch.compile(forward, dynamic=True)
+
+    def run(embeds: Tensor, positions: Tensor, burst: PagedDecode) -> Tensor:
+        nonlocal step
+        if step is not None:
+            try:
+                return step(embeds, positions, burst)
+            except (RuntimeError, ImportError, OSError) as error:  # no compiler, or not this code
+                reason = str(error).strip().partition("\n")[0]
+                _log.warning("no torch.compile (%s): steps run as they are", reason)
+                step = None
+        return forward(embeds, positions, burst)
+
+    return run
 
 
 class Room:

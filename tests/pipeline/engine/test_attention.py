@@ -100,8 +100,7 @@ class Bench:
         self, *rows: tuple[Row, int], padding: int = 0, is_stored: bool = True
     ) -> list[list[Tensor]]:
         """Attention [steps, heads, width] of each row's tokens from `start` on, in each layer."""
-        scratch = [torch.zeros(0, dtype=torch.int64)] * padding
-        slots = [sequence.slots for sequence, _ in rows] + scratch
+        slots = [sequence.slots for sequence, _ in rows] + [None] * padding
         lengths = [start for _, start in rows] + [0] * padding
         burst = StrictDecode(self.cache, slots, lengths, STEPS)
         outs: list[list[Tensor]] = [[] for _ in range(LAYERS)]
@@ -125,7 +124,7 @@ def assert_right(out: list[Tensor], sequence: Row, start: int, stop: int) -> Non
         )
 
 
-LENGTHS = [1, 2, 15, 63, 64, 65, 127, 128, 129, 200]
+LENGTHS = [1, 2, 15, 31, 32, 33, 64, 65, 127, 128, 129, 200]
 
 
 @heads_of_both

@@ -2,18 +2,21 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from pipeline.engine.attention import Cache, Span
-from pipeline.engine.checkpoints import load_janus
+from pipeline.engine.checkpoints import Janus, load_janus
 from pipeline.engine.cuda import FlashPrefill, paged_attention_plain
 from pipeline.engine.engine import Engine
 from pipeline.engine.kernels import paged_attention
 from tests.conformance import replay
+from tests.engines import answered, drawing, engine_with, look, question
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 NUM_SLOTS = 512
@@ -95,3 +98,47 @@ def test_the_fast_engine_makes_every_golden_call(tmp_path: Path, monkeypatch: py
     assert not engine.is_strict
     assert report.num_calls
     assert not report.differences, str(report)
+
+
+def fast_answers(small: Janus, *, compile: bool) -> list[Any]:
+    engine = engine_with(small, strict=False, compile=compile)
+    return answered(engine, question(), look("What is it?", (1, 2)), drawing(), drawing("a hill"))
+
+
+@pytest.fixture
+def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.engine.cuda.choose_attention", lambda: paged_attention_plain)
+
+
+@pytest.mark.usefixtures("without_triton")
+def test_compiled_steps_give_the_same_tokens(
+    small: Janus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    # What is captured is the same for all of torch's compilers, and this one takes no minute.
+    eager = partial(torch.compile, backend="eager")
+    monkeypatch.setattr("pipeline.engine.cuda.torch.compile", eager)
+
+    assert fast_answers(small, compile=True) == fast_answers(small, compile=False)
+    assert "no torch.compile" not in caplog.text
+
+
+@pytest.mark.usefixtures("without_triton")
+def test_where_steps_cannot_be_compiled_the_log_says_so_and_they_run_as_they_are(
+    small: Janus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def without_a_compiler(*_: Any, **__: Any) -> Any:
+        def fail(*_: Any) -> None:
+            raise RuntimeError("no C++ compiler")
+
+        return fail
+
+    monkeypatch.setattr("pipeline.engine.cuda.torch.compile", without_a_compiler)
+
+    assert fast_answers(small, compile=True) == fast_answers(small, compile=False)
+    assert caplog.text.count("no torch.compile (no C++ compiler)") == 1
+
+
+def test_strict_steps_are_not_compiled(small: Janus, caplog: pytest.LogCaptureFixture):
+    engine_with(small, compile=True)
+
+    assert "strict steps are not compiled" in caplog.text

@@ -4,7 +4,9 @@ A rollout's later requests follow from its earlier answers, so every request tha
 held against the reference on its own: one near tie does not make all that follows a difference.
 """
 
+import gc
 import random
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +48,7 @@ from tests.engines import (
 )
 from tests.support import fake_method
 
-BURST = 8  # the engine's own; part of its arithmetic
+BURST = 6  # the engine's own; part of its arithmetic
 
 
 def short_pack(system: str) -> TemplatePack:
@@ -381,6 +383,19 @@ def test_a_request_may_fill_the_model_to_the_last_position(small: Janus, judge: 
 def test_an_engine_without_room_for_anything_is_refused(small: Janus, limits: dict[str, int]):
     with pytest.raises(InputError, match="give at least 2 rows and more memory"):
         Engine(small, **limits)
+
+
+@pytest.mark.parametrize("is_strict", [True, False])
+def test_an_engine_that_nobody_holds_gives_its_memory_back_at_once(small: Janus, is_strict: bool):
+    engine = engine_with(small, strict=is_strict)
+    held = weakref.ref(engine)
+
+    gc.disable()
+    del engine
+    is_gone = held() is None
+    gc.enable()
+
+    assert is_gone
 
 
 def test_an_endless_stream_is_answered_as_it_flows(small: Janus, judge: Judge):

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine import attention
-from pipeline.engine.attention import StrictPrefill, _Group
+from pipeline.engine.admission import Admission
+from pipeline.engine.attention import StrictPrefill, _BlockGroup, _RowGroup
 from pipeline.engine.checkpoints import Janus
-from pipeline.engine.engine import Engine, _Batch, _Job
+from pipeline.engine.engine import Engine
 from pipeline.engine.pages import Pages
+from pipeline.engine.rows import Batch, Job
 from pipeline.engine.sampling import Sampler
 from pipeline.twig import drive as driving
 from tests.engines import (
@@ -41,7 +42,7 @@ class Patch:
 BUGS: dict[str, list[Patch]] = {
     "positions off by one": [
         Patch(
-            _Batch, "__init__", {"tensor(self.lengths, device=device)": "tensor(self.lengths) + 1"}
+            Batch, "__init__", {"tensor(self.lengths, device=device)": "tensor(self.lengths) + 1"}
         )
     ],
     "positions that stand still during a burst": [
@@ -54,7 +55,9 @@ BUGS: dict[str, list[Patch]] = {
             {"arange(span.start, span.stop)": "arange(span.start, span.stop) + (span.start > 0)"},
         )
     ],
-    "another pad token": [Patch(Engine, "_lengthen_padding", {"[special.pad]": "[special.eos]"})],
+    "another pad token": [
+        Patch(Admission, "_lengthen_padding", {"[special.pad]": "[special.eos]"})
+    ],
     "conditional and unconditional rows swapped": [
         Patch(
             Engine,
@@ -80,7 +83,7 @@ BUGS: dict[str, list[Patch]] = {
     ],
     "a burst that is not stored": [Patch(Engine, "_decode", {"burst.store()": "pass"})],
     "a burst whose last step is not stored": [
-        Patch(_Group, "store", {"torch.arange(steps, ": "torch.arange(steps - 1, "})
+        Patch(_RowGroup, "store", {"torch.arange(steps, ": "torch.arange(steps - 1, "})
     ],
     "pages handed out twice": [
         Patch(
@@ -100,13 +103,20 @@ BUGS: dict[str, list[Patch]] = {
         Patch(Pages, "give_back", {"if not self._num_owners[page]:": "if True:"}),
     ],
     "a decoding token that sees one too far": [
-        Patch(_Group, "attend", {"> at[:, None]": "> at[:, None] + 1"})
+        Patch(_RowGroup, "_look_from", {"> at[:, None]": "> at[:, None] + 1"})
     ],
     "a decoding token that does not see itself": [
-        Patch(_Group, "attend", {"> at[:, None]": ">= at[:, None]"})
+        Patch(_RowGroup, "_look_from", {"> at[:, None]": ">= at[:, None]"})
     ],
     "a prefilled token that sees one too far": [
-        Patch(attention, "_attend_blocks", {".triu(1)": ".triu(2)"})
+        Patch(_BlockGroup, "__init__", {".triu(1)": ".triu(2)"})
+    ],
+    "a prefilled token's query in another's place": [
+        Patch(
+            _BlockGroup,
+            "__init__",
+            {"= block.first_packed + ": "= max(0, block.first_packed - 1) + "},
+        )
     ],
     "keys of a prefill that go one slot astray": [
         Patch(
@@ -119,33 +129,31 @@ BUGS: dict[str, list[Patch]] = {
         Patch(driving, "_with_seed", {"request.revision": "0"})
     ],
     "noise of the next position": [
-        Patch(_Job, "position", {"before + len(self.tokens)": "before + len(self.tokens) + 1"})
+        Patch(Job, "position", {"before + len(self.tokens)": "before + len(self.tokens) + 1"})
     ],
     "noise that begins again with every region": [
-        Patch(_Job, "position", {"return before + ": "return "})
+        Patch(Job, "position", {"return before + ": "return "})
     ],
     "padding that is shared one token too far": [
-        Patch(Engine, "_shared", {"len(job.prefix_ids) - 1": "len(job.prefix_ids)"})
+        Patch(Admission, "_shared", {"len(job.prefix_ids) - 1": "len(job.prefix_ids)"})
     ],
     # One token more would do no harm: after a picture comes a line feed, whatever is asked.
     "a picture's prefix that is shared two tokens too far": [
         Patch(
-            Engine, "_prefill", {"job.rows[0], job.num_prefix": "job.rows[0], job.num_prefix + 2"}
+            Admission, "admit", {"job.rows[0], job.num_prefix": "job.rows[0], job.num_prefix + 2"}
         )
     ],
     "a prefix that is shared with another picture": [
-        Patch(_Job, "prefix_key", {"_pictures_of(self.request)": "()"})
+        Patch(Job, "prefix_key", {"pictures_of(self.request)": "()"})
     ],
     "the features of another picture": [
         Patch(Engine, "_features", {"features(list(pictures))": "features(list(pictures)).flip(0)"})
     ],
-    "words after the end": [Patch(_Job, "take", {"num_left = tokens.index(eos) + 1": "pass"})],
-    "words without their end": [
-        Patch(_Job, "take", {"tokens.index(eos) + 1": "tokens.index(eos)"})
-    ],
+    "words after the end": [Patch(Job, "take", {"num_left = tokens.index(eos) + 1": "pass"})],
+    "words without their end": [Patch(Job, "take", {"tokens.index(eos) + 1": "tokens.index(eos)"})],
     "a whole burst of codes, wanted or not": [
-        Patch(_Job, "take", {"self.tokens += tokens[:num_left]": "self.tokens += tokens"}),
-        Patch(_Job, "is_done", {"== self.num_wanted": ">= self.num_wanted"}),
+        Patch(Job, "take", {"self.tokens += tokens[:num_left]": "self.tokens += tokens"}),
+        Patch(Job, "is_done", {"== self.num_wanted": ">= self.num_wanted"}),
     ],
     "the guidance of another": [
         Patch(Sampler, "codes", {"self._cfg_weight)": "self._cfg_weight.roll(1, 0))"})

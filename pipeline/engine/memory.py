@@ -1,0 +1,49 @@
+"""Greedy questions that were asked before: answered from memory, and never twice at once."""
+
+from collections import OrderedDict
+
+from pipeline.twig.requests import Answer, Request, RequestId, Text
+
+_REMEMBERED = 4096  # answers
+
+
+class Memory:
+    """Greedy questions and their answers: a question is a pure function of what it says."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[Request, Answer] = OrderedDict()
+        self._waiting: dict[Request, list[RequestId]] = {}
+
+    def try_answer(self, request: Request) -> Answer | None:
+        """The answer, if the request was answered before."""
+        if not _is_greedy_text(request) or request not in self._answers:
+            return None
+        self._answers.move_to_end(request)
+        return self._answers[request]
+
+    def is_asked(self, request_id: RequestId, request: Request) -> bool:
+        """Whether the same is at work already; `keep` will then tell this id, too."""
+        if not _is_greedy_text(request):
+            return False
+        if request in self._waiting:
+            self._waiting[request].append(request_id)
+            return True
+        self._waiting[request] = []
+        return False
+
+    def keep(self, request: Request, answer: Answer) -> list[tuple[RequestId, Answer]]:
+        """Remember an answer; who else waits for it."""
+        if not _is_greedy_text(request):
+            return []
+        self._answers[request] = answer
+        while len(self._answers) > _REMEMBERED:
+            self._answers.popitem(last=False)
+        return [(waiting, answer) for waiting in self._waiting.pop(request, [])]
+
+    def forget(self) -> None:
+        """Forget the answers, and not who still waits for one."""
+        self._answers.clear()
+
+
+def _is_greedy_text(request: Request) -> bool:
+    return isinstance(request, Text) and request.temperature == 0
