@@ -1,0 +1,217 @@
+"""How a run grows: storage calls a shard, the driver's memory a shard, and a long run killed twice.
+
+`python -m benchmarks.scale shards`: plans of 1,000, 10,000 and 100,000 shards; what a worker asks
+of the store for one shard, and what a driver holds at most once all of them are committed (each in
+a process of its own; the data objects are links to one file). `python -m benchmarks.scale run`:
+100,000 rollouts of the fake backend, whose driver is killed twice. Prints a table, and one JSON
+line.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Rows, commit, show
+from pipeline.backends import open_backends
+from pipeline.models import fake_facts
+from pipeline.packs import load_pack
+from pipeline.planning import commit_plan, make_plan
+from pipeline.prompts import Prompt, PromptSet
+from pipeline.store import layout
+from pipeline.store.objects import Store, open_store
+from pipeline.store.plans import read_manifest
+from pipeline.worker import Worker
+from schemas.config import (
+    ExecutionConfig,
+    FakeConfig,
+    MethodConfig,
+    PackConfig,
+    Pictures,
+    RunConfig,
+)
+from schemas.errors import ExitCode
+from schemas.runs import Assignment, RunManifest
+
+_SIZES = (1_000, 10_000, 100_000)
+_FAKE = FakeConfig(image_size=32, patch_size=8, num_codes=512, num_text_tokens=8)
+_LINKS = 10_000  # to one file: file systems have a limit
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["shards", "run", "driver"])
+    parser.add_argument("--rollouts", type=int, default=_SIZES[-1], help="of the long run")
+    parser.add_argument("--sizes", type=int, nargs="*", default=_SIZES, help="in shards")
+    parser.add_argument("--url", help=argparse.SUPPRESS)  # of `driver`, which `shards` starts
+    options = parser.parse_args()
+    if options.what == "driver":
+        sys.stdout.write(json.dumps(_measure_driver(options.url)))
+        return
+    with tempfile.TemporaryDirectory(prefix="coppice-scale-") as folder:
+        if options.what == "shards":
+            rows = measure_shards(Path(folder), options.sizes)
+        else:
+            rows = measure_run(f"{folder}/run", options.rollouts)
+    show(rows | {"cpus": os.cpu_count(), "commit": commit()})
+
+
+# Shards
+
+
+def measure_shards(folder: Path, sizes: list[int]) -> Rows:
+    """Calls and bytes a shard, at each size."""
+    rows: Rows = {}
+    smallest = 0
+    for number, size in enumerate(sizes):
+        store = open_store(str(folder / f"run-{size}"))
+        manifest = _plan(store, size, rollouts_per_shard=1)
+        calls = _calls_of_a_shard(store, manifest, size - 1)
+        _commit_all(Path(store.url), size)
+        driver = json.loads(_python("benchmarks.scale", "driver", "--url", store.url))
+        if number == 0:
+            smallest = driver["peak_bytes"]
+        rows[f"calls of a shard, {size:,} shards"] = dict(calls)
+        rows[f"driver's megabytes, {size:,} shards"] = round(driver["peak_bytes"] / 1e6, 1)
+        rows[f"driver starts in seconds, {size:,} shards"] = round(driver["seconds"], 1)
+        if number:
+            more = (driver["peak_bytes"] - smallest) / (size - sizes[0])
+            rows[f"driver's bytes a shard, {size:,} shards"] = round(more)
+    return rows
+
+
+def _plan(store: Store, num_rollouts: int, *, rollouts_per_shard: int) -> RunManifest:
+    pack = PackConfig(name="default", digest=load_pack("default").digest)
+    facts = fake_facts(_FAKE)
+    method = MethodConfig(
+        model=facts.model, pack=pack, backend="fake", fake=_FAKE, pictures=Pictures.NONE
+    )
+    config = RunConfig(method=method, execution=ExecutionConfig(beat_seconds=1.0))
+    prompts = PromptSet(
+        prompts=[
+            Prompt(text=f"scene number {i}", metadata={}, source="made", line=i)
+            for i in range(num_rollouts)
+        ],
+        num_duplicates=0,
+        rejects=[],
+    )
+    plan = make_plan(
+        prompts, config, facts, sources=["made"], rollouts_per_shard=rollouts_per_shard
+    )
+    return commit_plan(store, plan, prompts, config, facts)
+
+
+class _Counted:
+    """A store that counts what is asked of it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self._store, name)
+        return partial(self._count, name, verb) if callable(verb) else verb
+
+    def _count(self, name: str, verb: Callable[..., Any], *arguments: Any) -> Any:
+        self.calls[name] += 1
+        return verb(*arguments)
+
+
+def _calls_of_a_shard(store: Store, manifest: RunManifest, shard: int) -> Counter[str]:
+    counted = _Counted(store)
+    worker = Worker(counted, manifest, open_backends(manifest.config), name="bench")  # type: ignore[arg-type]
+    worker.run_shard(Assignment(shard=shard, attempt=1, attempt_id="bench"))
+    worker.close()
+    return counted.calls
+
+
+def _commit_all(root: Path, size: int) -> None:
+    """Give every shard the data object of the last one, which costs no room."""
+    source = (root / layout.traces_key(size - 1)).read_bytes()
+    for shard in range(size - 1):
+        if shard % _LINKS == 0:
+            (root / layout.traces_key(shard)).write_bytes(source)
+        else:
+            os.link(root / layout.traces_key(shard - 1), root / layout.traces_key(shard))
+
+
+def _measure_driver(url: str) -> Rows:
+    """The most memory that a driver of a run has held, once it has taken in what is committed."""
+    from jobs.driver import Driver
+
+    store = open_store(url)
+    started = time.monotonic()
+    driver = Driver(store, read_manifest(store), show=lambda _: None, is_stopping=lambda: False)
+    snapshot = driver.snapshot()
+    assert snapshot.num_committed == snapshot.num_shards
+    status = Path("/proc/self/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return {"peak_bytes": int(peak.split()[1]) * 1024, "seconds": time.monotonic() - started}
+
+
+# A long run
+
+
+def measure_run(url: str, num_rollouts: int) -> Rows:
+    """Plan, run, kill twice, resume and verify. Times are of whole processes."""
+    store = open_store(url)
+    started = time.monotonic()
+    manifest = _plan(store, num_rollouts, rollouts_per_shard=256)
+    planned = time.monotonic()
+    for share in (1 / 3, 2 / 3):
+        driver = subprocess.Popen([sys.executable, "-m", "jobs.cli", "run", url])
+        while _num_committed(store) < share * manifest.num_shards and driver.poll() is None:
+            time.sleep(0.2)
+        driver.kill()
+        driver.wait()
+    peak = _run_to_the_end(url)
+    ran = time.monotonic()
+    _python("jobs.cli", "verify", url, "--deep")
+    verified = time.monotonic()
+    status = json.loads(_python("jobs.cli", "status", url, "--json"))
+    return {
+        "rollouts": num_rollouts,
+        "shards": manifest.num_shards,
+        "ok": status["num_ok"],
+        "missing": status["num_missing"],
+        "drivers killed": 2,
+        "plan_seconds": round(planned - started, 1),
+        "run_seconds": round(ran - planned, 1),
+        "verify_deep_seconds": round(verified - ran, 1),
+        "driver_megabytes": round(peak / 1e6, 1),
+    }
+
+
+def _num_committed(store: Store) -> int:
+    return sum(1 for _ in store.list_folder(layout.TRACES))
+
+
+def _run_to_the_end(url: str) -> int:
+    """The peak of the driver's memory, in bytes."""
+    driver = subprocess.Popen([sys.executable, "-m", "jobs.cli", "run", url])
+    peak = 0
+    while driver.poll() is None:
+        time.sleep(0.5)
+        statm = Path(f"/proc/{driver.pid}/statm")
+        if statm.exists() and (fields := statm.read_text().split()):
+            peak = max(peak, int(fields[1]) * _PAGE_BYTES)
+    assert driver.returncode == ExitCode.COMPLETE, driver.returncode
+    return peak
+
+
+def _python(module: str, *arguments: str) -> bytes:
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+
+
+if __name__ == "__main__":
+    main()
