@@ -14,6 +14,9 @@ run: $(VENV)/ready  ## the main job, on this machine, with the bundled prompts a
 test: $(VENV)/ready  ## every test
 	$(BIN)/python -m pytest
 
+chaos: $(VENV)/ready  ## the fault suite: hundreds of faults, and nothing lost, doubled or wrong
+	$(BIN)/python -m tests.chaos --real
+
 s3: $(VENV)/ready  ## what touches storage, against a real S3 server: Ceph, from Debian's packages
 	$(BIN)/python -m pytest --s3 real tests/pipeline/store tests/s3 tests/faults
 
