@@ -7,11 +7,12 @@ repair and break. Prints tables for people and, last, one JSON line for machines
 
 import argparse
 import json
+import math
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -136,6 +137,8 @@ def measure(model: str, num_prompts: int, num_seeds: int) -> dict[str, Any]:
         "seeds": num_seeds,
         "accuracy": accuracies(drawn, num_seeds),
         "repair": repair(drawn[_FIRST_PASS], drawn[_REVISED], num_seeds),
+        # The first drawing of think-after is the one of plain, and goes wrong far more often.
+        "repair_in_think_after": repair(drawn["plain"], drawn["think-after"], num_seeds),
         "revisions": revisions(drawn[_REVISED]),
         "critic": critic(judgements),
         "seconds": round(time.monotonic() - started, 1),
@@ -338,7 +341,9 @@ def accuracies(drawn: dict[str, list[Drawn]], num_seeds: int) -> dict[str, Any]:
 def repair(first: list[Drawn], revised: list[Drawn], num_seeds: int) -> dict[str, Any]:
     """What one revision mends, net of what it breaks, as a share of the rollouts with an error.
 
-    The same prompts and seeds without and with revision. Pairs are resampled by prompt.
+    The same prompts and seeds without and with revision. Pairs are resampled by prompt; the share
+    that is repaired has the exact binomial interval (Clopper and Pearson, 1934) beside it, since
+    resampling says nothing where nearly all are.
     """
     wrong = np.array([not one.is_right for one in first], dtype=float)
     mended = wrong * np.array([one.is_right for one in revised])
@@ -354,6 +359,7 @@ def repair(first: list[Drawn], revised: list[Drawn], num_seeds: int) -> dict[str
         "broken": int(broken.sum()),
         "net_share": round(float(net.sum() / max(1.0, per.sum())), 4),
         "interval": _interval(shares[np.isfinite(shares)]),
+        "repaired_interval": _binomial_interval(int(mended.sum()), int(wrong.sum())),
     }
 
 
@@ -467,6 +473,26 @@ def _interval(values: Floats) -> list[float]:
     return [round(float(value), 4) for value in np.quantile(values, [0.025, 0.975])]
 
 
+def _binomial_interval(num_yes: int, number: int) -> list[float]:
+    """The exact 95 % interval of a share, by bisection."""
+
+    def tail(share: float, counts: range) -> float:
+        return sum(math.comb(number, k) * share**k * (1 - share) ** (number - k) for k in counts)
+
+    def solved(is_below: Callable[[float], bool]) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if is_below(middle) else (low, middle)
+        return round(low, 4)
+
+    at_least, at_most = range(num_yes, number + 1), range(num_yes + 1)
+    return [
+        solved(lambda share: tail(share, at_least) < 0.025) if num_yes else 0.0,
+        solved(lambda share: tail(share, at_most) > 0.025) if num_yes < number else 1.0,
+    ]
+
+
 def _deal(tasks: Sequence[Task], num_parts: int) -> list[Sequence[Task]]:
     """The tasks in so many runs of about the same length."""
     edges = [len(tasks) * part // num_parts for part in range(num_parts + 1)]
@@ -481,7 +507,7 @@ def _show(result: dict[str, Any]) -> None:
     for name, row in result["accuracy"].items():
         attributes, difference = _percent(row["attributes"]), _percent(row["minus_think_while"])
         print(f"{name:<26} {attributes:<26} {row['pictures']:<9.1%} {difference}")
-    for part in ("repair", "revisions", "critic"):
+    for part in ("repair", "repair_in_think_after", "revisions", "critic"):
         print(f"\n{part}")
         for name, value in result[part].items():
             print(f"  {name:<24} {value}")

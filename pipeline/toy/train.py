@@ -34,7 +34,7 @@ from pipeline.toy.vocabulary import special_ids, write_tokenizer
 SEED = 0
 _DECODER_STEPS = 2800
 _ENCODER_STEPS = 600
-_LESSON_STEPS = 11000
+_LESSON_STEPS = 12800
 _EARLY_SHARE = 0.3
 
 
