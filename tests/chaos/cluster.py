@@ -26,7 +26,7 @@ from pipeline.planning import extend_plan
 from pipeline.store import layout
 from pipeline.store.objects import Store, open_store
 from pipeline.store.plans import read_manifest
-from pipeline.store.status import committed_shards, read_status
+from pipeline.store.status import committed_shards, read_logs, read_status
 from pipeline.store.traces import read_rows
 from schemas.config import RunConfig
 from schemas.errors import ExitCode, RecordFailure
@@ -127,6 +127,12 @@ def worker_faults(site: Site, name: str, signals: list[int], number: int) -> Non
     assert not summary.given_up, summary.given_up
     site.ledger.faults[name] += times["done"]
     site.ledger.check(store, site.undisturbed(num_prompts), name)
+    # What a death costs: the shards that its worker had open, and none else.
+    logs = read_logs(store, manifest, range(manifest.num_shards))
+    num_again = sum(log.base.attempt > 1 for log in logs)
+    assert num_again <= manifest.config.execution.open_shards_per_actor * times["done"]
+    site.ledger.shards_again += num_again
+    site.ledger.deaths += times["done"]
 
 
 def _worker_pids(store: Store, manifest: RunManifest) -> list[int]:

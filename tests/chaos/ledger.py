@@ -25,6 +25,8 @@ class Ledger:
 
     faults: Counter[str] = field(default_factory=Counter)  # by kind
     seconds: Counter[str] = field(default_factory=Counter)  # from a fault's run, by kind
+    deaths: int = 0  # of workers, and
+    shards_again: int = 0  # what they cost
     lost: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -64,6 +66,7 @@ class Ledger:
             "lost": len(self.lost),
             "twice": len(self.twice),
             "wrong": len(self.wrong),
+            "shards_again_per_death": round(self.shards_again / max(1, self.deaths), 2),
             "seconds": {kind: round(spent, 1) for kind, spent in sorted(self.seconds.items())},
         }
 
