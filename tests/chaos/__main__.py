@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     ledger, started = Ledger(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        in_process(ledger, Path(folder), step=40 if options.cut else 4)
+        in_process(ledger, Path(folder), step=40 if options.cut else 6)
         _say(ledger, started)
         on_storage(ledger, Path(folder), is_real=options.real)
         _say(ledger, started)
@@ -75,9 +75,9 @@ def on_a_cluster(ledger: Ledger, folder: Path, *, seed: int, is_cut: bool) -> No
     frozen = "a worker is frozen past its timeout"
     with cluster.warm_site(folder, ledger, seed) as site:
         kill = [signal.SIGKILL]
-        cluster.worker_faults(site, "a worker is killed", kill, 2 if is_cut else 12)
+        cluster.worker_faults(site, "a worker is killed", kill, 2 if is_cut else 15)
         cluster.worker_faults(site, frozen, [signal.SIGSTOP], 1 if is_cut else 5)
-        rounds = 1 if is_cut else 4
+        rounds = 1 if is_cut else 3
         scenes = [
             partial(cluster.poison, harm="exit"),
             cluster.two_reruns,
