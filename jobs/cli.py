@@ -219,6 +219,29 @@ def show(
         show_trace(run, record, rollout, Console(), png)
 
 
+@app.command()
+def score(
+    run: RunUrl,
+    scorer: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", help="A bundled scorer, or module:object. Repeatable."),
+    ],
+    workers: Annotated[int, typer.Option(min=1, help="Scorers at work at once.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs that each of them takes.")] = 0.0,
+    address: Address = None,
+) -> None:
+    """Score the traces of a run. What is scored already stays; the same command again resumes.
+
+    Scores lie beside the traces, a file a scorer and shard; pictures are never rewritten. Bundled:
+    toy, thoughts, critiques, tokens, phash, prompt_filter, picture_filter.
+
+        coppice score runs/first --scorer toy --scorer thoughts --scorer critiques
+    """
+    from jobs.score import score_run
+
+    score_run(run, scorer, Console(), num_workers=workers, num_gpus=gpus, address=address)
+
+
 def method_flags(
     model: str | None,
     backend: BackendName | None,

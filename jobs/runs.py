@@ -94,7 +94,7 @@ def grow_run(url: str, manifest: RunManifest, console: Console, *, address: str 
 
     from jobs.driver import Driver
 
-    with _ray(address), _Stop(console) as stop, ProgressLine(console) as line:
+    with on_ray(address), _Stop(console) as stop, ProgressLine(console) as line:
         summary = Driver(store, manifest, show=line.show, is_stopping=stop.is_asked).run()
     for shard, message in summary.given_up.items():
         _say(console, f"Gave up on shard {shard}: {message}")
@@ -186,7 +186,7 @@ def _say(console: Console, text: str) -> None:
 
 
 @contextmanager
-def _ray(address: str | None) -> Iterator[None]:
+def on_ray(address: str | None) -> Iterator[None]:
     """A Ray to work on: the cluster at `address`, or one on this machine, ended afterwards."""
     import ray
 
