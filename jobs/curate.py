@@ -58,10 +58,7 @@ def curate_runs(request: CurateRequest, console: Console) -> None:
         curation, out, packs=request.packs, num_workers=request.num_workers, say=say
     )
     num_files = sum(len(stream["files"]) for stream in manifest["files"].values())
-    place = as_typed(out.url)
-    say(
-        f"Set {manifest['version']}: {place}, {counted(num_files, 'file')}; card: {place}/README.md"
-    )
+    say(f"Set {manifest['version']}: {as_typed(out.url)}, {counted(num_files, 'file')}.")
 
 
 if __name__ == "__main__":

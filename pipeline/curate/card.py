@@ -32,9 +32,9 @@ def card_of(curation: "Curation", version: str, files: Mapping[str, Mapping[str,
         f"# {recipe.name}",
         recipe.about or "A training set of Thinking-while-Generating traces.",
         f"Version `{version}`, of recipe `{curation.checked.digest}`. Made by Coppice from the "
-        "runs below; `manifest.json` names every input by its digest, `decisions.parquet` says of every "
-        "row that could have been why it is not here, and `leaks.json` which prompts were found in "
-        "evaluation sets.",
+        "runs below; `manifest.json` names every input by its digest, `decisions.parquet` says of "
+        "every row that could have been why it is not here, and `leaks.json` which prompts were "
+        "found in evaluation sets.",
         "## Rows\n\n" + "\n".join(_rows(files)),
         "## Funnel\n\n```\n" + "\n".join(lines_of(curation.funnel)) + "\n```",
         "## Where it comes from\n\n" + "\n".join(_runs(curation)),
