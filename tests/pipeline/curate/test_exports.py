@@ -12,7 +12,7 @@ from trl.data_utils import is_conversational, prepare_multimodal_messages
 
 from pipeline.curate.curating import open_curation, write_set
 from pipeline.curate.exports import EXPORTS
-from pipeline.curate.recipebook import load_recipe, read_recipe
+from pipeline.curate.recipebook import read_recipe
 from pipeline.curate.sources import open_run
 from pipeline.store.objects import Store, open_store
 from schemas.errors import InputError
@@ -114,7 +114,11 @@ def test_nemo_curator_has_a_row_for_every_part(out: Path):
 
 
 def test_trl_reads_preferences(toy_run: Store, tmp_path: Path):
-    recipe = load_recipe("dpo")[0].model_copy(update={"exports": ("trl-dpo",)})
+    text = (
+        'name = "d"\nkind = "preference"\nsplit = { validation = 0 }\nscorers = ["tokens@1"]\n'
+        'exports = ["trl-dpo"]\n[pairs]\nby = "tokens.entropy"'
+    )
+    recipe = read_recipe(text, origin="test")
     write_set(
         open_curation([open_run(toy_run.url)], recipe, Path()), open_store(str(tmp_path / "out"))
     )
