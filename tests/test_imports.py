@@ -89,6 +89,8 @@ def test_the_formats_the_method_and_the_store_do_without_torch():
         ("jobs.cli", HEAVY | {"pyarrow", "boto3", "numpy", "PIL"}),
         ("jobs.runs", HEAVY),
         ("jobs.show", HEAVY),
+        ("jobs.score", HEAVY),
+        ("jobs.curate", HEAVY),
         ("pipeline.worker", HEAVY),
     ],
 )
