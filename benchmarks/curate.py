@@ -9,6 +9,7 @@ together, sampled; pages that they share count twice.
 import argparse
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,6 +70,7 @@ def main() -> None:
             run = Path(scratch) / f"run-{number}"
             copy_shards(template, run, number // (_RECORDS * _ROLLOUTS))
             rows |= measure(run, Path(scratch), number, options.workers)
+            shutil.rmtree(run)
     show(rows)
 
 
@@ -87,6 +89,7 @@ def measure(run: Path, scratch: Path, number: int, workers: int) -> Rows:
         rows[f"{number} traces: {name}, seconds"] = round(seconds, 1)
         rows[f"{number} traces: {name}, CPU seconds"] = round(cpu_seconds, 1)
         rows[f"{number} traces: {name}, peak megabytes"] = round(peak_bytes / 1e6)
+        print(list(rows.items())[-3:], file=sys.stderr, flush=True)
     return rows
 
 

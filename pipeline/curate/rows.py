@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.curate.parts import GROUP, REVISION
@@ -106,7 +107,7 @@ def read_positions(
             ):
                 here = inside[(inside >= first_of_batch)]
                 here = here[here < first_of_batch + len(batch)]
-                rows = batch.take((here - first_of_batch).tolist()).to_pylist()
+                rows = batch.take(pa.array(here - first_of_batch)).to_pylist()
                 yield from zip(here.tolist(), rows, strict=True)
                 first_of_batch += len(batch)
 

@@ -10,12 +10,13 @@ import pytest
 
 from pipeline.curate.curating import Curation, open_curation, write_set
 from pipeline.curate.recipebook import load_recipe, read_recipe
+from pipeline.curate.rows import read_positions
 from pipeline.curate.sources import open_run
 from pipeline.store.objects import Source, Store, open_store
 from pipeline.store.traces import read_rows
 from schemas.errors import InputError, StoreRefused
 from tests.pipeline.curate.conftest import score
-from tests.support import Wrapped
+from tests.support import Wrapped, plan_run, run_all
 
 ALL = 'name = "all"\nsplit = { validation = 0.5 }'
 
@@ -241,6 +242,19 @@ def test_pairs_are_of_a_better_and_a_worse_drawing(toy_run: Store, tmp_path: Pat
         assert len(row["images"]) == 2
         same_trace = row["chosen"]["trace_id"] == row["rejected"]["trace_id"]
         assert same_trace == (row["task"] == "revision")
+
+
+def test_rows_are_read_back_from_anywhere_in_an_object(tmp_path: Path):
+    store = open_store(str(tmp_path / "run"))
+    run_all(store, plan_run(store, 80, rollouts_per_shard=80))
+    wanted = [0, 31, 70, 79]  # none of them in the second batch of rows
+
+    read = list(read_positions(store, "traces/shard-00000.parquet", wanted, ["prompt"]))
+
+    prompts = [row["prompt"] for row in read_rows(store, 0)]
+    assert [(place, row["prompt"]) for place, row in read] == [
+        (place, prompts[place]) for place in wanted
+    ]
 
 
 def test_a_filter_on_words_and_one_that_keeps_nulls(toy_run: Store, tmp_path: Path):
