@@ -80,6 +80,8 @@ def open_curation(
     work = [(checked.job, ordered[run].store.url, name) for run, name in _objects(ordered)]
     parts = tuple(in_order(make_part, work, num_workers))
     found = gather(parts, [run for run, _ in _objects(ordered)], checked.job)
+    for part in parts:
+        part.forget_rows()
     decide(found, checked.job, [run.manifest.plan.rollouts_per_record for run in ordered])
     is_validation = validation_records(found.record, recipe.seed, recipe.split.validation)
     return Curation(

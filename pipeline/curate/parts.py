@@ -91,6 +91,11 @@ class Part:
     order: Keys  # by lot: rows are taken from the lowest
     is_revise: Flags  # of a critique
 
+    def forget_rows(self) -> None:
+        """Give back the memory of what has been gathered: only the traces stay."""
+        for name in ("trace", "event", "task", "reason", "value", "order", "is_revise"):
+            setattr(self, name, getattr(self, name)[:0].copy())
+
 
 def aggregated(rewards: Floats, how: str) -> Floats:
     """Rewards [names, traces] as one a trace, over those that apply; NaN where none does."""

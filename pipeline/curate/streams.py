@@ -17,6 +17,8 @@ from schemas.recipes import Kind, Recipe
 from schemas.trace import Role
 from schemas.training import DRAW, GROUP, PREFERENCE, TEXT
 
+_ROWS_AT_ONCE = 128  # as Python objects, which take many times what they take as columns
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Made:
@@ -35,18 +37,22 @@ def make_tables(
 ) -> Made:
     """The rows of one object, as canonical tables and as exports. Runs in a worker."""
     making = Making(recipe=recipe, digest=digest)
-    canonical: dict[str, list[Row]] = defaultdict(list)
-    exported: dict[str, list[Row]] = defaultdict(list)
+    rows: dict[str, list[Row]] = defaultdict(list)
+    tables: dict[str, list[pa.Table]] = defaultdict(list)
+
+    def add(stream: str, row: Row) -> None:
+        rows[stream].append(row)
+        if len(rows[stream]) == _ROWS_AT_ONCE:
+            tables[stream].append(_table(stream, rows.pop(stream)))
+
     for pick, row in make_rows(open_store(url), key, picks, settings, making):
-        canonical[f"{_folder(recipe, pick.task)}/{pick.split}"].append(row)
+        add(f"{_folder(recipe, pick.task)}/{pick.split}", row)
         for name in recipe.exports:
             if takes(EXPORTS[name], row):
-                exported[f"exports/{name}/{pick.split}/part"].append(row)
-    tables = {
-        key: pa.Table.from_pylist(rows, schema=schema_of(key)) for key, rows in canonical.items()
-    }
-    tables |= {key: EXPORTS[key.split("/")[1]].table(rows) for key, rows in exported.items()}
-    return Made(tables=tables)
+                add(f"exports/{name}/{pick.split}/part", row)
+    for stream, left in rows.items():
+        tables[stream].append(_table(stream, left))
+    return Made(tables={stream: pa.concat_tables(some) for stream, some in tables.items()})
 
 
 class Streams:
@@ -104,6 +110,12 @@ def schema_of(key: str) -> pa.Schema:
     if kind != Kind.SFT:
         return PREFERENCE if kind == Kind.PREFERENCE else GROUP
     return DRAW if task.startswith(Role.DRAW) else TEXT
+
+
+def _table(stream: str, rows: Sequence[Row]) -> pa.Table:
+    if stream.startswith("exports/"):
+        return EXPORTS[stream.split("/")[1]].table(rows)
+    return pa.Table.from_pylist(list(rows), schema=schema_of(stream))
 
 
 def _folder(recipe: Recipe, task: str) -> str:
