@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.curate.funnel import lines_of
+from pipeline.curate.sources import stack_of
 from schemas.config import MethodConfig
 from schemas.trace import Role
 
@@ -87,6 +88,8 @@ def _runs(curation: "Curation") -> Iterator[str]:
         )
         for role, verb in ((Role.THINK, "thought"), (Role.REFLECT, "judged"), (Role.DRAW, "drew")):
             yield f"  - {_who(method, role)} {verb}."
+        stack = ", ".join(f"{name} {value}" for name, value in stack_of(run).items() if value)
+        yield f"  - Stack of its first trace (each trace has its own): {stack or _UNKNOWN}."
         yield f"  - {manifest.plan.num_records:,} prompts; source and licence: {_UNKNOWN}."
 
 

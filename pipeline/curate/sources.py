@@ -67,6 +67,15 @@ def open_run(url: str) -> RunSource:
     )
 
 
+def stack_of(run: RunSource) -> dict[str, str]:
+    """The versions and the device that made the first trace of a run, as its row says."""
+    with open_object(run.store, run.objects[0].key) as file:
+        for batch in pq.ParquetFile(file).iter_batches(1, columns=["stack"], use_threads=False):
+            stack: dict[str, str] = batch.to_pylist()[0]["stack"]
+            return stack
+    return {}
+
+
 def sidecar_key(source: str, scorer: ScorerId) -> str:
     """Where the scores of a trace object lie."""
     return f"{scores_folder(scorer)}/{source}"
