@@ -244,6 +244,21 @@ def test_pairs_are_of_a_better_and_a_worse_drawing(toy_run: Store, tmp_path: Pat
         assert same_trace == (row["task"] == "revision")
 
 
+def test_rows_of_a_supplement_count_like_those_of_its_shard(fake_run: Store, tmp_path: Path):
+    before = curate(fake_run, ALL, tmp_path / "before").funnel
+    traces = Path(fake_run.url) / "traces"
+    (traces / "shard-00003.parquet").rename(traces / "shard-00000.s1.parquet")
+    score(fake_run, "tokens")
+    after = curate(fake_run, f'{ALL}\nscorers = ["tokens@1"]', tmp_path / "after").funnel
+
+    assert after == before
+    assert [one.name for one in open_run(fake_run.url).objects][:2] == [
+        *("shard-00000.parquet", "shard-00000.s1.parquet")
+    ]
+    rows = {name: rows_in(tmp_path / name) for name in ("before", "after")}
+    assert {row["id"] for row in rows["before"]} == {row["id"] for row in rows["after"]}
+
+
 def test_rows_are_read_back_from_anywhere_in_an_object(tmp_path: Path):
     store = open_store(str(tmp_path / "run"))
     run_all(store, plan_run(store, 80, rollouts_per_shard=80))
