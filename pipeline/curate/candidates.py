@@ -99,10 +99,14 @@ class _Judge:
             reason=rows.reason.astype(np.int8),
             value=rows.value.astype(np.float32),
             order=self._order(rows),
-            is_revise=(frame.events.verdict == Verdict.REVISE)[rows.flat] & (rows.event != WHOLE)
-            if len(frame.events.row)
-            else np.zeros(len(rows.trace), np.bool_),
+            is_revise=self._asks_for_revision(rows),
         )
+
+    def _asks_for_revision(self, rows: _Rows) -> Flags:
+        asks = np.zeros(len(rows.trace), np.bool_)
+        is_event = rows.event != WHOLE
+        asks[is_event] = self._frame.events.verdict[rows.flat[is_event]] == Verdict.REVISE
+        return asks
 
     def _candidates(self) -> _Rows:
         frame, events, recipe = self._frame, self._frame.events, self._recipe
@@ -183,7 +187,9 @@ class _Judge:
         else:
             numbers_seen = values.astype(np.float64)
             is_null = np.isnan(numbers_seen)
-            is_bad = (numbers_seen < _or(one.min, -np.inf)) | (numbers_seen > _or(one.max, np.inf))
+            least = -np.inf if one.min is None else one.min
+            most = np.inf if one.max is None else one.max
+            is_bad = (numbers_seen < least) | (numbers_seen > most)
         if one.null == "drop":
             is_bad = is_bad | is_null
         fails: Flags = applies & is_bad
@@ -293,7 +299,3 @@ class _Judge:
     def _category(self, metadata: Mapping[str, object]) -> str:
         found = (metadata.get(name) for name in self._job.categories)
         return next((value for value in found if isinstance(value, str)), "")
-
-
-def _or(bound: float | None, otherwise: float) -> float:
-    return otherwise if bound is None else bound
