@@ -411,6 +411,76 @@ def prompts(
     make_prompt_file(request, Console())
 
 
+@app.command()
+def score(
+    run: RunUrl,
+    scorer: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", help="A bundled scorer, or module:object. Repeatable."),
+    ],
+    workers: Annotated[int, typer.Option(min=1, help="Scorers at work at once.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs that each of them takes.")] = 0.0,
+    address: Address = None,
+) -> None:
+    """Score the traces of a run. What is scored already stays; the same command again resumes.
+
+    Scores lie beside the traces, a file a scorer and shard; pictures are never rewritten. Bundled:
+    toy, thoughts, critiques, tokens, phash, prompt_filter, picture_filter.
+
+        coppice score runs/first --scorer toy --scorer thoughts --scorer critiques
+    """
+    from jobs.score import score_run
+
+    score_run(run, scorer, Console(), num_workers=workers, num_gpus=gpus, address=address)
+
+
+@app.command()
+def curate(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN... OUT", help="Runs, and last where the set goes.")
+    ],
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's name, or a TOML file.")],
+    evaluation: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Prompts to leave out, one a line. Repeatable."),
+    ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Also in a trainer's form: trl, verl ... Repeatable."),
+    ] = None,
+    pack: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="The template pack of a run, if it is not bundled."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes. The set is the same.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Decide and print the funnel; write nothing.")
+    ] = False,
+) -> None:
+    """Make a training set of scored runs, by a recipe.
+
+    Everything is checked before any work starts. Equal inputs make equal bytes, whatever the number
+    of workers. Shipped: twig-50k, think-draw-equal, reflect-lite, natural, grpo, dpo.
+
+        coppice curate runs/first sets/first --recipe twig-50k --export trl
+    """
+    from jobs.curate import CurateRequest, curate_runs
+
+    if len(runs) < 2:
+        raise typer.BadParameter("give at least one run, and last the place of the set")
+    request = CurateRequest(
+        runs=runs[:-1],
+        out=runs[-1],
+        recipe=recipe,
+        evaluation=evaluation or [],
+        exports=export or [],
+        packs=pack or [],
+        num_workers=workers,
+        dry_run=dry_run,
+    )
+    curate_runs(request, Console())
+
+
 def method_flags(
     model: str | None,
     backend: BackendName | None,

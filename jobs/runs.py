@@ -175,7 +175,7 @@ def _drive(
     """Grow on Ray until all is settled, and say what came of it."""
     from jobs.driver import Driver, Snapshot
 
-    with _ray(address), _Stop(console) as stop, ProgressLine(console) as line:
+    with on_ray(address), _Stop(console) as stop, ProgressLine(console) as line:
 
         def show(snapshot: Snapshot) -> None:
             check()
@@ -274,7 +274,7 @@ def _describe_plan(url: str, manifest: RunManifest, plan: Plan, resolved: Resolv
 
 
 @contextmanager
-def _ray(address: str | None) -> Iterator[None]:
+def on_ray(address: str | None) -> Iterator[None]:
     """A Ray to work on: the cluster at `address`, or one on this machine, ended afterwards."""
     import ray
 

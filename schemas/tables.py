@@ -109,11 +109,11 @@ def _feature(kind: pa.DataType) -> Any:
     return {"dtype": name, "_type": "Value"}
 
 
-def _with_features(fields: list[pa.Field]) -> pa.Schema:
+def with_features(fields: list[pa.Field]) -> pa.Schema:
     """A schema that `datasets` and the Hub's viewer read pictures from, as pictures."""
     features = {field.name: _feature(field.type) for field in fields}
     note = json.dumps({"info": {"features": features}})
     return pa.schema(fields, metadata={"huggingface": note})
 
 
-TRACES = _with_features(_TRACE_FIELDS)
+TRACES = with_features(_TRACE_FIELDS)

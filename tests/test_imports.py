@@ -83,6 +83,12 @@ def test_the_formats_the_method_and_the_store_do_without_torch():
     assert not [i for i in imports() if i.is_by(*TORCH_FREE) and i.is_of("torch", "transformers")]
 
 
+def test_of_curating_only_the_collator_needs_torch():
+    users = {i.by for i in imports() if i.is_by("pipeline.curate") and i.is_of("torch")}
+
+    assert users == {"pipeline.curate.collator"}
+
+
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
@@ -90,6 +96,8 @@ def test_the_formats_the_method_and_the_store_do_without_torch():
         ("jobs.runs", HEAVY),
         ("jobs.show", HEAVY),
         ("jobs.prompts", HEAVY),
+        ("jobs.score", HEAVY),
+        ("jobs.curate", HEAVY),
         ("pipeline.worker", HEAVY),
     ],
 )

@@ -10,13 +10,23 @@ from itertools import permutations
 
 import numpy as np
 
-from pipeline.curate.scorers import Sample, Score
+from pipeline.curate.scorers import TRACE, Sample, Score
 from pipeline.toy.patches import IMAGE_SIZE
 from pipeline.toy.scenes import Spec
 from pipeline.toy.views import Spot, View, views_of_pixels
 from schemas.errors import InputError
+from schemas.scores import Kind
+from schemas.trace import Role
 
 BANDS = ("sky", "objects", "ground")
+_ATTRIBUTES = (
+    "sky",
+    "sky_thing",
+    "number",
+    *(f"{name} {index}" for index in (1, 2, 3) for name in ("colour", "shape", "place")),
+    "ground",
+    "ground_thing",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,32 +60,44 @@ def share_right(marks: Iterable[bool | None]) -> float | None:
 
 
 class ToyScorer:
-    """Scores pictures whose records carry a toy spec in their metadata, under `spec`."""
+    """Scores pictures whose records carry a toy spec in their metadata, under `spec`.
+
+    A finished picture gets the share of attributes right, and each attribute and band. A drawing
+    of one of three equal regions gets the share of its band.
+    """
 
     name = "toy"
     version = "1"
+    subjects = frozenset({TRACE, Role.DRAW.value})
+    needs_pictures = True
+    columns: Mapping[str, Kind] = dict.fromkeys(
+        ("value", *_ATTRIBUTES, *(f"band: {band}" for band in BANDS)), "float32"
+    )
 
     def score(self, batch: Sequence[Sample]) -> list[Score]:
-        """One score a sample: the share of attributes right, and each attribute and band.
+        """One score a sample.
 
         None for a sample without a spec, and for a picture of another size. Raises InputError for a
         spec that cannot be read.
         """
         specs = [_spec_of(sample) for sample in batch]
         pictures = [
-            sample.pixels for sample, spec in zip(batch, specs, strict=True) if spec is not None
+            sample.pixels
+            for sample, spec in zip(batch, specs, strict=True)
+            if spec is not None and sample.pixels is not None
         ]
         views = iter(views_of_pixels(np.stack(pictures)) if pictures else [])
         return [
-            Score(value=None) if spec is None else _score_of(mark(next(views), spec))
-            for spec in specs
+            Score(value=None) if spec is None else _score_of(mark(next(views), spec), sample)
+            for sample, spec in zip(batch, specs, strict=True)
         ]
 
 
 def _spec_of(sample: Sample) -> Spec | None:
     """What a picture was to show; None for what is not of this world."""
     table = sample.metadata.get("spec")
-    if table is None or sample.pixels.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
+    shape = None if sample.pixels is None else sample.pixels.shape
+    if table is None or shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
         return None
     try:
         return Spec.from_json(table)
@@ -86,8 +108,13 @@ def _spec_of(sample: Sample) -> Spec | None:
         ) from error
 
 
-def _score_of(marks: Marks) -> Score:
-    parts = {name: None if right is None else float(right) for name, right in marks.all.items()}
+def _score_of(marks: Marks, sample: Sample) -> Score:
+    if sample.region is not None:
+        is_band = sample.num_regions == len(BANDS)
+        return Score(value=share_right(marks.bands[sample.region].values()) if is_band else None)
+    parts: dict[str, float | int | None] = {
+        name: None if right is None else float(right) for name, right in marks.all.items()
+    }
     for name, band in zip(BANDS, marks.bands, strict=True):
         parts[f"band: {name}"] = share_right(band.values())
     return Score(value=share_right(marks.all.values()), parts=parts)

@@ -21,7 +21,7 @@ from pipeline.store import commits, layout, local, plans, repair, s3, supplement
 from pipeline.store.objects import Store, open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.repair import find_damage, move_aside
-from schemas.errors import InputError, RecordFailure
+from schemas.errors import InputError, RecordFailure, StoreUnavailable
 from schemas.runs import RunManifest
 from tests.chaos.ledger import Ledger, Tokens, tokens_in
 from tests.support import (
@@ -117,6 +117,8 @@ def _grow(store: Store, manifest: RunManifest, shards: list[int], script: Any = 
     with at_work(store, manifest, script=script) as at_it:
         for shard in shards:
             report = at_it.run_shard(replace(attempt_at(shard), attempt=2))
+            if report.reason == "store":
+                raise StoreUnavailable(report.message)
             assert not report.reason, report
 
 

@@ -25,7 +25,7 @@ def _commands_in(path: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith("coppice ")]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tour.md", "docs/prompts.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/tour.md", "docs/prompts.md", "docs/curate.md"])
 def test_every_command_on_the_page_is_one_that_the_command_line_takes(page: str):
     group = get_command(app)
     commands = _commands_in(ROOT / page)
@@ -107,6 +107,11 @@ def test_other_prompts_are_refused(coppice: Coppice, prompts: Path):
         (["run", "nowhere"], "coppice plan PROMPTS"),
         (["status", "nowhere"], "no run at"),
         (["show", "nowhere", "abc"], "no run at"),
+        (["score", "nowhere", "--scorer", "toy"], "no run at"),
+        (["score", "nowhere", "--scorer", "toi"], "did you mean 'toy'"),
+        (["curate", "nowhere", "set", "--recipe", "natural"], "no run at"),
+        (["curate", "nowhere", "set", "--recipe", "naturel"], "did you mean 'natural'"),
+        (["curate", "nowhere", "--recipe", "natural"], "at least one run"),
     ],
 )
 def test_unusable_input_ends_with_2_and_writes_nothing(

@@ -1,0 +1,176 @@
+"""What curating starts from: the trace objects of runs, and the sidecars of their scores.
+
+Everything that could make them unfit is found here, before any work starts.
+"""
+
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.store import layout
+from pipeline.store.objects import Store, open_object, open_store
+from pipeline.store.plans import read_manifest
+from schemas.errors import InputError, ObjectMissing
+from schemas.runs import FOOTER_KEY, RunManifest, ShardFooter
+from schemas.scores import SCORES_KEY, ScorerId, ScoresFooter, scores_folder
+from schemas.tables import TRACES
+
+_OBJECT = re.compile(r"shard-(?P<shard>\d{5,})(?:\.s(?P<supplement>\d+))?\.parquet")
+_READERS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TraceObject:
+    """One object with traces: a shard's, or a supplement that a rerun brought."""
+
+    name: str  # below `traces/`
+    shard: int
+    supplement: int  # 0: the shard itself
+    footer: ShardFooter
+
+    @property
+    def key(self) -> str:
+        return f"{layout.TRACES}/{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSource:
+    """A run with at least one trace object, in order of shards and supplements."""
+
+    store: Store
+    manifest: RunManifest
+    objects: tuple[TraceObject, ...]
+
+    @property
+    def run_id(self) -> str:
+        return self.manifest.run_id
+
+
+def open_run(url: str) -> RunSource:
+    """The run at this place. Raises InputError for one without traces, and for a foreign schema."""
+    store = open_store(url)
+    manifest = read_manifest(store)
+    names = [entry.key.rpartition("/")[2] for entry in store.list_folder(layout.TRACES)]
+    matches = [match for name in names if (match := _OBJECT.fullmatch(name))]
+    if not matches:
+        raise InputError(f"{store.url} has no traces yet; grow them with: coppice run {store.url}")
+    with ThreadPoolExecutor(_READERS) as readers:
+        objects = list(readers.map(lambda match: _open_object(store, manifest, match), matches))
+    return RunSource(
+        store=store,
+        manifest=manifest,
+        objects=tuple(sorted(objects, key=lambda one: (one.shard, one.supplement))),
+    )
+
+
+def stack_of(run: RunSource) -> dict[str, str]:
+    """The versions and the device that made the first trace of a run, as its row says."""
+    with open_object(run.store, run.objects[0].key) as file:
+        for batch in pq.ParquetFile(file).iter_batches(1, columns=["stack"], use_threads=False):
+            stack: dict[str, str] = batch.to_pylist()[0]["stack"]
+            return stack
+    return {}
+
+
+def sidecar_key(source: str, scorer: ScorerId) -> str:
+    """Where the scores of a trace object lie."""
+    return f"{scores_folder(scorer)}/{source}"
+
+
+def unscored(run: RunSource, scorer: ScorerId) -> list[TraceObject]:
+    """The trace objects that have no sidecar of this scorer in the list. A list may lag, and then
+    one is scored again: its put changes nothing.
+    """
+    there = {entry.key.rpartition("/")[2] for entry in run.store.list_folder(scores_folder(scorer))}
+    return [source for source in run.objects if source.name not in there]
+
+
+def read_sidecar_notes(
+    run: RunSource, scorer: ScorerId
+) -> tuple[list[ScoresFooter], dict[str, str]]:
+    """The footers of a run's sidecars in the order of its objects, and their columns with types.
+
+    Raises InputError for sidecars that are missing, or that are of other traces than those here.
+    """
+    again = f"coppice score {run.store.url} --scorer {scorer.name}"
+    if missing := unscored(run, scorer):
+        raise InputError(
+            f"run {run.run_id} lacks scores of {scorer} for {len(missing)} of "
+            f"{len(run.objects)} shards; make them with: {again}"
+        )
+    with ThreadPoolExecutor(_READERS) as readers:
+        notes = list(readers.map(lambda one: _sidecar_note(run.store, one, scorer), run.objects))
+    columns = notes[0][1]
+    for source, (footer, those) in zip(run.objects, notes, strict=True):
+        if footer.source_digest != source.footer.digest or those != columns:
+            raise InputError(
+                f"{run.store.url}/{sidecar_key(source.name, scorer)} is of other traces than "
+                f"{source.key}; move {scores_folder(scorer)} away and score again: {again}"
+            )
+    return [footer for footer, _ in notes], columns
+
+
+def common_columns(found: Iterable[dict[str, str]], scorer: ScorerId) -> dict[str, str]:
+    """The columns of a scorer, the same in every run. Raises InputError if they differ."""
+    first, *others = found
+    if any(other != first for other in others):
+        raise InputError(f"the runs have scores of {scorer} with different columns; score again")
+    return first
+
+
+def _sidecar_note(
+    store: Store, source: TraceObject, scorer: ScorerId
+) -> tuple[ScoresFooter, dict[str, str]]:
+    key = sidecar_key(source.name, scorer)
+    try:
+        with open_object(store, key) as file:
+            parquet = pq.ParquetFile(file)
+            note = (parquet.metadata.metadata or {})[SCORES_KEY]
+            columns = {field.name: str(field.type) for field in parquet.schema_arrow}
+            return ScoresFooter.model_validate_json(note), columns
+    except (KeyError, OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(
+            f"{store.url}/{key} is no sidecar of scores ({error}); move it away and score again"
+        ) from error
+
+
+def _open_object(store: Store, manifest: RunManifest, match: re.Match[str]) -> TraceObject:
+    key = f"{layout.TRACES}/{match[0]}"
+    try:
+        with open_object(store, key) as file:
+            parquet = pq.ParquetFile(file)
+            footer = ShardFooter.model_validate_json((parquet.metadata.metadata or {})[FOOTER_KEY])
+            _check_columns(f"{store.url}/{key}", parquet.schema_arrow)
+    except ObjectMissing:
+        raise
+    except (KeyError, OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(
+            f"{store.url}/{key} is no shard file of coppice ({error}); move it away"
+        ) from error
+    if (footer.run_id, footer.fingerprint) != (manifest.run_id, manifest.fingerprint):
+        raise InputError(
+            f"{store.url}/{key} belongs to run {footer.run_id}, not to {manifest.run_id}; "
+            "two runs share a folder: move one of them away"
+        )
+    return TraceObject(
+        name=match[0],
+        shard=int(match["shard"]),
+        supplement=int(match["supplement"] or 0),
+        footer=footer,
+    )
+
+
+def _check_columns(name: str, found: pa.Schema) -> None:
+    """A run of another version has columns that we would misread, or lacks some."""
+    ours = {field.name: field.type for field in TRACES}
+    theirs = {field.name: field.type for field in found}
+    wrong = [column for column in ours if ours[column] != theirs.get(column)]
+    if wrong:
+        raise InputError(
+            f"{name} has another schema than this version of coppice reads (columns "
+            f"{', '.join(wrong)}); curate it with the version that grew it, or grow it again"
+        )

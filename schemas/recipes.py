@@ -1,0 +1,216 @@
+"""A recipe: which rows of which traces become a training set. Read from TOML, see docs/curate.md.
+
+Checked here: what a recipe says by itself. Whether the runs can satisfy it is checked against them.
+"""
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.config import Frozen
+from schemas.scores import parse_scorer
+from schemas.trace import Role
+
+ROLES = (Role.THINK.value, Role.REFLECT.value, Role.DRAW.value)
+_TASK = re.compile(rf"(?:{'|'.join(ROLES)})(?:_[1-9]\d?)?")
+
+
+class Kind:
+    """What the rows of a set are."""
+
+    SFT = "sft"
+    PREFERENCE = "preference"
+    GRPO = "grpo"
+
+
+class Filter(Frozen):
+    """Rows stay if a column is within bounds. A null passes only where the filter says so."""
+
+    column: str  # toy.value, trace.num_revisions, event.score
+    of: Literal["trace", "event", "drawing"] = "trace"  # whose score: see docs/curate.md
+    min: float | None = None
+    max: float | None = None
+    equals: str | None = None  # for columns that hold words
+    null: Literal["drop", "keep"] = "drop"
+    tasks: tuple[str, ...] = ()  # none: every row
+    reason: str | None = None  # what decisions call it; by default its column
+
+    @property
+    def label(self) -> str:
+        return self.reason or self.column
+
+    @field_validator("tasks")
+    @classmethod
+    def _known_tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        return checked_tasks(tasks)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.min is None and self.max is None and self.equals is None and self.null == "keep":
+            raise ValueError(f"the filter on {self.column} drops nothing; give min, max or equals")
+        if self.equals is not None and (self.min, self.max) != (None, None):
+            raise ValueError(f"the filter on {self.column} has both equals and bounds")
+        return self
+
+
+class Agreement(Frozen):
+    """Critiques are learned only where an outside scorer of the drawing says the same."""
+
+    by: str  # a score of drawings
+    accept_min: float  # of a drawing that was accepted, at least
+    revise_max: float  # of one that was to be revised, at most
+    gain_min: float | None = None  # that the drawing from the better thought scores more
+    balance: bool = True  # as many revisions as acceptances
+
+
+class PerPrompt(Frozen):
+    """How many traces of one prompt stay: the best, and no two that look alike."""
+
+    keep: int | None = Field(default=None, ge=1)
+    by: str | None = None  # a score of traces, the best first
+    min_distance: int = Field(default=0, ge=0, le=64)  # bits of the hash in which they differ
+    hash: str = "phash.hash"
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if self.keep is None and not self.min_distance:
+            raise ValueError("give keep, min_distance, or both")
+        return self
+
+
+class Decontamination(Frozen):
+    """Prompts of these files, a prompt a line, are left out."""
+
+    files: tuple[str, ...] = ()
+    levels: tuple[Literal["L0", "L1"], ...] = ("L0", "L1")
+
+
+class Split(Frozen):
+    """A share of the prompts is set aside, with all their rows."""
+
+    validation: float = Field(default=0.02, ge=0, lt=1)
+
+
+class Mix(Frozen):
+    """How many rows of each pool. A pool is a role (its regions together) or one task."""
+
+    weights: dict[str, float] = Field(default_factory=dict)  # as many rows as the shares allow
+    counts: dict[str, int] = Field(default_factory=dict)  # exactly so many
+    max_rows: int | None = Field(default=None, ge=1)  # in all; only with weights
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if bool(self.weights) == bool(self.counts):
+            raise ValueError("a mix has either weights or counts")
+        if self.counts and self.max_rows is not None:
+            raise ValueError("max_rows goes with weights; counts say it themselves")
+        pools = checked_tasks(tuple(self.weights or self.counts))
+        if min((self.weights or self.counts).values()) <= 0:
+            raise ValueError("every weight and count is above 0; leave a pool out to have none")
+        for pool in pools:
+            if pool.partition("_")[0] in pools and "_" in pool:
+                raise ValueError(f"{pool} is also a part of {pool.partition('_')[0]}")
+        return self
+
+
+class Pairs(Frozen):
+    """Preferences: a region and its revision, or the best and the worst trace of a prompt."""
+
+    sources: tuple[Literal["revision", "group"], ...] = ("revision", "group")
+    by: str  # a score of traces, and of drawings for revisions
+    min_margin: float = Field(default=0.0, ge=0)
+
+
+class Groups(Frozen):
+    """Groups of rollouts of one prompt, whole, with rewards and log-probabilities."""
+
+    rewards: tuple[str, ...] = Field(min_length=1)  # scores of traces
+    aggregate: Literal["mean", "sum", "min"] = "mean"  # over those that apply
+    picture_only: bool = False  # text is context, and need not have been sampled
+    drop_zero_variance: bool = True  # groups whose rewards are all alike teach nothing
+
+
+class Recipe(Frozen):
+    """All that decides what a set holds, beside the runs and the files that it names."""
+
+    recipe_format: Literal[1] = 1
+    name: str
+    about: str = ""
+    kind: Literal["sft", "preference", "grpo"] = "sft"
+    seed: int = 0  # of every order by lot
+    scorers: tuple[str, ...] = ()  # name@version
+    tasks: tuple[str, ...] = ROLES  # sft only
+    pictures: Literal["required", "tokens"] = "required"  # tokens: rows may lack their canvas
+    filters: tuple[Filter, ...] = ()
+    agreement: Agreement | None = None
+    per_prompt: PerPrompt | None = None
+    decontamination: Decontamination = Decontamination()
+    split: Split = Split()
+    mix: Mix | None = None
+    pairs: Pairs | None = None
+    groups: Groups | None = None
+    exports: tuple[str, ...] = ()
+
+    @field_validator("scorers")
+    @classmethod
+    def _pinned(cls, scorers: tuple[str, ...]) -> tuple[str, ...]:
+        names = [_pinned_name(scorer) for scorer in scorers]
+        if len(set(names)) < len(names):
+            raise ValueError("a scorer is pinned at one version")
+        return scorers
+
+    @field_validator("tasks")
+    @classmethod
+    def _known_tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        return checked_tasks(tasks)
+
+    @model_validator(mode="after")
+    def _parts_belong_to_the_kind(self) -> Self:
+        belongs = {
+            "pairs": (self.pairs, Kind.PREFERENCE),
+            "groups": (self.groups, Kind.GRPO),
+            "mix": (self.mix, Kind.SFT),
+            "agreement": (self.agreement, Kind.SFT),
+            "per_prompt": (self.per_prompt, Kind.SFT),
+        }
+        for name, (part, kind) in belongs.items():
+            if part is not None and self.kind != kind:
+                raise ValueError(f"[{name}] belongs to recipes of kind {kind!r}")
+        if self.kind == Kind.PREFERENCE and self.pairs is None:
+            raise ValueError("a recipe of preferences needs [pairs]")
+        if self.kind == Kind.GRPO and self.groups is None:
+            raise ValueError("a recipe of groups needs [groups]")
+        for one in self.filters:
+            if self.kind != Kind.SFT and (one.of != "trace" or one.tasks):
+                raise ValueError(f"filters of a {self.kind} recipe are on whole traces")
+        for pool in [] if self.mix is None else (self.mix.weights or self.mix.counts):
+            if not self.wants(pool):
+                raise ValueError(f"the mix asks for {pool}, which is not among the tasks")
+        return self
+
+    def wants(self, task: str) -> bool:
+        """Whether a task, or any task of a role, is among those of the recipe."""
+        return any(covers(wanted, task) or covers(task, wanted) for wanted in self.tasks)
+
+
+def covers(pattern: str, task: str) -> bool:
+    """Whether a task belongs to a pool: `draw` covers `draw_2`."""
+    return task == pattern or task.startswith(f"{pattern}_")
+
+
+def checked_tasks(tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """The tasks as they are, or a ValueError."""
+    for task in tasks:
+        if not _TASK.fullmatch(task):
+            raise ValueError(f"{task!r} is no task; expected think, reflect or draw, or think_1")
+    return tasks
+
+
+def _pinned_name(scorer: str) -> str:
+    from schemas.errors import InputError
+
+    try:
+        return parse_scorer(scorer).name
+    except InputError as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,31 @@
+"""`coppice curate`: what it prints, and how it ends."""
+
+import json
+from pathlib import Path
+
+from pipeline.store.objects import open_store
+from schemas.config import Pictures
+from tests.jobs.conftest import Coppice
+from tests.support import fake_config, fake_method, plan_run, run_all
+
+
+def test_a_set_is_made_by_one_command_and_a_dry_run_writes_nothing(
+    coppice: Coppice, tmp_path: Path
+):
+    store = open_store(str(tmp_path / "run"))
+    config = fake_config(fake_method(pictures=Pictures.ALL))
+    run_all(store, plan_run(store, 4, config, rollouts_per_shard=2))
+    (tmp_path / "mine.toml").write_text('name = "mine"\n[mix]\nweights = { think = 1, draw = 1 }')
+    dry = coppice("curate", "run", "set", "--recipe", "mine.toml", "--dry-run")
+    assert not (tmp_path / "set").exists()
+    made = coppice("curate", "run", "set", "--recipe", "mine.toml", "--export", "trl")
+    refused = coppice("curate", "run", "other", "--recipe", "twig-50k")
+
+    assert dry.returncode == made.returncode == 0, dry.stderr + made.stderr
+    assert "4 traces of 4 prompts came in" in dry.stdout
+    assert "Kept 24 rows" in made.stdout
+    version = json.loads((tmp_path / "set" / "manifest.json").read_text())["version"]
+    assert f"Set {version}: set" in made.stdout
+    assert refused.returncode == 2
+    assert "coppice score" in refused.stderr
+    assert not (tmp_path / "other").exists()

@@ -1,0 +1,151 @@
+"""Rows feed Hugging Face Janus: the loss is that of the tokens which the model itself drew."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_dataset
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import JanusForConditionalGeneration
+
+from pipeline.curate.collator import Collator, janus_loss
+from pipeline.curate.curating import open_curation, write_set
+from pipeline.curate.recipebook import read_recipe
+from pipeline.curate.sources import open_run
+from pipeline.engine.checkpoints import Janus, load_janus, resolve_checkpoint
+from pipeline.engine.deepseek import janus_config
+from pipeline.store.objects import Store, open_store
+from pipeline.store.traces import read_rows
+from schemas.errors import InputError
+from tests.pipeline.engine.test_geometries import (
+    JANUS_PRO_1B,
+    JANUS_PRO_7B,
+    SHAPES,
+    Published,
+    deepseek_config,
+)
+
+EVERYTHING = 'name = "all"\nsplit = { validation = 0 }'
+
+
+@pytest.fixture(scope="module")
+def janus() -> Janus:
+    return load_janus(resolve_checkpoint("toy"), dtype=torch.float32, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def rows(toy_run: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """Every row of every task, as `datasets` loads it."""
+    out = tmp_path_factory.mktemp("sets") / "all"
+    recipe = read_recipe(EVERYTHING, origin="test")
+    curation = open_curation([open_run(toy_run.url)], recipe, out.parent)
+    write_set(curation, open_store(str(out)))
+    tasks = [path.name for path in (out / "sft").iterdir()]
+    return {
+        task: list(load_dataset(str(out), task, split="train", cache_dir=str(out / "cache")))
+        for task in sorted(tasks)
+    }
+
+
+@pytest.fixture(scope="module")
+def recorded(toy_run: Store) -> dict[str, list[float]]:
+    """The log-probabilities that the traces keep, by the names of events."""
+    run = open_run(toy_run.url)
+    return {
+        f"{trace['trace_id']}-{event['index']}": event["logp_cond"]
+        for shard in range(len(run.objects))
+        for trace in read_rows(toy_run, shard)
+        for event in trace["events"]
+    }
+
+
+@pytest.mark.parametrize("task", ["draw_1", "draw_3", "think_1", "think_2", "reflect_3"])
+def test_the_loss_of_a_row_is_what_the_trace_recorded(
+    janus: Janus, rows: dict[str, list[Any]], recorded: dict[str, list[float]], task: str
+):
+    some = rows[task][:4]
+    collate = Collator.for_janus(janus, drop_share=0.0)
+    with torch.no_grad():
+        loss = janus_loss(janus.model, collate(some))
+
+    wanted = np.concatenate([recorded[row["id"]] for row in some])
+    assert len(wanted) == sum(label >= 0 for row in some for label in row["labels"])
+    assert loss.item() == pytest.approx(-wanted.mean(), abs=1e-3)
+
+
+def test_a_mixed_batch_has_a_gradient_in_both_heads(janus: Janus, rows: dict[str, list[Any]]):
+    batch = Collator.for_janus(janus)([rows["draw_2"][0], rows["think_3"][0], rows["think_1"][0]])
+    with trainable(janus) as model:
+        janus_loss(model, batch).backward()
+
+        for head in (model.lm_head, model.model.generation_head, model.model.aligner):
+            assert any(weight.grad.abs().sum() > 0 for weight in head.parameters())
+
+
+def test_a_share_of_the_drawings_loses_its_text_and_nothing_else(
+    janus: Janus, rows: dict[str, list[Any]]
+):
+    drawings = rows["draw_3"]
+    plain = Collator.for_janus(janus, drop_share=0.0)(drawings)
+    dropped = Collator.for_janus(janus, drop_share=1.0)(drawings)
+    half = Collator.for_janus(janus, drop_share=0.5)
+    first = half(drawings)["input_ids"]
+    half.epoch = 1
+
+    changed = plain["input_ids"] != dropped["input_ids"]
+    assert (dropped["input_ids"][changed] == janus.special.pad).all()
+    assert not (changed & dropped["modality_mask"]).any()
+    for place, row in enumerate(drawings):
+        start, stop = row["droppable_start"], row["droppable_stop"]
+        assert changed[place].sum() == stop - start
+        assert dropped["input_ids"][place, 0] == janus.special.bos
+        assert dropped["input_ids"][place, stop] == janus.special.boi
+    assert not torch.equal(first, half(drawings)["input_ids"])
+    half.epoch = 0
+    assert torch.equal(first, half(drawings)["input_ids"])
+
+
+def test_a_row_without_its_picture_is_refused(janus: Janus, rows: dict[str, list[Any]]):
+    with pytest.raises(InputError, match="--pictures all"):
+        Collator.for_janus(janus)([rows["think_2"][0] | {"images": []}])
+
+
+@pytest.mark.parametrize("published", [JANUS_PRO_1B, JANUS_PRO_7B], ids=["1B", "7B"])
+def test_drawings_fit_the_published_geometries(published: Published):
+    prefix, codes = [0, *range(50, 70), 100016], list(range(576))
+    row = {
+        "id": "some",
+        "input_ids": prefix + codes,
+        "labels": [-100] * (len(prefix) + 384) + codes[384:],
+        "modality_mask": [0] * len(prefix) + [1] * 576,
+        "droppable_start": 1,
+        "droppable_stop": len(prefix) - 1,
+    }
+    batch = Collator(pad_id=100002, image_id=100581)([row, row])
+    with FakeTensorMode() as mode:  # shapes alone, as on the meta device
+        model = JanusForConditionalGeneration(janus_config(deepseek_config(published), SHAPES))
+        fakes = {
+            name: mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
+            for name, value in batch.items()
+        }
+        loss = janus_loss(model, fakes)
+        loss.backward()
+
+    assert loss.shape == ()
+    assert model.model.generation_embeddings.weight.grad is not None
+
+
+class trainable:
+    """The model with gradients; as it was, afterwards."""
+
+    def __init__(self, janus: Janus) -> None:
+        self._model = janus.model
+
+    def __enter__(self) -> Any:
+        self._model.requires_grad_(True)
+        return self._model
+
+    def __exit__(self, *_: object) -> None:
+        self._model.zero_grad()
+        self._model.requires_grad_(False)
