@@ -83,7 +83,7 @@ class Decontamination(Frozen):
     """Prompts of these files, a prompt a line, are left out."""
 
     files: tuple[str, ...] = ()
-    levels: tuple[Literal["L0", "L1"], ...] = ("L0", "L1")
+    levels: tuple[Literal["L0", "L1", "L2", "L3"], ...] = ("L0", "L1")
 
 
 class Split(Frozen):
