@@ -117,15 +117,8 @@ def main() -> None:
 def measure(model: str, num_prompts: int, num_seeds: int) -> dict[str, Any]:
     """All that the benchmark reports."""
     started = time.monotonic()
-    tasks = make_tasks(num_prompts, num_seeds)
-    with ProcessPoolExecutor(
-        _NUM_PROCESSES, mp_context=get_context("spawn"), initializer=_open, initargs=(model,)
-    ) as pool:
-        parts = _deal(tasks, _NUM_PROCESSES)
-        drawn = {
-            name: [one for part in pool.map(_draw_all, [name] * len(parts), parts) for one in part]
-            for name in _VARIANTS
-        }
+    with _opened(model) as pool:
+        drawn = draw(pool, _VARIANTS, make_tasks(num_prompts, num_seeds))
         num_bands = 2 * num_prompts
         judged = pool.map(
             _judge_all, [num_bands // _NUM_PROCESSES] * _NUM_PROCESSES, range(_NUM_PROCESSES)
@@ -146,6 +139,31 @@ def measure(model: str, num_prompts: int, num_seeds: int) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "commit": _commit(),
     }
+
+
+def draw_with(model: str, names: Iterable[str], tasks: Sequence[Task]) -> dict[str, list[Drawn]]:
+    """What a model draws with these programs of `_VARIANTS`, by their names."""
+    with _opened(model) as pool:
+        return draw(pool, names, tasks)
+
+
+def draw(
+    pool: ProcessPoolExecutor, names: Iterable[str], tasks: Sequence[Task]
+) -> dict[str, list[Drawn]]:
+    """Run programs over prompts, spread over the processes."""
+    parts = _deal(tasks, _NUM_PROCESSES)
+    return {
+        name: [one for part in pool.map(_draw_all, [name] * len(parts), parts) for one in part]
+        for name in names
+    }
+
+
+def _opened(model: str) -> ProcessPoolExecutor:
+    """Processes that have the model open."""
+    context = get_context("spawn")
+    return ProcessPoolExecutor(
+        _NUM_PROCESSES, mp_context=context, initializer=_open, initargs=(model,)
+    )
 
 
 def make_tasks(num_prompts: int, num_seeds: int) -> list[Task]:
@@ -331,9 +349,9 @@ def accuracies(drawn: dict[str, list[Drawn]], num_seeds: int) -> dict[str, Any]:
     for name, rows in drawn.items():
         values = np.array([one.accuracy for one in rows])
         table[name] = {
-            "attributes": _estimate(values, num_seeds),
+            "attributes": estimate(values, num_seeds),
             "pictures": round(float(np.mean([one.is_right for one in rows])), 4),
-            "minus_think_while": _estimate(values - base, num_seeds),
+            "minus_think_while": estimate(values - base, num_seeds),
         }
     return table
 
@@ -452,7 +470,7 @@ def _some(rng: np.random.Generator, items: list[Judgement], most: int) -> list[J
     return [items[index] for index in rng.permutation(len(items))[:most]]
 
 
-def _estimate(values: Floats, num_seeds: int) -> dict[str, Any]:
+def estimate(values: Floats, num_seeds: int) -> dict[str, Any]:
     """A mean over rollouts and its 95 % interval, resampled by prompt."""
     by_prompt = _by_prompt(values, num_seeds)
     means = by_prompt[_resamples(len(by_prompt))].mean(1) / num_seeds

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 WIDTH = 128
 NUM_LAYERS = 4
+WEIGHTS = Path(__file__).parent / "weights"
+"""The bundled toy."""
+EARLY = Path(__file__).parent / "early" / "pupil.safetensors"
+"""Its language model, vision and heads after 30 % of a training, in bfloat16."""
 MAX_POSITIONS = 4096
 """Far more than its own questions need: the default limit on words leaves room for a prompt."""
 
@@ -100,6 +104,36 @@ def write_weights(folder: Path, model: "JanusForConditionalGeneration", *, dtype
         for name, weight in model.state_dict().items()
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_pupil(path: Path, model: "JanusForConditionalGeneration") -> None:
+    """All but the VQ part of a model, in bfloat16."""
+    import torch
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: weight.detach().to("cpu", torch.bfloat16).contiguous()
+        for name, weight in model.state_dict().items()
+        if ".vqmodel." not in name
+    }
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def write_early(folder: Path) -> None:
+    """A checkpoint of the toy as it was after the first part of its training: not good yet.
+
+    The bundled toy's files, with the early language model, vision and heads in their place.
+    """
+    from safetensors.torch import load_file, save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "preprocessor_config.json", "tokenizer.json"):
+        (folder / name).write_bytes((WEIGHTS / name).read_bytes())
+    weights = load_file(WEIGHTS / "model.safetensors") | load_file(EARLY)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    card = json.loads((WEIGHTS / "coppice.json").read_text("utf-8"))
+    write_card(folder, {name: card[name] for name in ("pack", "pack_digest")})
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:

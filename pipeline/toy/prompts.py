@@ -1,26 +1,45 @@
 """Write prompts of the toy world for `coppice run`: `python -m pipeline.toy.prompts`.
 
 JSON lines, a prompt each, with its spec as metadata, so that the toy scorer can judge what is
-drawn. They are held out: each has a combination that the toy Janus was never shown.
+drawn. They are held out: each has a combination that the toy Janus was never shown. With
+`--training` none of them has.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from pipeline.toy.scenes import NUM_WORDINGS, prompt_of, sample_held_out_spec
+from pipeline.toy.scenes import (
+    NUM_WORDINGS,
+    Spec,
+    prompt_of,
+    sample_held_out_spec,
+    sample_spec,
+    sample_training_scene,
+)
 
 
 def held_out_prompts(number: int, *, seed: int) -> Iterator[dict[str, Any]]:
     """So many different prompts, as rows of a prompt file."""
+    return _prompts(sample_held_out_spec, number, seed)
+
+
+def training_prompts(number: int, *, seed: int) -> Iterator[dict[str, Any]]:
+    """The same of combinations that the toy Janus was shown."""
+    return _prompts(lambda rng: sample_spec(rng, sample_training_scene(rng)), number, seed)
+
+
+def _prompts(
+    sample: Callable[[np.random.Generator], Spec], number: int, seed: int
+) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     seen: set[str] = set()
     while len(seen) < number:
-        spec = sample_held_out_spec(rng)
+        spec = sample(rng)
         prompt = prompt_of(spec, int(rng.integers(NUM_WORDINGS)))
         if prompt not in seen:
             seen.add(prompt)
@@ -32,8 +51,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write prompts of the toy world as JSON lines.")
     parser.add_argument("--number", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--training", action="store_true", help="not held out")
     options = parser.parse_args()
-    for row in held_out_prompts(options.number, seed=options.seed):
+    make = training_prompts if options.training else held_out_prompts
+    for row in make(options.number, seed=options.seed):
         sys.stdout.write(json.dumps(row) + "\n")
 
 

@@ -2,8 +2,8 @@
 
 Three parts after each other: the decoder, the language model with its vision and heads, and the
 encoder. The same command goes on where an interrupted one stopped. It uses a GPU if there is one.
-Leaves the finished model in `DIR/weights`, and as it was after 30 % of its lessons in
-`DIR/weights-30`.
+Leaves the finished model in `DIR/weights`, as it was after 30 % of its lessons in `DIR/weights-30`,
+and what the lessons had made of it by then, without the decoder, in `DIR/early`.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from pipeline.toy.model import (
     new_model,
     toy_config,
     write_card,
+    write_pupil,
     write_small_files,
     write_weights,
 )
@@ -100,6 +101,8 @@ def train(plan: Plan) -> Path:
         _take_lessons_of(plan.part(f"pupil-{name}"), janus)
         folder = plan.out / ("weights" if share == 1 else f"weights-{name}")
         _finish(janus, plan, progress, folder, share)
+        if share < 1:
+            write_pupil(plan.out / "early" / "pupil.safetensors", janus.model)
     return plan.out / "weights"
 
 

@@ -11,6 +11,8 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -32,7 +34,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=_SEED, help="of moments and victims")
     options = parser.parse_args()
     ledger, started = Ledger(), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+    with _only_to_errors(), tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         in_process(ledger, Path(folder), step=40 if options.cut else 6)
         _say(ledger, started)
         on_storage(ledger, Path(folder), is_real=options.real)
@@ -97,6 +99,20 @@ def on_a_cluster(ledger: Ledger, folder: Path, *, seed: int, is_cut: bool) -> No
         for _ in range(rounds):
             for scene in scenes:
                 scene(site)
+
+
+@contextmanager
+def _only_to_errors() -> Iterator[None]:
+    """Ray prints what died. That goes to standard error: the other one is for one line alone."""
+    sys.stdout.flush()
+    before = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(before, 1)
+        os.close(before)
 
 
 def _say(ledger: Ledger, started: float) -> None:
