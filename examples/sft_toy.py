@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import concatenate_datasets, load_dataset
+from datasets import concatenate_datasets, disable_progress_bars, load_dataset
 
 from pipeline.curate.collator import Collator, janus_loss
 from pipeline.engine.checkpoints import load_janus, resolve_checkpoint
@@ -50,6 +50,7 @@ def fine_tune(model: str, training_set: Path, out: Path, *, num_steps: int, seed
 
 def batches(training_set: Path, collate: Collator, seed: int) -> Iterator[list[dict[str, Any]]]:
     """Rows of all tasks, shuffled anew in each epoch, without end; like lengths together."""
+    disable_progress_bars()
     tasks = sorted(path.parent.name for path in training_set.glob("sft/*/train-00000.parquet"))
     rows = concatenate_datasets(
         [

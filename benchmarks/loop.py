@@ -1,0 +1,163 @@
+"""Does curating matter? The loop from traces to a better model, in the toy's world.
+
+`python -m benchmarks.loop`: from the toy as it was after 30 % of its training, roll out on 1,000
+training prompts, score, curate, fine-tune, and draw held-out prompts: before, after the uncurated
+set, and after the curated set. All arms have the same traces, number of rows at most, steps, seeds
+and prompts; differences are paired. `--full` fine-tunes with 3 seeds. Prints a table and one JSON
+line. The uncurated set has every row whose critique could be read; the curated one is `twig-50k`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Rows, commit
+from benchmarks.toy_quality import Drawn, draw_with, estimate, make_tasks
+from examples.sft_toy import fine_tune
+from pipeline.toy.model import write_early
+from pipeline.toy.prompts import training_prompts
+
+_PROGRAMS = ("think-while", "think-while + 1 revision")
+_SCORERS = ("toy", "thoughts", "critiques", "tokens", "phash", "prompt_filter")
+_PROMPT_SEED = 30_000
+_UNCURATED = """
+name = "uncurated"
+about = "All rows, whatever they are worth, in the proportions of twig-50k."
+scorers = ["toy@1"]
+[split]
+validation = 0.0
+[mix]
+weights = { think = 17, reflect = 17, draw = 16 }
+"""
+
+Arms = dict[str, dict[str, list[Drawn]]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="3 seeds of fine-tuning")
+    parser.add_argument("--prompts", type=int, default=1000, help="to roll out on")
+    parser.add_argument("--held-out", type=int, default=120, help="to draw in the end")
+    parser.add_argument("--steps", type=int, default=400, help="of fine-tuning")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="coppice-loop-") as folder:
+        result = measure(
+            Path(folder),
+            num_prompts=options.prompts,
+            num_held_out=options.held_out,
+            num_steps=options.steps,
+            num_seeds=3 if options.full else 1,
+        )
+    show(result)
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+def measure(
+    folder: Path, *, num_prompts: int, num_held_out: int, num_steps: int, num_seeds: int
+) -> Rows:
+    """Go once around, and compare."""
+    started = time.monotonic()
+    start = folder / "start"
+    write_early(start)
+    sets = make_sets(folder, start, num_prompts)
+    tasks = make_tasks(num_held_out, 2)
+    arms: Arms = {"before": draw_with(str(start), _PROGRAMS, tasks)}
+    for name, (place, _) in sets.items():
+        drawn: dict[str, list[Drawn]] = {program: [] for program in _PROGRAMS}
+        for seed in range(num_seeds):
+            tuned = folder / f"{name}-{seed}"
+            fine_tune(str(start), place, tuned, num_steps=num_steps, seed=seed)
+            for program, rows in draw_with(str(tuned), _PROGRAMS, tasks).items():
+                drawn[program] += rows
+        arms[name] = drawn
+    return {
+        "prompts": num_prompts,
+        "rows": {name: num_rows for name, (_, num_rows) in sets.items()},
+        "steps": num_steps,
+        "fine_tuning_seeds": num_seeds,
+        "held_out": num_held_out,
+        "accuracy": compare(arms),
+        "seconds": round(time.monotonic() - started),
+        "cpus": os.cpu_count(),
+        "commit": commit(),
+    }
+
+
+def make_sets(folder: Path, start: Path, num_prompts: int) -> dict[str, tuple[Path, int]]:
+    """Roll out, score and curate as a user would; the sets and how many rows each has."""
+    prompts, run = folder / "prompts.jsonl", folder / "run"
+    rows = training_prompts(num_prompts, seed=_PROMPT_SEED)
+    prompts.write_text("\n".join(json.dumps(row) for row in rows))
+    _coppice("run", str(prompts), str(run), "--model", str(start), "--pictures", "all")
+    _coppice("score", str(run), *(word for name in _SCORERS for word in ("--scorer", name)))
+    uncurated = folder / "uncurated.toml"
+    uncurated.write_text(_UNCURATED)
+    sets = {}
+    for name, recipe in (("uncurated", str(uncurated)), ("curated", "twig-50k")):
+        place = folder / f"set-{name}"
+        _coppice("curate", str(run), str(place), "--recipe", recipe)
+        sets[name] = place, _num_rows(place)
+    return sets
+
+
+def _coppice(*arguments: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "jobs.cli", *arguments], check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def _num_rows(place: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(path).num_rows for path in place.glob("sft/*/train-*.parquet"))
+
+
+def compare(arms: Arms) -> dict[str, Any]:
+    """Accuracy in each arm, and how much better it is than before and than uncurated."""
+    table: dict[str, Any] = {}
+    for program in _PROGRAMS:
+        num_rollouts = len(arms["before"][program])
+        accuracy = {  # of each rollout, the mean over the seeds of fine-tuning
+            name: np.array([one.accuracy for one in drawn[program]])
+            .reshape(-1, num_rollouts)
+            .mean(0)
+            for name, drawn in arms.items()
+        }
+        table[program] = {
+            name: {
+                "attributes": estimate(values, 2),
+                "minus_before": estimate(values - accuracy["before"], 2),
+                "minus_uncurated": estimate(values - accuracy["uncurated"], 2),
+            }
+            for name, values in accuracy.items()
+        }
+    return table
+
+
+def show(result: Rows) -> None:
+    """A table for people."""
+    line = "{:<26}{:<12}{:<26}{:<26}{}\n"
+    sys.stdout.write(line.format("program", "arm", "attributes", "minus before", "minus uncurated"))
+    for program, arms in result["accuracy"].items():
+        for name, row in arms.items():
+            cells = [_percent(row[column]) for column in row]
+            sys.stdout.write(line.format(program, name, *cells))
+    for name in ("prompts", "rows", "steps", "fine_tuning_seeds", "held_out", "seconds"):
+        sys.stdout.write(f"{name}: {result[name]}\n")
+
+
+def _percent(one: dict[str, Any]) -> str:
+    low, high = one["interval"]
+    return f"{100 * one['mean']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+if __name__ == "__main__":
+    main()
