@@ -10,7 +10,7 @@ from jobs.seat import Beat, DriverNote, Seat
 from pipeline.store import layout
 from pipeline.store.objects import Source, Store, open_store
 from schemas.errors import DriverAlive, StoreUnavailable
-from tests.support import Wrapped
+from tests.support import Unanswered, Wrapped
 
 
 @pytest.fixture
@@ -111,19 +111,6 @@ def test_of_many_at_once_one_drives(store: Store):
     for thread in threads:
         thread.join()
     assert sorted(ends) == ["drove"] + ["refused"] * 7
-
-
-class Unanswered(Wrapped):
-    """The put that takes the seat lands, and its answer is lost."""
-
-    is_answering = False
-
-    def put_if_absent(self, key: str, source: Source) -> bool:
-        is_created = self.store.put_if_absent(key, source)
-        if not self.is_answering:
-            self.is_answering = True
-            raise StoreUnavailable("the answer was lost")
-        return is_created
 
 
 def test_a_seat_whose_answer_was_lost_is_ones_own(store: Store, monkeypatch: pytest.MonkeyPatch):
