@@ -46,7 +46,7 @@ def open_backends(config: RunConfig) -> Opened:
     for name in sorted(set(name_of.values())):
         backend: Fake | Reference | Engine
         if name == "fake":
-            backend = Fake(method.fake)
+            backend = Fake(method.fake, harms=config.execution.fake_harms)
         else:
             janus = janus or _load(config)
             backend = _on_janus(name, janus, config)

@@ -91,8 +91,6 @@ class FakeConfig(Frozen):
     unparseable_share: float = Field(default=0.0, ge=0, le=1)
     dead_share: float = Field(default=0.0, ge=0, le=1)
     delay_seconds: float = Field(default=0.0, ge=0)
-    # What being asked about a prompt with this text in it does to the process: for fault tests.
-    harms: dict[str, Literal["exit", "hang", "hoard"]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _whole_patches(self) -> Self:
@@ -108,6 +106,9 @@ class Pictures(StrEnum):
     ALL = "all"
     NONE = "none"
 
+
+Harm = Literal["exit", "hang", "hoard"]
+"""What the fake does to its process on demand: kill it, never answer, or take all its memory."""
 
 BackendName = Literal["engine", "reference", "fake"]
 
@@ -154,6 +155,7 @@ class ExecutionConfig(Frozen):
     grace_seconds: float = Field(default=30.0, ge=0)  # to commit in, after a first Ctrl-C
     store_patience_seconds: float = Field(default=600.0, ge=0)
     beat_seconds: float = Field(default=5.0, gt=0)  # of the driver, for others to see
+    fake_harms: dict[str, Harm] = Field(default_factory=dict)  # by a text in the prompt; for tests
 
 
 class RunConfig(Frozen):

@@ -10,7 +10,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from pipeline.twig.requests import (
     Visual,
     VisualAnswer,
 )
-from schemas.config import FakeConfig
+from schemas.config import FakeConfig, Harm
 from schemas.errors import RecordFailure, RolloutError
 from schemas.geometry import Geometry
 from schemas.trace import Finish, Role
@@ -54,9 +54,16 @@ _GRAIN_LEVELS = 5  # grey levels of noise: makes a 384-pixel picture a 150 to 25
 class Fake:
     """Answers `Text` with made-up sentences and critiques, `Visual` with random codes."""
 
-    def __init__(self, config: FakeConfig, *, script: Script | None = None) -> None:
+    def __init__(
+        self,
+        config: FakeConfig,
+        *,
+        script: Script | None = None,
+        harms: Mapping[str, Harm] | None = None,
+    ) -> None:
         self.geometry = fake_geometry(config)
         self._config = config
+        self._harms = harms or {}
         self._script = script or (lambda request: None)
         self._answers: list[tuple[RequestId, Answer | RolloutError]] = []
         size = config.image_size
@@ -64,7 +71,7 @@ class Fake:
         self._grain = (grain - _GRAIN_LEVELS // 2).astype(np.int16)
 
     def submit(self, request_id: RequestId, request: Request) -> None:
-        for text, harm in self._config.harms.items():
+        for text, harm in self._harms.items():
             if text in repr(request):
                 _HARMS[harm]()
         if self._config.delay_seconds:

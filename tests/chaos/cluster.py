@@ -99,8 +99,7 @@ def quick_config(**changes: Any) -> RunConfig:
         "store_patience_seconds": 5.0,
         "cpus_per_actor": 0.5,
     }
-    fake = changes.pop("fake", _SLOW)
-    return fake_config(fake_method(fake), **(execution | changes))
+    return fake_config(fake_method(_SLOW), **(execution | changes))
 
 
 # Workers
@@ -153,9 +152,9 @@ def _is_worker(pid: int) -> bool:
 
 def poison(site: Site, harm: str) -> None:
     """A record that ends every process that grows it, in one way or another."""
-    fake = _SLOW.model_copy(update={"harms": {"prompt number 5": harm}})
     store = site.fresh()
-    manifest = plan_run(store, 12, quick_config(fake=fake), rollouts_per_shard=4)
+    config = quick_config(fake_harms={"prompt number 5": harm})
+    manifest = plan_run(store, 12, config, rollouts_per_shard=4)
     with site.ledger.injecting(f"a record makes its process {harm}"):
         Driver(store, manifest, show=lambda _: None, is_stopping=lambda: False).run()
     site.ledger.check(store, site.undisturbed(12), f"poison: {harm}", num_dead=1)

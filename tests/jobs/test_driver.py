@@ -158,8 +158,9 @@ def test_committed_shards_are_left_alone_on_the_next_start(tmp_path: Path):
 @pytest.mark.parametrize("harm", ["exit", "hang", "hoard"])
 def test_a_record_that_ends_every_process_is_dead_and_costs_no_other(tmp_path: Path, harm: str):
     store = open_store(str(tmp_path))
-    fake = SMALL.model_copy(update={"harms": {"prompt number 5": harm}})
-    config = fake_config(fake_method(fake), node_check_seconds=0, no_progress_seconds=1)
+    config = fake_config(
+        node_check_seconds=0, no_progress_seconds=1, fake_harms={"prompt number 5": harm}
+    )
     manifest = plan_run(store, 8, config, rollouts_per_shard=4)
     summary = _grow(store, manifest)
 

@@ -49,7 +49,7 @@ def test_prompts_are_decontaminated_told_about_and_planned_as_they_are(
     assert json.loads((files / "report.json").read_text())["num_dropped"] == 2
     assert planned.returncode == 0, planned.stderr
     store = open_store(str(files / "run"))
-    row, unread = read_plan_shard(store, read_manifest(store).plan, 0)
+    row, unread = read_plan_shard(store, read_manifest(store), 0)
     assert row.prompt == TRAIN[0]
     assert PromptSpec.from_json(row.metadata["prompt_spec"]).detector_phrases == (
         "red cat",

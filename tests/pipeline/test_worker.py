@@ -136,7 +136,6 @@ def test_a_report_says_what_was_committed(store: Store):
 
     with at_work(store, manifest) as worker:
         report = worker.run_shard(attempt)
-        assert worker.num_finished == 12
 
     rows = all_rows(store, manifest)
     assert (report.shard, report.attempt_id) == (0, attempt.attempt_id)
