@@ -90,8 +90,8 @@ def find_scorer(name: str) -> Scorer:
     if ":" not in name and bare not in SCORERS:
         near = difflib.get_close_matches(bare, SCORERS, n=1)
         raise InputError(
-            f"there is no scorer {bare!r}{f'; did you mean {near[0]!r}?' if near else ''} "
-            f"Known: {', '.join(sorted(SCORERS))}; one of your own is given as module:object"
+            f"there is no scorer {bare!r}{f' (did you mean {near[0]!r}?)' if near else ''}; "
+            f"known: {', '.join(sorted(SCORERS))}; one of your own is given as module:object"
         )
     scorer = _load(SCORERS.get(bare, name))
     if bare in SCORERS and version not in ("", scorer.version):
