@@ -9,7 +9,7 @@ import pytest
 from jobs.seat import Beat, DriverNote, Seat
 from pipeline.store import layout
 from pipeline.store.objects import Source, Store, open_store
-from schemas.errors import DriverAlive, StoreUnavailable
+from schemas.errors import DriverAlive, ObjectMissing, StoreUnavailable
 from tests.support import Unanswered, Wrapped
 
 
@@ -131,3 +131,5 @@ def test_a_store_that_is_away_ends_no_driver(store: Store):
     with seat(BeatLess(store), beat_seconds=0.01) as first:
         threading.Event().wait(0.1)
         first.check()
+    with pytest.raises(ObjectMissing):
+        beat_of(store, 1)
