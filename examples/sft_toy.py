@@ -5,8 +5,6 @@ folder that `--model` takes. All nine tasks are learned together, drawings as to
 """
 
 import argparse
-import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from datasets import concatenate_datasets, disable_progress_bars, load_dataset
 
 from pipeline.curate.collator import Collator, janus_loss
 from pipeline.engine.checkpoints import load_janus, resolve_checkpoint
-from pipeline.toy.model import write_card, write_weights
+from pipeline.toy.model import copy_small_files, write_weights
 
 _BATCH_ROWS = 24
 _RATE = 3e-4
@@ -43,7 +41,8 @@ def fine_tune(model: str, training_set: Path, out: Path, *, num_steps: int, seed
         torch.nn.utils.clip_grad_norm_(learned, _LARGEST_GRADIENT)
         optimiser.step()
         losses.append(loss.item())
-    write_checkpoint(folder, janus.model, out)
+    copy_small_files(folder, out)
+    write_weights(out, janus.model, dtype=torch.float32)
     last = losses[-num_steps // 10 :]
     return sum(last) / len(last)
 
@@ -69,16 +68,6 @@ def batches(training_set: Path, collate: Collator, seed: int) -> Iterator[list[d
         for place in torch.randperm(len(chunks), generator=generator).tolist():
             yield list(rows.select(chunks[place].tolist()))
         collate.epoch += 1
-
-
-def write_checkpoint(source: Path, model: Any, out: Path) -> None:
-    """The weights in a folder that loads like the one they came from."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "preprocessor_config.json", "tokenizer.json"):
-        shutil.copyfile(source / name, out / name)
-    write_weights(out, model, dtype=torch.float32)
-    card = json.loads((source / "coppice.json").read_text("utf-8"))
-    write_card(out, {name: card[name] for name in ("pack", "pack_digest")})
 
 
 def main() -> None:

@@ -106,6 +106,15 @@ def write_weights(folder: Path, model: "JanusForConditionalGeneration", *, dtype
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def copy_small_files(source: Path, folder: Path) -> None:
+    """Everything beside the weights, from one checkpoint to another; of the card, only its pack."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "preprocessor_config.json", "tokenizer.json"):
+        (folder / name).write_bytes((source / name).read_bytes())
+    card = json.loads((source / "coppice.json").read_text("utf-8"))
+    write_card(folder, {name: card[name] for name in ("pack", "pack_digest")})
+
+
 def write_pupil(path: Path, model: "JanusForConditionalGeneration") -> None:
     """All but the VQ part of a model, in bfloat16."""
     import torch
@@ -127,13 +136,9 @@ def write_early(folder: Path) -> None:
     """
     from safetensors.torch import load_file, save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "preprocessor_config.json", "tokenizer.json"):
-        (folder / name).write_bytes((WEIGHTS / name).read_bytes())
+    copy_small_files(WEIGHTS, folder)
     weights = load_file(WEIGHTS / "model.safetensors") | load_file(EARLY)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    card = json.loads((WEIGHTS / "coppice.json").read_text("utf-8"))
-    write_card(folder, {name: card[name] for name in ("pack", "pack_digest")})
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
