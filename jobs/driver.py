@@ -153,7 +153,11 @@ class Driver:
     def snapshot(self) -> Snapshot:
         """How far the run is now."""
         num_settled = self._num_ok + self._num_dead
-        num_ended = sum(actor.num_finished for actor in self._actors)
+        # A pulse may be older than a report: what it counts of settled shards is no work any more.
+        num_ended = sum(
+            min(actor.num_finished, sum(map(self._size_of, actor.open_shards)))
+            for actor in self._actors
+        )
         since = self._growing_since
         return Snapshot(
             num_shards=len(self._rerun.left) if self._rerun else self._manifest.num_shards,

@@ -49,6 +49,7 @@ def test_every_planned_rollout_is_committed_once(tmp_path: Path):
     assert summary.snapshot.num_committed == manifest.num_shards
     keys = _keys(store, manifest)
     assert len(keys) == len(set(keys)) == 100
+    assert summary.snapshot.num_new == summary.snapshot.num_finished == 100
 
 
 def test_actors_share_gpus_by_fractions_and_take_one_each_by_default(tmp_path: Path):
