@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ from torch import Tensor
 from benchmarks.harness import Rows
 from pipeline.engine.attention import Cache, Span
 from pipeline.engine.checkpoints import Janus, geometry_of
-from pipeline.engine.cuda import FlashPrefill, choose_attention, paged_attention_plain
+from pipeline.engine.cuda import (
+    FlashPrefill,
+    choose_attention,
+    compiled,
+    paged_attention_plain,
+)
 from pipeline.engine.engine import Engine
 from pipeline.engine.reference import Reference
 from pipeline.engine.tiny import build_tiny
@@ -36,7 +42,7 @@ _NUM_REGIONS = 3
 _PROMPT_TOKENS, _THOUGHT_TOKENS, _CRITIQUE_TOKENS = 80, 45, 75
 # The bundled pack's questions under Janus's own tokenizer, without what is put into them.
 _FIRST_TOKENS, _NEXT_TOKENS, _REFLECT_TOKENS = 100, 140, 300
-_ROW_COUNTS = (16, 64, 128, 256)
+_ROW_COUNTS = (16, 32, 64, 96, 128, 160, 192, 224, 256, 288)  # all that graphs are made for
 _MEAN_TOKENS = 600  # in a row's cache, of a rollout with reflection
 
 
@@ -83,13 +89,11 @@ def kernels(*, dry_run: bool) -> Rows:
     product = matrix_rate(device, dtype, 256 if dry_run else 8192)
     result["copy_gigabytes_per_second"] = round(copied / 1e9, 1)
     result["matrix_teraflop_per_second"] = round(product / 1e12, 3)
-    query, cache, table, last = _decode_inputs(shape, rows, tokens, device, dtype)
-    scale = query.shape[-1] ** -0.5
+    inputs = _decode_inputs(shape, rows, tokens, device, dtype)
     attention = choose_attention()
-    inputs = (query, cache.keys[0], cache.values[0], table, last, scale)
     difference = (attention(*inputs) - paged_attention_plain(*inputs)).abs().max().item()
     seconds = timed(lambda: attention(*inputs), device)
-    num_bytes = 2 * rows * tokens * shape.width * query.element_size()
+    num_bytes = 2 * rows * tokens * shape.width * dtype.itemsize
     result["decode_attention_largest_difference"] = difference
     result["decode_attention_milliseconds"] = round(seconds * 1e3, 4)
     result["decode_attention_gigabytes_per_second"] = round(num_bytes / seconds / 1e9, 1)
@@ -249,29 +253,23 @@ def grow(backend: Backend, geometry: Geometry, num_rollouts: int, *, revised: bo
 def _measure_model(published: Shape, dry_run: bool) -> Rows:
     shape, device, dtype = _place(published, dry_run)
     janus = random_janus(shape, device, dtype)
-    rows, num_rollouts = (16, 4) if dry_run else (256, 384)
+    rows, num_rollouts = (16, 4) if dry_run else (256, 256)
     kv_bytes = 2**25 if dry_run else int(torch.cuda.mem_get_info()[0] * 0.85)
     engine = TimedEngine(janus, max_rows=rows, kv_bytes=kv_bytes)
     result: Rows = {"shape": shape.name, "rows": rows, "rollouts": num_rollouts}
+    result |= _measure_steps(engine, shape, device)  # which captures the graphs, too
+    engine.clear()
+    grow(engine, janus.geometry, 2, revised=True)  # to warm up
     for name, revised in (("no_reflection", False), ("half_revised", True)):
-        grow(engine, janus.geometry, max(2, num_rollouts // 16), revised=revised)  # and capture
         engine.clear()
         seconds = grow(engine, janus.geometry, num_rollouts, revised=revised)
         result[f"{name}_rollouts_per_second"] = round(num_rollouts / seconds, 3)
-        engine.is_splitting = True
-        engine.clear()
-        grow(engine, janus.geometry, max(2, num_rollouts // 4), revised=revised)
-        engine.is_splitting = False
         result |= {f"{name}_{part}_share": share for part, share in engine.shares().items()}
-    result |= _measure_plain_loop(janus, dry_run)
-    result |= _measure_steps(engine, shape, device, dry_run)
-    return result
+    return result | _measure_plain_loop(janus, dry_run)
 
 
 class TimedEngine(Engine):
-    """An engine that can say where its time goes, at the price of waiting for the device."""
-
-    is_splitting = False
+    """An engine that can say where its time goes. It waits for the device a little more often."""
 
     def clear(self) -> None:
         """Forget all that was measured, and all that would save work."""
@@ -286,10 +284,9 @@ class TimedEngine(Engine):
         return shares | {"host": round(1 - sum(shares.values()), 3)}
 
     def _prefill(self, jobs: Any) -> None:
-        vision = self._seconds["vision"] if self.is_splitting else 0.0
+        vision = self._seconds["vision"]
         self._timed("prefill", lambda: super(TimedEngine, self)._prefill(jobs))
-        if self.is_splitting:  # the pictures were seen within
-            self._seconds["prefill"] -= self._seconds["vision"] - vision
+        self._seconds["prefill"] -= self._seconds["vision"] - vision  # pictures were seen within
 
     def _features(self, jobs: Any) -> Any:
         return self._timed("vision", lambda: super(TimedEngine, self)._features(jobs))
@@ -298,8 +295,6 @@ class TimedEngine(Engine):
         self._timed("decode", lambda: super(TimedEngine, self)._decode())
 
     def _timed(self, part: str, call: Callable[[], Any]) -> Any:
-        if not self.is_splitting:
-            return call()
         _wait(self._device)
         started = time.perf_counter()
         answer = call()
@@ -310,14 +305,12 @@ class TimedEngine(Engine):
 
 def _measure_plain_loop(janus: Janus, dry_run: bool) -> Rows:
     """The published loop on the same weights: one rollout at a time."""
-    reference = Reference(janus)
-    grow(reference, janus.geometry, 1, revised=True)
-    num_rollouts = 1 if dry_run else 2
-    seconds = grow(reference, janus.geometry, num_rollouts, revised=True)
+    num_rollouts = 1 if dry_run else 2  # half a minute each: nothing to warm up for
+    seconds = grow(Reference(janus), janus.geometry, num_rollouts, revised=True)
     return {"plain_loop_half_revised_rollouts_per_second": round(num_rollouts / seconds, 4)}
 
 
-def _measure_steps(engine: Engine, shape: Shape, device: Device, dry_run: bool) -> Rows:
+def _measure_steps(engine: Engine, shape: Shape, device: Device) -> Rows:
     """Milliseconds of one decode step of the language model, by the number of rows."""
     if device.type != "cuda":
         return {}
@@ -325,12 +318,19 @@ def _measure_steps(engine: Engine, shape: Shape, device: Device, dry_run: bool) 
 
     result = {}
     for rows in _ROW_COUNTS:
-        slots = [torch.arange(16, 16 + _MEAN_TOKENS + 64, device=device) for _ in range(rows)]
-        burst = PagedDecode(engine._cache, slots, [_MEAN_TOKENS] * rows, engine._room)
+        # Rows of their own pages: shared ones would be read once, and from the L2.
+        places = 16 + torch.arange(rows * (_MEAN_TOKENS + 64), device=device)
+        slots = places % engine._cache.keys.shape[1]
+        burst = PagedDecode(
+            engine._cache,
+            list(slots.view(rows, -1)),
+            [_MEAN_TOKENS] * rows,
+            engine._room,
+        )
         embeds = torch.randn(rows, shape.width, device=device, dtype=torch.bfloat16)
 
         def step(burst: Any = burst, embeds: Tensor = embeds) -> None:
-            engine._room.run(engine._run_step, embeds, burst)
+            engine._room.run(engine._run, embeds, burst)
 
         with torch.inference_mode():
             result[f"step_milliseconds_{rows}_rows"] = round(timed(step, device) * 1e3, 3)
@@ -363,23 +363,24 @@ def _measure_prefill(shape: Shape, device: Device, dtype: Dtype, product: float)
     embeds = torch.randn(1, num_tokens, shape.width, device=device, dtype=dtype)
     positions = torch.arange(length, device=device).repeat(num_sequences)[None]
 
-    def run() -> None:
+    def run(call: Callable[..., Any]) -> None:
         current = FlashPrefill(cache, spans)
-        llama(inputs_embeds=embeds, position_ids=positions, use_cache=False, current=current)
+        call(inputs_embeds=embeds, position_ids=positions, use_cache=False, current=current)
 
-    with torch.inference_mode():
-        seconds = timed(run, device)
     weights = 4 * shape.width**2 + 3 * shape.width * shape.inner
     operations = 2 * num_tokens * weights + 2 * num_tokens * length * shape.width
-    return {
-        "prefill_teraflop_per_second": round(operations / seconds / 1e12, 1),
-        "prefill_share_of_product": round(operations / seconds / product, 3),
-    }
+    result: Rows = {}
+    for name, call in (("prefill", llama), ("compiled_prefill", compiled(llama))):
+        with torch.inference_mode():
+            seconds = timed(partial(run, call), device)
+        result[f"{name}_teraflop_per_second"] = round(operations / seconds / 1e12, 1)
+        result[f"{name}_share_of_product"] = round(operations / seconds / product, 3)
+    return result
 
 
 def _decode_inputs(
     shape: Shape, rows: int, tokens: int, device: Device, dtype: Dtype
-) -> tuple[Tensor, Cache, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, float]:
     """One layer's cache of random numbers, and rows that live in shuffled pages of it."""
     config = type("Config", (), _config_of(shape)["text_config"] | {"num_hidden_layers": 1})
     config.head_dim = shape.width // shape.heads
@@ -390,8 +391,11 @@ def _decode_inputs(
     order = torch.randperm(pages, device=device).view(rows, -1, 1) * 16
     table = (order + torch.arange(16, device=device)).view(rows, -1).int()
     last = torch.full((rows,), tokens - 1, dtype=torch.int32, device=device)
-    query = torch.randn(rows, shape.heads, config.head_dim, device=device, dtype=dtype)
-    return query, cache, table, last
+    query, key, value = torch.randn(
+        3, rows, shape.heads, config.head_dim, device=device, dtype=dtype
+    )
+    scale = config.head_dim**-0.5
+    return query, key, value, cache.keys[0], cache.values[0], table, last, scale
 
 
 def _place(published: Shape, dry_run: bool) -> tuple[Shape, Device, Dtype]:

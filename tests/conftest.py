@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 # sleep while they wait, instead of taking a core from those who work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined
+if not Path("/dev/nvidia0").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -256,6 +256,8 @@ class _RowGroup:
             )
 
 
+# A compiler might copy the cache to change a part of it; and it would compile anew for each layer.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attention(
     module: nn.Module,
     query: Tensor,

@@ -7,14 +7,17 @@ to be had on a machine, a plainer one takes its place, and the log says which.
 import logging
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from pipeline.engine.attention import Cache, Span
+from pipeline.engine.attention import Cache, Pass, Span
 
-PagedAttention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PagedAttention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
 _log = logging.getLogger("coppice.engine")
 _WARM_UP_RUNS = 2  # before a capture: lazy initialisation must not be recorded
@@ -40,8 +43,7 @@ class FlashPrefill:
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         key, value = key[: self._num_new], value[: self._num_new]
         keys[self._new], values[self._new] = key, value
-        out = torch.zeros_like(query)  # the pack may be padded beyond its tokens
-        out[: self._num_new] = flash_attention(
+        out = flash_attention(
             query[: self._num_new],
             key if self._is_fresh else keys[self._all],
             value if self._is_fresh else values[self._all],
@@ -49,7 +51,8 @@ class FlashPrefill:
             (self._longest, self._longest_all),
             scale,
         )
-        return out
+        num_padding = len(query) - self._num_new
+        return torch.cat([out, out.new_zeros(num_padding, *out.shape[1:])]) if num_padding else out
 
 
 def flash_attention(
@@ -64,12 +67,12 @@ def flash_attention(
 
     `ends` are int32 [sequences + 1], the running sums of the numbers of queries and of keys. Core
     torch's FlashAttention 2, whose operator takes these arguments from torch 2.5 to 2.13; without
-    a GPU, plain SDPA in turn for each sequence.
+    a GPU, and for float32, which it does not know, plain SDPA in turn for each sequence.
     """
     groups = query.shape[1] // keys.shape[1]
     if groups > 1:
         keys, values = (part.repeat_interleave(groups, dim=1) for part in (keys, values))
-    if not query.is_cuda:
+    if not query.is_cuda or query.dtype is torch.float32:
         return torch.cat(
             [
                 _causal(query[q0:q1], keys[k0:k1], values[k0:k1], scale)
@@ -93,7 +96,8 @@ def flash_attention(
 def _causal(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     """Attention [queries, heads, width]; the last query reads all keys, each before it one less."""
     num_queries, num_keys = len(query), len(keys)
-    is_read = torch.ones(num_queries, num_keys, dtype=torch.bool).tril(num_keys - num_queries)
+    is_read = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device)
+    is_read = is_read.tril(num_keys - num_queries)
     query, keys, values = (part.transpose(0, 1) for part in (query, keys, values))
     return torch.nn.functional.scaled_dot_product_attention(
         query, keys, values, attn_mask=is_read, scale=scale
@@ -107,23 +111,15 @@ class PagedDecode:
         self, cache: Cache, slots: Sequence[Tensor | None], lengths: Sequence[int], room: "Room"
     ) -> None:
         """See `StrictDecode`. A row of padding reads and writes slot 0, which is scratch."""
-        num_rows = len(slots)
         self._cache = cache
         self._attention = room.attention
-        self.table, self.last = room.table[:num_rows], room.last[:num_rows]
-        self.table.zero_()  # a row of padding must not write where an earlier row lived
-        for row, own in enumerate(slots):
-            if own is not None:
-                self.table[row, : len(own)] = own
+        self.table = room.seat(slots)
+        self.last = room.last[: len(slots)]
         self.last.copy_(torch.tensor(lengths, dtype=torch.int32), non_blocking=True)
 
-    # A compiler might copy the cache to change a part of it.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         keys, values = self._cache.keys[layer], self._cache.values[layer]
-        now = self.table.gather(1, self.last[:, None].long())[:, 0].long()
-        keys[now], values[now] = key, value
-        return self._attention(query, keys, values, self.table, self.last, scale)
+        return self._attention(query, key, value, keys, values, self.table, self.last, scale)
 
     def advance(self) -> None:
         """To the next step of the burst."""
@@ -133,24 +129,25 @@ class PagedDecode:
         """Nothing to do: what the burst added is in its pages already."""
 
 
-Forward = Callable[[Tensor, Tensor, PagedDecode], Tensor]
-"""The language model: embeddings [rows, width], positions [rows] and the pass, to hidden states."""
+Forward = Callable[[Tensor, Tensor, Pass], Tensor]
+"""The language model: embeddings [tokens, width], positions [tokens] and the pass, to hidden states
+[tokens, width]."""
 
 
-def compiled(forward: Forward) -> Forward:
+def compiled(function: Callable[P, T]) -> Callable[P, T]:
     """The same, compiled by torch at its first call; left as it is where that fails."""
-    step: Forward | None = torch.compile(forward, dynamic=True)
+    fast: Callable[P, T] | None = torch.compile(function, dynamic=True)
 
-    def run(embeds: Tensor, positions: Tensor, burst: PagedDecode) -> Tensor:
-        nonlocal step
-        if step is not None:
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        nonlocal fast
+        if fast is not None:
             try:
-                return step(embeds, positions, burst)
+                return fast(*args, **kwargs)
             except (RuntimeError, ImportError, OSError) as error:  # no compiler, or not this code
                 reason = str(error).strip().partition("\n")[0]
                 _log.warning("no torch.compile (%s): steps run as they are", reason)
-                step = None
-        return forward(embeds, positions, burst)
+                fast = None
+        return function(*args, **kwargs)
 
     return run
 
@@ -164,12 +161,28 @@ class Room:
     def __init__(self, max_rows: int, max_tokens: int, width: int, like: Tensor) -> None:
         device = like.device
         self.attention = choose_attention()
-        self.table = torch.zeros(max_rows, max_tokens, dtype=torch.int32, device=device)
+        self._table = torch.zeros(max_rows, max_tokens, dtype=torch.int32, device=device)
+        self._seated: list[Tensor | None] = [None] * max_rows  # whose slots are in the table
         self.last = torch.zeros(max_rows, dtype=torch.int32, device=device)
         self._embeds = torch.zeros(max_rows, width, dtype=like.dtype, device=device)
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._has_graphs = device.type == "cuda"
         self._pool: Any = None  # of memory, shared by all graphs: they run one at a time
+
+    def seat(self, slots: Sequence[Tensor | None]) -> Tensor:
+        """The table int32 [rows, tokens] of these rows; most sit where they sat in the last burst.
+
+        What stands behind a row's own slots is never read.
+        """
+        for row, own in enumerate(slots):
+            if own is self._seated[row]:
+                continue
+            if own is None:  # padding must not write where an earlier row lived
+                self._table[row].zero_()
+            else:
+                self._table[row, : len(own)] = own
+            self._seated[row] = own
+        return self._table[: len(slots)]
 
     def run(self, forward: Forward, embeds: Tensor, burst: PagedDecode) -> Tensor:
         """Hidden states [rows, width] of one step; replayed where it was captured before."""
@@ -219,9 +232,18 @@ def choose_attention() -> PagedAttention:
 
 
 def paged_attention_plain(
-    query: Tensor, keys: Tensor, values: Tensor, table: Tensor, last: Tensor, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    table: Tensor,
+    last: Tensor,
+    scale: float,
 ) -> Tensor:
     """As `kernels.paged_attention`, in plain torch: its oracle, and its stand-in."""
+    now = table.gather(1, last[:, None].long())[:, 0].long()
+    keys[now], values[now] = key, value
     num_tokens = int(last.max()) + 1
     used = table[:, :num_tokens].long()
     groups = query.shape[1] // keys.shape[1]

@@ -50,7 +50,7 @@ from pipeline.engine.rows import (
     packs_of,
     pictures_of,
 )
-from pipeline.engine.sampling import Sampler
+from pipeline.engine.sampling import Sampler, gumbel_noise
 from pipeline.engine.vision import Vision
 from pipeline.pictures import Pixels
 from pipeline.twig.requests import (
@@ -91,7 +91,7 @@ class Engine:
         """Takes `kv_bytes` of the model's device. Raises InputError if that is too little.
 
         `strict` arithmetic makes the same tokens whatever else is asked. None: on a CPU alone,
-        where it costs little. `compile` has torch compile decode steps, where they are not strict.
+        where it costs little. `compile` has torch fuse what it can, where arithmetic is not strict.
         """
         self.geometry = janus.geometry
         self._janus = janus
@@ -136,11 +136,12 @@ class Engine:
             is_sharing=is_sharing,
         )
         # A method of the engine would hold it, and so its memory, until the collector comes.
-        self._run_step: Forward = partial(_run, janus.model.model.language_model)
+        self._run: Forward = partial(_run, janus.model.model.language_model)
+        self._noise = gumbel_noise
         if compile and self.is_strict:
             _log.warning("strict steps are not compiled: fused operations round in other places")
         elif compile:
-            self._run_step = compiled(self._run_step)
+            self._run, self._noise = compiled(self._run), compiled(self._noise)
         if not self.is_strict:
             self._room = Room(
                 2 * (max_rows + LARGE_BUCKET),
@@ -241,7 +242,7 @@ class Engine:
         if padding:
             embeds = torch.cat([embeds, embeds.new_zeros(padding, embeds.shape[1])])
             positions = torch.cat([positions, positions.new_zeros(padding)])
-        return _run(self._model.model.language_model, embeds, positions, current)
+        return self._run(embeds, positions, current)
 
     def _embed(self, ids: Sequence[int], features: Tensor | None) -> Tensor:
         """Embeddings [tokens, width], with picture features where the placeholders stand."""
@@ -271,7 +272,13 @@ class Engine:
         batch = Batch(draws, texts, self._num_words, self._least_rows, self._device)
         burst = self._new_burst(batch)
         draw, say = (
-            Sampler([job.request for job in jobs], [job.position for job in jobs], self._device)
+            Sampler(
+                [job.request for job in jobs],
+                [job.position for job in jobs],
+                self._device,
+                num_steps=self._burst,
+                noise=self._noise,
+            )
             for jobs in (draws, texts)
         )
         tokens, positions = batch.tokens, batch.positions
@@ -302,7 +309,7 @@ class Engine:
 
     def _step(self, embeds: Tensor, positions: Tensor, burst: StrictDecode | PagedDecode) -> Tensor:
         if isinstance(burst, PagedDecode):
-            return self._room.run(self._run_step, embeds, burst)
+            return self._room.run(self._run, embeds, burst)
         return self._forward(embeds, positions, burst)
 
     def _finish(self, jobs: Iterable[Job]) -> None:

@@ -5,7 +5,7 @@ a hash of (event seed, position, code), so a rollout draws the same tokens alone
 any worker, and after any restart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,10 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _WORD = 0xFFFFFFFF
 
-_NOISE_STEPS, _NOISE_NUMBERS = 8, 2**24  # made ahead, at the most
+_NOISE_NUMBERS = 2**24  # made ahead, at the most
+
+Noise = Callable[[Tensor, Tensor, int], Tensor]
+"""See `gumbel_noise`."""
 
 
 def philox(counters: Sequence[Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
@@ -94,9 +97,18 @@ class Sampler:
     """
 
     def __init__(
-        self, requests: Sequence[Request], positions: Sequence[int], device: torch.device
+        self,
+        requests: Sequence[Request],
+        positions: Sequence[int],
+        device: torch.device,
+        *,
+        num_steps: int = 1,
+        noise: Noise = gumbel_noise,
     ) -> None:
-        """`positions[i]` is the place of request i's next token in its picture or answer."""
+        """`positions[i]` is the place of request i's next token in its picture or answer.
+
+        Noise is made ahead for `num_steps`; more steps are as good.
+        """
 
         def column(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)[:, None]
@@ -114,6 +126,7 @@ class Sampler:
         self._has_noise = any(temperatures)
         self._has_logp = any(request.with_logp and request.temperature for request in requests)
         self._num_requests = len(requests)
+        self._num_steps, self._make_noise = num_steps, noise
         self._noise: list[Tensor] = []  # of the next steps
         self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -150,9 +163,10 @@ class Sampler:
     def _next_noise(self, num_codes: int) -> Tensor:
         """The noise of this step. Made for several steps at once: it is many small operations."""
         if not self._noise:
-            num_steps = max(1, min(_NOISE_STEPS, _NOISE_NUMBERS // (len(self._seeds) * num_codes)))
+            most = max(1, _NOISE_NUMBERS // (len(self._seeds) * num_codes))
+            num_steps = min(self._num_steps, most)
             ahead = torch.arange(num_steps, device=self._positions.device)[:, None]
-            noise = gumbel_noise(
+            noise = self._make_noise(
                 self._seeds.repeat(num_steps, 1),
                 (self._positions + ahead).flatten(),
                 num_codes,

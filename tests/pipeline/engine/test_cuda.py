@@ -30,12 +30,20 @@ def cached(key_heads: int, width: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(("heads", "key_heads", "width"), [(4, 4, 16), (4, 2, 24), (2, 1, 128)])
 def test_the_kernel_attends_as_plain_torch_does(heads: int, key_heads: int, width: int):
     torch.manual_seed(heads)
-    last = torch.tensor([0, 1, 62, 63, 64, 199], dtype=torch.int32)
-    table = torch.stack([torch.randperm(NUM_SLOTS)[:200] for _ in last]).int()
+    last = torch.tensor([0, 1, 31, 32, 33, 79], dtype=torch.int32)
+    table = torch.randperm(NUM_SLOTS)[: 80 * len(last)].view(len(last), 80).int()
     query = torch.randn(len(last), heads, width)
-    inputs = (query, *cached(key_heads, width), table, last, width**-0.5)
+    key, value = torch.randn(2, len(last), key_heads, width)
+    ours, plain = cached(key_heads, width), cached(key_heads, width)
+    for mine, theirs in zip(ours, plain, strict=True):
+        mine.copy_(theirs)
 
-    assert torch.allclose(paged_attention(*inputs), paged_attention_plain(*inputs), atol=1e-6)
+    out = paged_attention(query, key, value, *ours, table, last, width**-0.5)
+
+    expected = paged_attention_plain(query, key, value, *plain, table, last, width**-0.5)
+    assert torch.allclose(out, expected, atol=1e-6)
+    for mine, theirs in zip(ours, plain, strict=True):
+        assert torch.equal(mine, theirs)  # the new tokens are where they belong, and nothing else
 
 
 def test_the_kernel_reads_nothing_beyond_the_last_token():
@@ -43,11 +51,12 @@ def test_the_kernel_reads_nothing_beyond_the_last_token():
     keys, values = cached(2, 16)
     table = torch.arange(128, dtype=torch.int32)[None]
     last = torch.tensor([70], dtype=torch.int32)
-    query = torch.randn(1, 2, 16)
-    before = paged_attention(query, keys, values, table, last, 0.25)
-    keys[71:], values[71:] = torch.nan, torch.nan
+    query, key, value = torch.randn(3, 1, 2, 16)
+    before = paged_attention(query, key, value, keys, values, table, last, 0.25)
+    keys[70:], values[70:] = torch.nan, torch.nan  # its own is to be written, and not read
 
-    assert torch.equal(paged_attention(query, keys, values, table, last, 0.25), before)
+    after = paged_attention(query, key, value, keys, values, table, last, 0.25)
+    assert torch.equal(after, before)
 
 
 class Sizes:
