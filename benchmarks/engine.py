@@ -11,6 +11,7 @@ on whatever there is. Each prints a table for people and, last, one JSON line fo
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -45,6 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows = measure_cpu(options.model, options.rollouts, options.runs)
         name = "engine-cpu"
     else:
+        if options.dry_run:
+            os.environ.setdefault("TRITON_INTERPRET", "1")  # the kernel, without a GPU
         rows = gpu.STAGES[options.stage](dry_run=options.dry_run)
         name = f"engine-{options.stage}"
     rows = {"benchmark": name} | rows | environment()

@@ -145,7 +145,7 @@ class ExecutionConfig(Frozen):
     live_rollouts_per_actor: int = Field(default=128, ge=1)
     rows_per_actor: int = Field(default=256, ge=2)  # of the engine's batch; a drawing takes two
     cache_gigabytes: float | None = Field(default=None, gt=0)  # None: see pipeline.backends
-    compile: bool = False  # the engine's decode steps, on a GPU; strict ones never are
+    compile: bool = True  # the language model, on a GPU; strict arithmetic never is
     max_shard_attempts: int = Field(default=3, ge=1)
     max_shard_infrastructure_failures: int = Field(default=20, ge=1)
     max_dead_fraction: float = Field(default=0.5, ge=0, le=1)  # more than that stops the run

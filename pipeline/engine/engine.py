@@ -16,7 +16,6 @@ question that was asked already is answered from memory.
 The arithmetic is that of `attention`, `sampling` and the unmodified Hugging Face modules.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -66,8 +65,6 @@ from pipeline.twig.requests import (
 from schemas.errors import InputError, RecordFailure, RolloutError
 from schemas.trace import Finish
 
-_log = logging.getLogger("coppice.engine")
-
 _BURST = 6  # steps; longer ones go on past the end of more answers, shorter ones copy more
 _PREFILL_TOKENS = 4096  # in one pass
 _PREFILL_TOKENS_ON_CPU = 1024  # what goes from layer to layer stays near the core
@@ -91,7 +88,8 @@ class Engine:
         """Takes `kv_bytes` of the model's device. Raises InputError if that is too little.
 
         `strict` arithmetic makes the same tokens whatever else is asked. None: on a CPU alone,
-        where it costs little. `compile` has torch fuse what it can, where arithmetic is not strict.
+        where it costs little. `compile` has torch fuse what it can, unless arithmetic is strict:
+        what is fused rounds in other places.
         """
         self.geometry = janus.geometry
         self._janus = janus
@@ -138,9 +136,7 @@ class Engine:
         # A method of the engine would hold it, and so its memory, until the collector comes.
         self._run: Forward = partial(_run, janus.model.model.language_model)
         self._noise = gumbel_noise
-        if compile and self.is_strict:
-            _log.warning("strict steps are not compiled: fused operations round in other places")
-        elif compile:
+        if compile and not self.is_strict:
             self._run, self._noise = compiled(self._run), compiled(self._noise)
         if not self.is_strict:
             self._room = Room(

@@ -147,7 +147,7 @@ def test_where_steps_cannot_be_compiled_the_log_says_so_and_they_run_as_they_are
     assert caplog.text.count("no torch.compile (no C++ compiler)") == 1
 
 
-def test_strict_steps_are_not_compiled(small: Janus, caplog: pytest.LogCaptureFixture):
-    engine_with(small, compile=True)
+def test_strict_steps_are_not_compiled(small: Janus, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr("pipeline.engine.cuda.torch.compile")
 
-    assert "strict steps are not compiled" in caplog.text
+    engine_with(small, compile=True)
