@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import gpu
-from benchmarks.harness import Rows, environment, show
+from benchmarks.harness import Rows, environment, show, show_lines
 
 if TYPE_CHECKING:
     from pipeline.twig.programs import Settings
@@ -44,17 +44,24 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.kind == "cpu":
         rows = measure_cpu(options.model, options.rollouts, options.runs)
-        name = "engine-cpu"
+        show({"benchmark": "engine-cpu"} | rows | environment())
     else:
-        if options.dry_run:
-            os.environ.setdefault("TRITON_INTERPRET", "1")  # the kernel, without a GPU
-        rows = gpu.STAGES[options.stage](dry_run=options.dry_run)
-        name = f"engine-{options.stage}"
-    rows = {"benchmark": name} | rows | environment()
-    show(rows)
-    if options.kind == "gpu" and options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+        measure_gpu(options.stage, dry_run=options.dry_run, out=options.out)
+
+
+def measure_gpu(stage: str, *, dry_run: bool, out: Path | None) -> None:
+    """Show and keep each figure as it comes: what is cut short has told something."""
+    if dry_run:
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # the kernel, without a GPU
+    rows: Rows = {"benchmark": f"engine-{stage}"} | environment()
+    show_lines(rows)
+    for fresh in gpu.STAGES[stage](dry_run=dry_run):
+        show_lines(fresh)
+        rows |= fresh
+        if out:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / f"engine-{stage}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    sys.stdout.write(json.dumps(rows) + "\n")
 
 
 def measure_cpu(model: str, num_rollouts: int, num_runs: int) -> Rows:

@@ -7,7 +7,7 @@ and Triton are installed.
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,40 +80,50 @@ SMALL = Shape(
 )
 
 
-def kernels(*, dry_run: bool) -> Rows:
+def kernels(*, dry_run: bool) -> Iterator[Rows]:
     """Decode attention against a copy, prefill against a product."""
     shape, device, dtype = _place(JANUS_7B, dry_run)
     rows, tokens = (4, 100) if dry_run else (256, _MEAN_TOKENS)
-    result: Rows = {"shape": shape.name, "rows": rows, "tokens": tokens}
     copied = copy_rate(device, 2**20 if dry_run else 2**31)
     product = matrix_rate(device, dtype, 256 if dry_run else 8192)
-    result["copy_gigabytes_per_second"] = round(copied / 1e9, 1)
-    result["matrix_teraflop_per_second"] = round(product / 1e12, 3)
+    yield {
+        "shape": shape.name,
+        "rows": rows,
+        "tokens": tokens,
+        "copy_gigabytes_per_second": round(copied / 1e9, 1),
+        "matrix_teraflop_per_second": round(product / 1e12, 3),
+    }
     inputs = _decode_inputs(shape, rows, tokens, device, dtype)
     attention = choose_attention()
     difference = (attention(*inputs) - paged_attention_plain(*inputs)).abs().max().item()
     seconds = timed(lambda: attention(*inputs), device)
     num_bytes = 2 * rows * tokens * shape.width * dtype.itemsize
-    result["decode_attention_largest_difference"] = difference
-    result["decode_attention_milliseconds"] = round(seconds * 1e3, 4)
-    result["decode_attention_gigabytes_per_second"] = round(num_bytes / seconds / 1e9, 1)
-    result["decode_attention_share_of_copy"] = round(num_bytes / seconds / copied, 3)
+    yield {
+        "decode_attention_largest_difference": difference,
+        "decode_attention_milliseconds": round(seconds * 1e3, 4),
+        "decode_attention_gigabytes_per_second": round(num_bytes / seconds / 1e9, 1),
+        "decode_attention_share_of_copy": round(num_bytes / seconds / copied, 3),
+    }
     if device.type == "cuda":
-        result |= _measure_prefill(shape, device, dtype, product)
-    return result
+        yield from _measure_prefill(shape, device, dtype, product)
 
 
-def model_7b(*, dry_run: bool) -> Rows:
+def model_7b(*, dry_run: bool) -> Iterator[Rows]:
     """Rollouts per second of Janus-Pro-7B."""
     return _measure_model(JANUS_7B, dry_run)
 
 
-def model_1b(*, dry_run: bool) -> Rows:
+def model_1b(*, dry_run: bool) -> Iterator[Rows]:
     """Rollouts per second of Janus-Pro-1B."""
     return _measure_model(JANUS_1B, dry_run)
 
 
-STAGES: dict[str, Callable[..., Rows]] = {"kernels": kernels, "7b": model_7b, "1b": model_1b}
+STAGES: dict[str, Callable[..., Iterator[Rows]]] = {
+    "kernels": kernels,
+    "7b": model_7b,
+    "1b": model_1b,
+}
+"""Each gives its figures as they come, so that one that is cut short has told something."""
 
 
 def copy_rate(device: Device, num_bytes: int) -> float:
@@ -250,25 +260,26 @@ def grow(backend: Backend, geometry: Geometry, num_rollouts: int, *, revised: bo
     return time.perf_counter() - started
 
 
-def _measure_model(published: Shape, dry_run: bool) -> Rows:
+def _measure_model(published: Shape, dry_run: bool) -> Iterator[Rows]:
     shape, device, dtype = _place(published, dry_run)
     janus = random_janus(shape, device, dtype)
     rows, num_rollouts = (16, 4) if dry_run else (256, 256)
     kv_bytes = 2**25 if dry_run else int(torch.cuda.mem_get_info()[0] * 0.85)
     engine = TimedEngine(janus, max_rows=rows, kv_bytes=kv_bytes, compile=not dry_run)
-    result: Rows = {"shape": shape.name, "rows": rows, "rollouts": num_rollouts}
-    result |= _measure_steps(engine, shape, device)  # which captures the graphs, too
+    yield {"shape": shape.name, "rows": rows, "rollouts": num_rollouts}
+    yield _measure_steps(engine, shape, device)  # which captures the graphs, too
     engine.clear()
     grow(engine, janus.geometry, 2, revised=True)  # to warm up
-    for name, revised in (("no_reflection", False), ("half_revised", True)):
+    for name, revised in (("half_revised", True), ("no_reflection", False)):
         engine.clear()
         seconds = grow(engine, janus.geometry, num_rollouts, revised=revised)
-        result[f"{name}_rollouts_per_second"] = round(num_rollouts / seconds, 3)
-        result |= {f"{name}_{part}_share": share for part, share in engine.shares().items()}
-    result |= _measure_plain_loop(janus)
-    plain = result["plain_loop_third_revised_rollouts_per_second"]
-    result["times_faster"] = round(result["half_revised_rollouts_per_second"] / plain, 1)
-    return result
+        rate = num_rollouts / seconds
+        shares = {f"{name}_{part}_share": share for part, share in engine.shares().items()}
+        yield {f"{name}_rollouts_per_second": round(rate, 3)} | shares
+    # The published loop on the same weights, one rollout at a time. The first has one of its three
+    # regions drawn again, which favours this loop a little.
+    seconds = grow(Reference(janus), janus.geometry, 1, revised=True)
+    yield {"plain_loop_third_revised_rollouts_per_second": round(1 / seconds, 4)}
 
 
 class TimedEngine(Engine):
@@ -306,14 +317,6 @@ class TimedEngine(Engine):
         return answer
 
 
-def _measure_plain_loop(janus: Janus) -> Rows:
-    """The published loop on the same weights: one rollout at a time."""
-    # The first rollout has one of its three regions drawn again, which favours the plain loop a
-    # little. It takes half a minute: nothing to warm up for.
-    seconds = grow(Reference(janus), janus.geometry, 1, revised=True)
-    return {"plain_loop_third_revised_rollouts_per_second": round(1 / seconds, 4)}
-
-
 def _measure_steps(engine: Engine, shape: Shape, device: Device) -> Rows:
     """Milliseconds of one decode step of the language model, by the number of rows."""
     if device.type != "cuda":
@@ -341,7 +344,7 @@ def _measure_steps(engine: Engine, shape: Shape, device: Device) -> Rows:
     return result
 
 
-def _measure_prefill(shape: Shape, device: Device, dtype: Dtype, product: float) -> Rows:
+def _measure_prefill(shape: Shape, device: Device, dtype: Dtype, product: float) -> Iterator[Rows]:
     """One LLaMA layer over 8,192 packed tokens: its operations against those of a product."""
     from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaModel
@@ -373,13 +376,13 @@ def _measure_prefill(shape: Shape, device: Device, dtype: Dtype, product: float)
 
     weights = 4 * shape.width**2 + 3 * shape.width * shape.inner
     operations = 2 * num_tokens * weights + 2 * num_tokens * length * shape.width
-    result: Rows = {}
     for name, call in (("prefill", llama), ("compiled_prefill", compiled(llama))):
         with torch.inference_mode():
-            seconds = timed(partial(run, call), device)
-        result[f"{name}_teraflop_per_second"] = round(operations / seconds / 1e12, 1)
-        result[f"{name}_share_of_product"] = round(operations / seconds / product, 3)
-    return result
+            rate = operations / timed(partial(run, call), device)
+        yield {
+            f"{name}_teraflop_per_second": round(rate / 1e12, 1),
+            f"{name}_share_of_product": round(rate / product, 3),
+        }
 
 
 def _decode_inputs(

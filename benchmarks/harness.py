@@ -8,6 +8,8 @@ from typing import Any
 
 Rows = dict[str, Any]
 
+_NAME_WIDTH = 46
+
 
 def environment() -> Rows:
     """Hardware, versions and commit."""
@@ -35,7 +37,12 @@ def commit() -> str:
 
 def show(rows: Rows) -> None:
     """A table for people and, last, one JSON line for machines."""
-    width = max(map(len, rows)) + 2
-    for name, value in rows.items():
-        sys.stdout.write(f"{name:<{width}}{value}\n")
+    show_lines(rows)
     sys.stdout.write(json.dumps(rows) + "\n")
+
+
+def show_lines(rows: Rows) -> None:
+    """A part of such a table, at once."""
+    for name, value in rows.items():
+        sys.stdout.write(f"{name:<{_NAME_WIDTH}}{value}\n")
+    sys.stdout.flush()

@@ -42,7 +42,6 @@ def test_a_model_stage_measures_both_mixes_and_the_plain_loop(stage: str, tmp_pa
         parts = [result[f"{mix}_{part}_share"] for part in ("prefill", "decode", "vision", "host")]
         assert sum(parts) == pytest.approx(1, abs=0.01)
     assert result["plain_loop_third_revised_rollouts_per_second"] > 0
-    assert result["times_faster"] > 0
 
 
 def test_nothing_is_imported_that_a_bare_gpu_machine_may_lack():
