@@ -387,6 +387,13 @@ def prompts(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave unusable lines out, and report them.")
     ] = False,
+    origin: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where the prompts come from.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(metavar="TEXT", help="Which version.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Their licence, for data cards.")
+    ] = None,
 ) -> None:
     """Give prompts their specs, and drop those that evaluation sets hold.
 
@@ -398,6 +405,7 @@ def prompts(
         coppice run prompts.jsonl runs/first
     """
     from jobs.prompts import PromptsRequest, make_prompt_file
+    from schemas.specs import Origin
 
     request = PromptsRequest(
         sources=sources,
@@ -407,6 +415,7 @@ def prompts(
         hits=hits,
         report=report,
         skip_bad=skip_bad,
+        origin=Origin(name=origin, revision=revision, licence=licence),
     )
     make_prompt_file(request, Console())
 

@@ -24,6 +24,7 @@ from pipeline.curate.prompts import (
 )
 from pipeline.prompts import read_rows
 from schemas.errors import InputError
+from schemas.specs import Origin
 
 _LISTED = 5
 _SHOWN_CHARACTERS = 70
@@ -40,6 +41,7 @@ class PromptsRequest:
     hits: Path | None
     report: Path | None
     skip_bad: bool
+    origin: Origin
 
 
 def make_prompt_file(request: PromptsRequest, console: Console) -> None:
@@ -57,7 +59,9 @@ def make_prompt_file(request: PromptsRequest, console: Console) -> None:
             "would be left; give other prompts, or keep levels with --keep-leaks"
         )
     has_evaluation = bool(request.against)
-    _write_lines(request.out, (p.to_row(has_evaluation=has_evaluation) for p in curated.kept))
+    origin = request.origin if request.origin != Origin() else None
+    lines = (p.to_row(has_evaluation=has_evaluation, origin=origin) for p in curated.kept)
+    _write_lines(request.out, lines)
     if hits:
         _write_lines(hits, hit_rows(curated))
     if request.report:

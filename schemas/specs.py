@@ -4,6 +4,7 @@ A spec is metadata of its record, under `SPEC_KEY`, so every run carries it. A p
 be read has null there: that is unknown, never a spec that anything would satisfy.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -18,6 +19,23 @@ SPEC_VERSION = 1
 SPEC_KEY = "prompt_spec"
 LEAKS_KEY = "prompt_leaks"
 CATEGORY_KEY = "category"
+ORIGIN_KEY = "prompt_origin"
+
+
+class Origin(Frozen):
+    """Where a prompt comes from, under `ORIGIN_KEY` of its metadata. None: nobody said."""
+
+    name: str | None = None
+    revision: str | None = None
+    licence: str | None = None
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> Self:
+        """As the metadata has it; what is there in another form says nothing."""
+        try:
+            return cls.model_validate(metadata.get(ORIGIN_KEY) or {})
+        except ValidationError:
+            return cls()
 
 
 class Category(StrEnum):

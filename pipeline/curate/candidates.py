@@ -6,6 +6,7 @@ duplicates, the best of a prompt and mixes, is decided in `pipeline.curate.decid
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ from pipeline.curate.parts import (
 from pipeline.curate.sources import sidecar_key
 from pipeline.store.objects import open_store
 from schemas.recipes import Filter, Kind, covers
+from schemas.specs import Origin
 from schemas.trace import Finish, Verdict
 
 
@@ -89,6 +91,7 @@ class _Judge:
             rollout=frame.rollout,
             category=np.array([places[name] for name in self._categories], np.int64),
             categories=names,
+            origins=Counter(Origin.of(metadata) for metadata in self._metadata),
             rank=self._rank(),
             hash=hashes,
             has_hash=has_hash,

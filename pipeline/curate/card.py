@@ -4,18 +4,21 @@ It says what is known. What is not, such as a licence that no one has written do
 unknown and never guessed.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.curate.funnel import lines_of
 from pipeline.curate.sources import stack_of
 from schemas.config import MethodConfig
+from schemas.specs import Origin
 from schemas.trace import Role
 
 if TYPE_CHECKING:
     from pipeline.curate.curating import Curation
 
 _UNKNOWN = "unknown"
+_LONGEST_NAME = 120
 _JANUS_LICENCE = "DeepSeek Model License"
 _LICENCES = {"toy": "Apache-2.0", "tiny": "Apache-2.0", "fake": "Apache-2.0"}  # bundled
 _RESTRICTIONS = f"""\
@@ -75,7 +78,7 @@ def _rows(files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _runs(curation: "Curation") -> Iterator[str]:
-    for run in curation.runs:
+    for place, run in enumerate(curation.runs):
         manifest, method = run.manifest, run.manifest.config.method
         sampling = method.sampling
         yield (
@@ -90,7 +93,8 @@ def _runs(curation: "Curation") -> Iterator[str]:
             yield f"  - {_who(method, role)} {verb}."
         stack = ", ".join(f"{name} {value}" for name, value in stack_of(run).items() if value)
         yield f"  - Stack of its first trace (each trace has its own): {stack or _UNKNOWN}."
-        yield f"  - {manifest.plan.num_records:,} prompts; source and licence: {_UNKNOWN}."
+        for origin, num_traces in _origins(curation, place):
+            yield f"  - {num_traces:,} traces of prompts from {_told(origin)}."
 
 
 def _who(method: MethodConfig, role: Role) -> str:
@@ -100,13 +104,40 @@ def _who(method: MethodConfig, role: Role) -> str:
     return f"{name}{revision}, on backend {backend},"
 
 
+def _origins(curation: "Curation", run: int) -> list[tuple[Origin, int]]:
+    """Where the prompts of a run's traces come from, the most of them first."""
+    total: Counter[Origin] = Counter()
+    for (place, _), part in zip(curation.objects, curation.parts, strict=True):
+        if place == run:
+            total += part.origins
+    return sorted(total.items(), key=lambda item: (-item[1], item[0].model_dump_json()))
+
+
+def _told(origin: Origin) -> str:
+    name = _quoted(origin.name) if origin.name else f"a source that is {_UNKNOWN}"
+    revision, licence = (
+        _quoted(one) if one else _UNKNOWN for one in (origin.revision, origin.licence)
+    )
+    return f"{name} (revision: {revision}, licence: {licence})"
+
+
+def _quoted(text: str) -> str:
+    """Words of a prompt file, which may be hostile, as code on one line of Markdown."""
+    plain = "".join(char if char.isprintable() and char != "`" else " " for char in text)
+    return f"`{' '.join(plain.split())[:_LONGEST_NAME]}`"
+
+
 def _licences(curation: "Curation") -> Iterator[str]:
     models = {run.manifest.config.method.model.name for run in curation.runs}
     for name in sorted(models):
         is_janus = "janus" in name.lower()
         licence = _JANUS_LICENCE if is_janus else _LICENCES.get(name, _UNKNOWN)
         yield f"- Model {name}: {licence}."
-    yield f"- Prompts: {_UNKNOWN}. Find out before you publish."
+    origins = {one for part in curation.parts for one in part.origins}
+    if any(not origin.licence for origin in origins):
+        yield f"- Prompts: {_UNKNOWN}, at least of some. Find out before you publish."
+    for licence in sorted({origin.licence for origin in origins if origin.licence}):
+        yield f"- Prompts: {_quoted(licence)}."
     yield ""
     if models - set(_LICENCES):
         yield _RESTRICTIONS

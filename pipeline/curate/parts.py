@@ -4,6 +4,7 @@ A *row* is what a set could hold: an event of a trace, or for pairs and groups a
 and reasons are numbers here, so that millions of rows fit in memory.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from pipeline.curate.contamination import EvaluationSet
 from pipeline.curate.frames import ROLES, Flags, Floats, Ints
 from schemas.recipes import Recipe
 from schemas.scores import ScorerId
+from schemas.specs import Origin
 
 GROUP, REVISION = "group", "revision"
 _REGIONS = 64  # at most, of a schedule
@@ -79,6 +81,7 @@ class Part:
     rollout: Ints
     category: Ints  # place in `categories`
     categories: list[str]
+    origins: Counter[Origin]  # of its traces' prompts
     rank: Floats
     hash: Keys
     has_hash: Flags

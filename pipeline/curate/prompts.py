@@ -13,7 +13,16 @@ from pipeline.curate.leaks import Leak, LeakIndex, LeakLevel
 from pipeline.curate.parser import Unread, parse
 from pipeline.prompts import Prompt, Reject
 from schemas.errors import InputError
-from schemas.specs import CATEGORY_KEY, LEAKS_KEY, SPEC_KEY, Category, PromptSpec, SpecSource
+from schemas.specs import (
+    CATEGORY_KEY,
+    LEAKS_KEY,
+    ORIGIN_KEY,
+    SPEC_KEY,
+    Category,
+    Origin,
+    PromptSpec,
+    SpecSource,
+)
 
 UNKNOWN = "unknown"
 """The category of a prompt that could not be read and whose file does not say."""
@@ -35,11 +44,16 @@ class CuratedPrompt:
         """The lowest level at which an evaluation set holds it."""
         return min((leak.level for leak in self.leaks), default=None)
 
-    def to_row(self, *, has_evaluation: bool) -> dict[str, Any]:
-        """A line of a prompt file: `prompt`, and the rest is metadata."""
+    def to_row(self, *, has_evaluation: bool, origin: Origin | None = None) -> dict[str, Any]:
+        """A line of a prompt file: `prompt`, and the rest is metadata.
+
+        `origin` is of rows that do not tell their own.
+        """
         row: dict[str, Any] = {"prompt": self.prompt.text, **self.prompt.metadata}
         if self.category:
             row.setdefault(CATEGORY_KEY, self.category.value)
+        if origin:
+            row.setdefault(ORIGIN_KEY, origin.model_dump(exclude_none=True))
         row[SPEC_KEY] = self.spec.to_json() if self.spec else None
         if has_evaluation:
             row[LEAKS_KEY] = [leak_row(leak) for leak in self.leaks]

@@ -21,6 +21,9 @@ from pipeline.toy.scenes import (
     sample_spec,
     sample_training_scene,
 )
+from schemas.specs import ORIGIN_KEY
+
+_ORIGIN = {"name": "the toy world of coppice", "licence": "Apache-2.0"}
 
 
 def held_out_prompts(number: int, *, seed: int) -> Iterator[dict[str, Any]]:
@@ -43,7 +46,7 @@ def _prompts(
         prompt = prompt_of(spec, int(rng.integers(NUM_WORDINGS)))
         if prompt not in seen:
             seen.add(prompt)
-            yield {"prompt": prompt, "spec": spec.to_json()}
+            yield {"prompt": prompt, "spec": spec.to_json(), ORIGIN_KEY: dict(_ORIGIN)}
 
 
 def main() -> None:

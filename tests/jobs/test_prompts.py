@@ -11,7 +11,7 @@ from pipeline.prompts import read_prompts
 from pipeline.store.objects import open_store
 from pipeline.store.plans import read_manifest, read_plan_shard
 from schemas.errors import InputError
-from schemas.specs import PromptSpec
+from schemas.specs import Origin, PromptSpec
 from tests.jobs.conftest import Coppice
 
 TRAIN = ["a red cat on a table", "two dogs", "A photo of two dogs!", "two dogs", "красная кошка"]
@@ -73,6 +73,17 @@ def test_levels_are_kept_as_asked_for(coppice: Coppice, files: Path, levels: str
     assert len(lines(files / "p.hits.jsonl")) == 3  # dropped or tagged, every leak is on the list
 
 
+def test_where_prompts_come_from_stays_with_them(coppice: Coppice, files: Path):
+    coppice("prompts", "train.txt", "--out", "a.jsonl", "--origin", "Cats", "--licence", "MIT")
+    (files / "more.txt").write_text("a blue bench")
+    answer = coppice("prompts", "a.jsonl", "more.txt", "--out", "b.jsonl", "--origin", "Benches")
+
+    assert answer.returncode == 0, answer.stderr
+    origins = {line["prompt"]: line["prompt_origin"] for line in lines(files / "b.jsonl")}
+    assert origins["a blue bench"] == {"name": "Benches"}
+    assert origins[TRAIN[0]] == {"name": "Cats", "licence": "MIT"}
+
+
 def test_without_evaluation_files_nothing_is_said_of_leaks(coppice: Coppice, files: Path):
     answer = coppice("prompts", "train.txt", "--out", "p.jsonl")
 
@@ -91,6 +102,7 @@ def request(folder: Path, **changes: Any) -> PromptsRequest:
         "hits": None,
         "report": None,
         "skip_bad": False,
+        "origin": Origin(),
     }
     return PromptsRequest(**(fields | changes))
 

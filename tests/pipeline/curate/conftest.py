@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,11 +30,21 @@ def score(store: Store, *names: str) -> None:
             score_object(store, source, find_scorer(name))
 
 
+def origin(row: dict[str, Any]) -> dict[str, Any]:
+    """Of prompts with a triangle, where they come from: told by someone of little trust."""
+    if "triangle" not in row["prompt"]:
+        return {"prompt_origin": None}
+    name = "a `set`\n| of <b>rules</b>"
+    return {"prompt_origin": {"name": name, "revision": "v7", "licence": "MIT"}}
+
+
 def grow_toy(folder: Path, *, num_records: int, num_rollouts: int, text_temperature: float) -> str:
     """Grow a run of the toy Janus that keeps all pictures; its place."""
     prompts, url = folder / "prompts.jsonl", str(folder / "run")
     rows = held_out_prompts(num_records, seed=5)
-    prompts.write_text("\n".join(json.dumps(row | {"category": "toy"}) for row in rows))
+    prompts.write_text(
+        "\n".join(json.dumps(row | {"category": "toy"} | origin(row)) for row in rows)
+    )
     # Without guidance and warmer than it was taught, the toy draws some bands wrong.
     sampling = {"text_temperature": text_temperature, "cfg_weight": 1.0, "image_temperature": 2.0}
     resolved = resolve({"method": {"model": "toy", "pictures": "all", "sampling": sampling}})

@@ -125,7 +125,23 @@ def test_the_shape_of_twig_50k_comes_out_of_a_toy_run(toy_run: Store, tmp_path: 
     assert abs(kinds["think"] - 17 * unit) < 2
     card = (tmp_path / "out" / "README.md").read_text()
     assert "config_name: draw_1" in card
-    assert "unknown" in card
+
+
+def test_the_card_tells_where_prompts_come_from_as_far_as_it_is_known(
+    toy_run: Store, tmp_path: Path
+):
+    curate(toy_run, "twig-50k", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    traces = [row for shard in range(4) for row in read_rows(toy_run, shard)]
+    num_told = sum("triangle" in row["prompt"] for row in traces)
+
+    assert 0 < num_told < len(traces)
+    name = "`a set | of <b>rules</b>`"  # as code, and on one line
+    assert f"  - {num_told} traces of prompts from {name} (revision: `v7`, licence: `MIT`)." in card
+    rest = f"{len(traces) - num_told} traces of prompts from a source that is unknown"
+    assert f"  - {rest} (revision: unknown, licence: unknown)." in card
+    assert "- Prompts: `MIT`." in card
+    assert "- Prompts: unknown, at least of some. Find out before you publish." in card
 
 
 def test_prompts_are_split_and_never_rows(toy_run: Store, tmp_path: Path):
