@@ -18,7 +18,7 @@ from schemas.training import MESSAGE
 Row = Mapping[str, Any]
 
 _MESSAGES, _IMAGES = pa.list_(MESSAGE), pa.list_(IMAGE)
-_STRING = pa.string()
+_STRING, _IDS = pa.string(), pa.list_(pa.int32())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +28,7 @@ class Export:
     kind: str  # of the recipes whose rows it takes
     columns: tuple[tuple[str, str, pa.DataType], ...]
     container: Literal["parquet", "tar"] = "parquet"
-    num_rows: Callable[[Row], int] = lambda row: 1  # that one of ours becomes
+    is_split: bool = False  # one of our rows becomes several: each value is a list of theirs
 
     @property
     def schema(self) -> pa.Schema:
@@ -38,11 +38,12 @@ class Export:
         """The trainer's rows."""
         made = []
         for row in rows:
-            values = [(name, self._value(row, source)) for name, source, _ in self.columns]
-            if (length := self.num_rows(row)) == 1:
-                made.append(dict(values))
+            values = {name: self._value(row, source) for name, source, _ in self.columns}
+            if self.is_split:
+                rows_of_one = zip(*values.values(), strict=True)
+                made += [dict(zip(values, one, strict=True)) for one in rows_of_one]
             else:
-                made += [{name: value[i] for name, value in values} for i in range(length)]
+                made.append(values)
         return pa.Table.from_pylist(made, schema=self.schema)
 
     def _value(self, row: Row, source: str) -> Any:
@@ -91,9 +92,43 @@ def _note(row: Row) -> str:
     return json.dumps({name: row[name] for name in names}, sort_keys=True)
 
 
+def _segment_column(name: str) -> Callable[[Row], list[Any]]:
+    """Of each segment that is to be learned: a context of its own, since every one of them begins
+    anew. Of a drawing the response is codes, and so is its canvas, in `extra_fields`.
+    """
+
+    def value(row: Row, segment: Row) -> Any:
+        told = ("role", "region", "revision", "event", "modality", "is_kept", "canvas", "logp_cond")
+        return {
+            "uid": row["group_id"],
+            "prompt_ids": segment["prefix_ids"],
+            "response_ids": segment["tokens"],
+            "response_mask": [1] * len(segment["tokens"]),
+            "response_logprobs": segment["logp_sample"],
+            "reward_score": row["reward"],
+            "num_turns": 1,
+            "extra_fields": json.dumps(
+                {name: segment[name] for name in told} | json.loads(_note(row)), sort_keys=True
+            ),
+        }[name]
+
+    return lambda row: [value(row, one) for one in row["segments"] if one["is_policy"]]
+
+
 def _said(side: str) -> Callable[[Row], list[dict[str, str]]]:
     return lambda row: [{"role": "assistant", "content": row[side]["thoughts"]}]
 
+
+_SEGMENT_TYPES = {
+    "uid": _STRING,
+    "prompt_ids": _IDS,
+    "response_ids": _IDS,
+    "response_mask": _IDS,
+    "response_logprobs": pa.list_(pa.float32()),
+    "reward_score": pa.float32(),
+    "num_turns": pa.int32(),
+    "extra_fields": _STRING,
+}
 
 _DERIVED: Mapping[str, Callable[[Row], Any]] = {
     "tagged": _tagged,
@@ -118,6 +153,7 @@ _DERIVED: Mapping[str, Callable[[Row], Any]] = {
             *("binary_content", "source_ref", "materialize_error"),
         )
     },
+    **{f"segment.{name}": _segment_column(name) for name in _SEGMENT_TYPES},
 }
 
 _CURATOR_TYPES = {"position": pa.int32(), "binary_content": pa.large_binary()}
@@ -158,12 +194,17 @@ EXPORTS: Mapping[str, Export] = {
     ),
     "nemo-curator": Export(
         kind=Kind.SFT,
-        num_rows=lambda row: len(_parts(row)),
+        is_split=True,
         columns=tuple(
             (name.partition(".")[2], name, _CURATOR_TYPES.get(name.partition(".")[2], _STRING))
             for name in _DERIVED
             if name.startswith("part.")
         ),
+    ),
+    "verl-grpo": Export(
+        kind=Kind.GRPO,
+        is_split=True,
+        columns=tuple((name, f"segment.{name}", kind) for name, kind in _SEGMENT_TYPES.items()),
     ),
     "trl-dpo": Export(
         kind=Kind.PREFERENCE,
@@ -174,11 +215,12 @@ EXPORTS: Mapping[str, Export] = {
         ),
     ),
 }
-"""By name. Text rows of SFT sets; of preferences the pairs whose thoughts differ."""
+"""By name. Text rows of SFT sets; of preferences the pairs whose thoughts differ; of groups what is
+to be learned."""
 
 
 def takes(export: Export, row: Row) -> bool:
     """Whether this form has a place for a row: drawings are tokens, which no trainer here reads."""
     if export.kind == Kind.PREFERENCE:
         return bool(row["chosen"]["thoughts"] != row["rejected"]["thoughts"])
-    return "messages" in row
+    return export.kind == Kind.GRPO or "messages" in row

@@ -130,6 +130,33 @@ def test_trl_reads_preferences(toy_run: Store, tmp_path: Path):
         assert row["chosen"] != row["rejected"]
 
 
+def test_verl_has_a_row_for_every_segment_of_whole_groups(toy_run: Store, tmp_path: Path):
+    text = (
+        'name = "g"\nkind = "grpo"\nsplit = { validation = 0 }\nscorers = ["toy@1"]\n'
+        'exports = ["verl-grpo"]\n[groups]\nrewards = ["toy.value"]'
+    )
+    recipe = read_recipe(text, origin="test")
+    write_set(
+        open_curation([open_run(toy_run.url)], recipe, Path()), open_store(str(tmp_path / "out"))
+    )
+    groups = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "c"))
+
+    rows = load(tmp_path / "out", "verl-grpo")
+
+    wanted = [(group, one) for group in groups for one in group["segments"] if one["is_policy"]]
+    assert len(rows) == len(wanted) > len(groups)
+    for row, (group, segment) in zip(rows, wanted, strict=True):
+        assert row["uid"] == group["group_id"]
+        assert row["prompt_ids"] == segment["prefix_ids"]
+        assert row["response_ids"] == segment["tokens"]
+        assert row["response_mask"] == [1] * len(segment["tokens"])
+        assert row["response_logprobs"] == segment["logp_sample"]
+        assert row["reward_score"] == group["reward"]
+        told = json.loads(row["extra_fields"])
+        assert (told["modality"], told["canvas"]) == (segment["modality"], segment["canvas"])
+        assert told["trace_id"] == group["trace_id"]
+
+
 def test_an_unknown_export_is_refused(toy_run: Store):
     recipe = read_recipe('name = "r"\nexports = ["trl2"]', origin="r")
 
