@@ -1,9 +1,10 @@
 """Curating at scale: time and peak memory on synthetic traces, and how fast thresholds replay.
 
-`python -m benchmarks.curate [--traces N ...] [--workers N] [--million]`: the fake backend grows one
-shard of 1,000 real traces, which is then copied under other keys, with its scores. No pictures.
-Prints a table for people and, last, one JSON line for machines. Memory is of all processes
-together, sampled; pages that they share count twice.
+`python -m benchmarks.curate [--traces N ...] [--workers N] [--million] [--pictures]`: the fake
+backend grows one shard of 1,000 real traces, which is then copied under other keys, with its scores.
+With `--pictures` a trace keeps all its canvases, 48 pixels wide, and rows hold those they look at.
+Prints a table for people and, last, one JSON line for machines. Memory is of all processes together,
+sampled; pages that they share count twice.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from pipeline.planning import commit_plan, make_plan
 from pipeline.prompts import Prompt, PromptSet
 from pipeline.store.objects import open_store
 from pipeline.worker import Assignment, Worker
-from schemas.config import FakeConfig, MethodConfig, PackConfig, RunConfig
+from schemas.config import FakeConfig, MethodConfig, PackConfig, Pictures, RunConfig
 from schemas.runs import FOOTER_KEY, ShardFooter
 from schemas.scores import SCORES_KEY, ScoresFooter
 
@@ -44,7 +45,7 @@ _SCORERS = ("tokens", "thoughts", "critiques")
 _SAMPLE_SECONDS = 0.2
 _RECIPE = """
 name = "benchmark"
-pictures = "tokens"
+pictures = "{PICTURES}"
 scorers = ["tokens@1", "thoughts@1", "critiques@1"]
 filters = [
     { column = "tokens.entropy", min = {ENTROPY} },
@@ -62,23 +63,30 @@ def main() -> None:
     parser.add_argument("--traces", type=int, nargs="+", default=[10_000, 50_000, 100_000])
     parser.add_argument("--million", action="store_true", help="1,000,000 traces as well")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--pictures", action="store_true")
     options = parser.parse_args()
-    rows: Rows = {"workers": options.workers, "cpus": os.cpu_count(), "commit": commit()}
+    rows: Rows = {
+        "workers": options.workers,
+        "pictures": options.pictures,
+        "cpus": os.cpu_count(),
+        "commit": commit(),
+    }
+    recipe = _RECIPE.replace("{PICTURES}", "required" if options.pictures else "tokens")
     with tempfile.TemporaryDirectory(prefix="coppice-bench-") as scratch:
-        template = grow_template(Path(scratch) / "template")
+        template = grow_template(Path(scratch) / "template", with_pictures=options.pictures)
         for number in [*options.traces, *([1_000_000] if options.million else [])]:
             run = Path(scratch) / f"run-{number}"
             copy_shards(template, run, number // (_RECORDS * _ROLLOUTS))
-            rows |= measure(run, Path(scratch), number, options.workers)
+            rows |= measure(run, Path(scratch), number, options.workers, recipe)
             shutil.rmtree(run)
     show(rows)
 
 
-def measure(run: Path, scratch: Path, number: int, workers: int) -> Rows:
+def measure(run: Path, scratch: Path, number: int, workers: int, recipe: str) -> Rows:
     """Curate, and then decide anew with another threshold, each as a user would."""
     recipes = [scratch / "first.toml", scratch / "second.toml"]
     for path, entropy in zip(recipes, ("1", "3.9"), strict=True):
-        path.write_text(_RECIPE.replace("{ENTROPY}", entropy))
+        path.write_text(recipe.replace("{ENTROPY}", entropy))
     common = [str(run), str(scratch / f"out-{number}"), "--workers", str(workers), "--recipe"]
     rows: Rows = {}
     for name, more in {
@@ -93,13 +101,16 @@ def measure(run: Path, scratch: Path, number: int, workers: int) -> Rows:
     return rows
 
 
-def grow_template(folder: Path) -> Path:
+def grow_template(folder: Path, *, with_pictures: bool) -> Path:
     """A run of one shard, scored."""
     store = open_store(str(folder))
     fake = FakeConfig(image_size=48, patch_size=8, num_codes=260, num_text_tokens=16)
     facts = fake_facts(fake)
     pack = PackConfig(name="default", digest=load_pack("default").digest)
-    method = MethodConfig(model=facts.model, pack=pack, backend="fake", fake=fake, pictures="none")
+    pictures = Pictures.ALL if with_pictures else Pictures.NONE
+    method = MethodConfig(
+        model=facts.model, pack=pack, backend="fake", fake=fake, pictures=pictures
+    )
     config = RunConfig(method=method)
     texts = (f"a photograph of a red scene with {n} cats" for n in range(_RECORDS))
     given = PromptSet(
