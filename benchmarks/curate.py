@@ -1,10 +1,10 @@
 """Curating at scale: time and peak memory on synthetic traces, and how fast thresholds replay.
 
 `python -m benchmarks.curate [--traces N ...] [--workers N] [--million] [--pictures]`: the fake
-backend grows one shard of 1,000 real traces, which is then copied under other keys, with its scores.
-With `--pictures` a trace keeps all its canvases, 48 pixels wide, and rows hold those they look at.
-Prints a table for people and, last, one JSON line for machines. Memory is of all processes together,
-sampled; pages that they share count twice.
+backend grows one shard of 1,000 real traces, which is then copied under other keys, with its
+scores. With `--pictures` a trace keeps all its canvases, 48 pixels wide, and rows hold those that
+they look at. Prints a table for people and, last, one JSON line for machines. Memory is of all
+processes together, sampled; pages that they share count twice.
 """
 
 import argparse
