@@ -10,6 +10,25 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+import jobs.cli_sets
+from jobs.options import (
+    Actors,
+    Address,
+    Backend,
+    ConfigFile,
+    MaxDeadFraction,
+    Model,
+    Pack,
+    PicturesKept,
+    ProgramName,
+    Prompts,
+    Rollouts,
+    RunUrl,
+    Seed,
+    Settings,
+    ShardRollouts,
+    SkipBad,
+)
 from schemas import __version__
 from schemas.config import BackendName, Pictures, Program
 from schemas.errors import CoppiceError, ExitCode
@@ -29,61 +48,6 @@ rollouts, 5 the run was planned with another method, 6 another driver is at work
 refused or is away, 8 too many dead, 9 verify found damage, 2 unusable input, 1 a bug of ours.
 """,
 )
-
-RunUrl = Annotated[str, typer.Argument(metavar="RUN", help="The run: a folder, or s3://...")]
-Prompts = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="PROMPTS... RUN",
-        help="Prompt files (.txt, .jsonl, .parquet; globs and s3:// too), and last the run.",
-    ),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(help="A bundled name (tiny), a folder, or a hub id: deepseek-ai/Janus-Pro-7B."),
-]
-Backend = Annotated[
-    BackendName | None, typer.Option(help="What answers. The fake needs no model, for trying out.")
-]
-ProgramName = Annotated[
-    Program | None, typer.Option(help="The paper's method (think-while), or one of its baselines.")
-]
-Pack = Annotated[
-    str | None, typer.Option(help="The wording of the questions: a bundled name or a TOML file.")
-]
-Seed = Annotated[int | None, typer.Option(help="Everything drawn by lot follows from it.")]
-PicturesKept = Annotated[
-    Pictures | None, typer.Option(help="Which pictures to keep beside the tokens.")
-]
-ConfigFile = Annotated[
-    str | None, typer.Option("--config", help="A TOML file with [method] and [execution] tables.")
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="Any setting by its dotted name, such as method.sampling.cfg_weight=4. Repeatable.",
-    ),
-]
-Rollouts = Annotated[int, typer.Option(min=1, help="Rollouts per record.")]
-ShardRollouts = Annotated[
-    int | None, typer.Option(min=1, help="Rollouts per shard, the unit of commit (256).")
-]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Record unusable prompts in a rejects file and go on.")
-]
-MaxDeadFraction = Annotated[
-    float | None,
-    typer.Option(min=0, max=1, help="Stop (exit 8) when more than this share is dead (0.5)."),
-]
-Actors = Annotated[int | None, typer.Option(min=1, help="Actors: one a GPU, or one a CPU.")]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        envvar="RAY_ADDRESS", help="A Ray cluster to join. Without one, Ray starts here and ends."
-    ),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -356,138 +320,7 @@ def gc(
     collect_garbage(run, Console(), is_dry=dry_run, settle_seconds=settle_seconds)
 
 
-@app.command()
-def prompts(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCES...",
-            help="Prompt files (.txt, .jsonl, .parquet; globs and s3:// too).",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write; ends in .jsonl.")],
-    against: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="An evaluation set, or a glob of some. Repeatable."),
-    ] = None,
-    keep_leaks: Annotated[
-        str,
-        typer.Option(
-            metavar="LEVELS", help="Which leaks to keep and tag; the others are dropped. Or none."
-        ),
-    ] = "L2,L3",
-    hits: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The list of leaks. By default beside --out."),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="All counts, and what could not be read, as JSON."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave unusable lines out, and report them.")
-    ] = False,
-    origin: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Where the prompts come from.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(metavar="TEXT", help="Which version.")] = None,
-    licence: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Their licence, for data cards.")
-    ] = None,
-) -> None:
-    """Give prompts their specs, and drop those that evaluation sets hold.
-
-    A spec says what to look for: objects, attributes, counts, relations. It comes from the file's
-    annotations or from a parser for English; where neither can tell, it is null. Leaks: L0 equal,
-    L1 but for articles and plurals, L2 the same words, L3 the same spec.
-
-        coppice prompts 'train/*.txt' --out prompts.jsonl --against 'val/*.txt'
-        coppice run prompts.jsonl runs/first
-    """
-    from jobs.prompts import PromptsRequest, make_prompt_file
-    from schemas.specs import Origin
-
-    request = PromptsRequest(
-        sources=sources,
-        out=out,
-        against=against or [],
-        keep_leaks=keep_leaks,
-        hits=hits,
-        report=report,
-        skip_bad=skip_bad,
-        origin=Origin(name=origin, revision=revision, licence=licence),
-    )
-    make_prompt_file(request, Console())
-
-
-@app.command()
-def score(
-    run: RunUrl,
-    scorer: Annotated[
-        list[str],
-        typer.Option(metavar="NAME", help="A bundled scorer, or module:object. Repeatable."),
-    ],
-    workers: Annotated[int, typer.Option(min=1, help="Scorers at work at once.")] = 1,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs that each of them takes.")] = 0.0,
-    address: Address = None,
-) -> None:
-    """Score the traces of a run. What is scored already stays; the same command again resumes.
-
-    Scores lie beside the traces, a file a scorer and shard; pictures are never rewritten. Bundled:
-    toy, thoughts, critiques, tokens, phash, prompt_filter, picture_filter.
-
-        coppice score runs/first --scorer toy --scorer thoughts --scorer critiques
-    """
-    from jobs.score import score_run
-
-    score_run(run, scorer, Console(), num_workers=workers, num_gpus=gpus, address=address)
-
-
-@app.command()
-def curate(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN... OUT", help="Runs, and last where the set goes.")
-    ],
-    recipe: Annotated[str, typer.Option(help="A shipped recipe's name, or a TOML file.")],
-    evaluation: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="Prompts to leave out, one a line. Repeatable."),
-    ] = None,
-    export: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Also in a trainer's form: trl, verl ... Repeatable."),
-    ] = None,
-    pack: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="The template pack of a run, if it is not bundled."),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes. The set is the same.")] = 1,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Decide and print the funnel; write nothing.")
-    ] = False,
-) -> None:
-    """Make a training set of scored runs, by a recipe.
-
-    Everything is checked before any work starts. Equal inputs make equal bytes, whatever the number
-    of workers. Shipped: twig-50k, think-draw-equal, reflect-lite, natural, grpo, dpo.
-
-        coppice curate runs/first sets/first --recipe twig-50k --export trl
-    """
-    from jobs.curate import CurateRequest, curate_runs
-
-    if len(runs) < 2:
-        raise typer.BadParameter("give at least one run, and last the place of the set")
-    request = CurateRequest(
-        runs=runs[:-1],
-        out=runs[-1],
-        recipe=recipe,
-        evaluation=evaluation or [],
-        exports=export or [],
-        packs=pack or [],
-        num_workers=workers,
-        dry_run=dry_run,
-    )
-    curate_runs(request, Console())
+app.add_typer(jobs.cli_sets.app)
 
 
 def method_flags(

@@ -1,0 +1,62 @@
+"""Options of the command line that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+from schemas.config import BackendName, Pictures, Program
+
+RunUrl = Annotated[str, typer.Argument(metavar="RUN", help="The run: a folder, or s3://...")]
+Prompts = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PROMPTS... RUN",
+        help="Prompt files (.txt, .jsonl, .parquet; globs and s3:// too), and last the run.",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A bundled name (tiny), a folder, or a hub id: deepseek-ai/Janus-Pro-7B."),
+]
+Backend = Annotated[
+    BackendName | None, typer.Option(help="What answers. The fake needs no model, for trying out.")
+]
+ProgramName = Annotated[
+    Program | None, typer.Option(help="The paper's method (think-while), or one of its baselines.")
+]
+Pack = Annotated[
+    str | None, typer.Option(help="The wording of the questions: a bundled name or a TOML file.")
+]
+Seed = Annotated[int | None, typer.Option(help="Everything drawn by lot follows from it.")]
+PicturesKept = Annotated[
+    Pictures | None, typer.Option(help="Which pictures to keep beside the tokens.")
+]
+ConfigFile = Annotated[
+    str | None, typer.Option("--config", help="A TOML file with [method] and [execution] tables.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any setting by its dotted name, such as method.sampling.cfg_weight=4. Repeatable.",
+    ),
+]
+Rollouts = Annotated[int, typer.Option(min=1, help="Rollouts per record.")]
+ShardRollouts = Annotated[
+    int | None, typer.Option(min=1, help="Rollouts per shard, the unit of commit (256).")
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Record unusable prompts in a rejects file and go on.")
+]
+MaxDeadFraction = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Stop (exit 8) when more than this share is dead (0.5)."),
+]
+Actors = Annotated[int | None, typer.Option(min=1, help="Actors: one a GPU, or one a CPU.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        envvar="RAY_ADDRESS", help="A Ray cluster to join. Without one, Ray starts here and ends."
+    ),
+]
