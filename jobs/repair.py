@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from jobs.progress import as_typed, counted, say, size
+from jobs.seat import Seat
 from jobs.selection import parse_shards
 from jobs.verify import describe_finding
 from pipeline.store.layout import QUARANTINE
@@ -12,19 +13,23 @@ from pipeline.store.repair import find_damage, move_aside
 
 
 def repair_run(url: str, shards: str, console: Console) -> None:
-    """Move damaged shards to quarantine. Raises InputError, and moves none, if one is whole."""
+    """Move damaged shards to quarantine. Raises InputError, and moves none, if one is whole, and
+    DriverAlive while a run or a rerun is at work: it could bring back what is being moved.
+    """
     store = open_store(url)
     manifest = read_manifest(store)
-    patience = manifest.config.execution.store_patience_seconds
-    damages = find_damage(store, manifest, parse_shards(shards), patience_seconds=patience)
-    num_moved = 0
-    for damage in damages:
-        say(console, f"shard {damage.shard}: {counted(len(damage.findings), 'finding')}")
-        for finding in damage.findings:
-            say(console, describe_finding(finding))
-        for moved in move_aside(store, damage, patience_seconds=patience):
-            num_moved += 1
-            say(console, f"moved {moved.key} to {moved.to}, {size(moved.size_bytes)}")
+    execution = manifest.config.execution
+    patience = execution.store_patience_seconds
+    with Seat(store, beat_seconds=execution.beat_seconds, patience_seconds=patience):
+        damages = find_damage(store, manifest, parse_shards(shards), patience_seconds=patience)
+        num_moved = 0
+        for damage in damages:
+            say(console, f"shard {damage.shard}: {counted(len(damage.findings), 'finding')}")
+            for finding in damage.findings:
+                say(console, describe_finding(finding))
+            for moved in move_aside(store, damage, patience_seconds=patience):
+                num_moved += 1
+                say(console, f"moved {moved.key} to {moved.to}, {size(moved.size_bytes)}")
     say(
         console,
         f"{counted(num_moved, 'object')} moved to {as_typed(store.url)}/{QUARANTINE}/. "

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.seat import Seat
 from pipeline.store import layout
 from pipeline.store.objects import Store, open_store
 from tests.jobs.conftest import Coppice
@@ -34,6 +35,17 @@ def test_a_damaged_shard_is_moved_and_made_again_by_the_command_that_is_printed(
     status = coppice("status", "run")
     assert status.returncode == 3
     assert "4 of 6 rollouts missing" in status.stdout
+
+
+def test_nothing_is_moved_while_a_driver_is_at_work(store: Store, coppice: Coppice):
+    store.put(layout.traces_key(0), b"something else")
+
+    with Seat(store, beat_seconds=0.1, patience_seconds=0):
+        answer = coppice("repair", "run", "--shards", "0")
+
+    assert answer.returncode == 6
+    assert "drives" in answer.stderr
+    assert store.read(layout.traces_key(0)) == b"something else"
 
 
 @pytest.mark.parametrize(
