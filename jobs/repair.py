@@ -14,7 +14,7 @@ from pipeline.store.repair import find_damage, move_aside
 
 def repair_run(url: str, shards: str, console: Console) -> None:
     """Move damaged shards to quarantine. Raises InputError, and moves none, if one is whole, and
-    DriverAlive while a run or a rerun is at work: it could bring back what is being moved.
+    DriverAlive while a run is at work.
     """
     store = open_store(url)
     manifest = read_manifest(store)

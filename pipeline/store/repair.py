@@ -11,7 +11,7 @@ may start again, and loses nothing:
   whole; the second is found and moved again.
 
 A base deleted before its supplements might be made again beside them, with keys alive that they
-bring back: twice. That is why it goes last, and why no driver may be at work meanwhile.
+bring back: twice. That is why it goes last, and why no rerun should be at work meanwhile.
 """
 
 import hashlib
