@@ -1,10 +1,12 @@
 """Whether a run is whole: every planned key exactly once, in objects that can be read.
 
-Goes through the run shard by shard and holds one at a time. Of the plan it keeps 16 bytes a row, to
-see that no key is planned twice; of the names in `traces/`, those of supplements.
+Goes through the run shard by shard and holds a few at a time. Of the plan it keeps 16 bytes a row,
+to see that no key is planned twice; of the names in `traces/`, those of supplements.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TypeVar
@@ -20,6 +22,8 @@ from pipeline.store.shard_check import Finding, ShardCheck, check_shard, exists
 from schemas.errors import ObjectMissing
 from schemas.runs import RunManifest
 
+_READERS = 8  # each waits for the store most of its time
+_DEEP_READERS = 2  # which decode every picture
 _ROW = np.dtype([("record", "<u8"), ("start", "<i4"), ("stop", "<i4")])
 T = TypeVar("T")
 
@@ -50,19 +54,36 @@ class Verification:
         names = self._patiently(lambda: list_names(self.store, self.manifest))
         yield from self._check_unplanned(names.unplanned)
         keys = PlannedKeys()
-        for shard in self._shards():
-            check = check_shard(
-                self.store,
-                self.manifest,
-                shard,
-                last_listed=names.last_supplement.get(shard, 0),
-                is_deep=self.is_deep,
-                patience_seconds=self.patience_seconds,
-            )
+        for check in self._checks(names):
             self._count(check)
             keys.add(check.plan)
             yield from check.findings
         yield from self._check_disjoint(keys.planned_twice())
+
+    def _checks(self, names: "Names") -> Iterator[ShardCheck]:
+        """Of each shard, in order; the next ones are being read meanwhile."""
+        num_readers = _DEEP_READERS if self.is_deep else _READERS
+        waiting: deque[Future[ShardCheck]] = deque()
+        readers = ThreadPoolExecutor(num_readers)
+        try:
+            for shard in self._shards():
+                waiting.append(
+                    readers.submit(
+                        check_shard,
+                        self.store,
+                        self.manifest,
+                        shard,
+                        last_listed=names.last_supplement.get(shard, 0),
+                        is_deep=self.is_deep,
+                        patience_seconds=self.patience_seconds,
+                    )
+                )
+                if len(waiting) > num_readers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            readers.shutdown(cancel_futures=True)  # after a failure no other shard is begun
 
     def _shards(self) -> Iterator[int]:
         for part in self.manifest.parts:
