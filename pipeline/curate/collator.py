@@ -110,8 +110,8 @@ class Collator:
         )
         if is_picture.any():
             batch["pixel_values"] = self._pixel_values(rows)
-        if self._cfg_weight is not None and batch["has_codes"]:
-            drawings = [place for place, row in enumerate(rows) if _is_drawing(row)]
+        drawings = [place for place, row in enumerate(rows) if _is_drawing(row)]
+        if self._cfg_weight is not None and drawings:
             blank = ids[drawings]
             for one, place in zip(blank, drawings, strict=True):
                 one[rows[place]["droppable_start"] : rows[place]["droppable_stop"]] = self._pad_id
@@ -150,6 +150,7 @@ def janus_loss(model: "JanusForConditionalGeneration", batch: Batch) -> "Tensor"
     Under guidance the logits of codes are the guided sum, so that at an image temperature of 1 the
     loss of a drawing equals the mean `logp_sample` of its trace, with the other sign.
     """
+    import torch
     from torch.nn.functional import cross_entropy
 
     is_code, labels = batch["modality_mask"], batch["labels"]
@@ -160,7 +161,7 @@ def janus_loss(model: "JanusForConditionalGeneration", batch: Batch) -> "Tensor"
         embeds = embeds.masked_scatter(batch["picture_mask"][..., None], features)
     hidden = _hidden(model, embeds)
     targets, is_drawn = labels[:, 1:], is_code[:, 1:]
-    total = hidden.new_zeros(())
+    total = hidden.new_zeros((), dtype=torch.float32)
     for is_wanted, logits_of, is_own in (
         (batch["has_text"], _word_logits, ~is_drawn),
         (batch["has_codes"], _code_logits, is_drawn),
