@@ -5,6 +5,9 @@ training prompts, score, curate, fine-tune, and draw held-out prompts: before, a
 set, and after the curated set. All arms have the same traces, number of rows at most, steps, seeds
 and prompts; differences are paired. `--full` fine-tunes with 3 seeds. Prints a table and one JSON
 line. The uncurated set has every row whose critique could be read; the curated one is `twig-50k`.
+
+The settings of `examples/sft_toy.py` were chosen by 120 other held-out prompts, of another seed,
+and not by those that are reported.
 """
 
 import argparse
@@ -14,6 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +53,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="3 seeds of fine-tuning")
     parser.add_argument("--prompts", type=int, default=1000, help="to roll out on")
     parser.add_argument("--held-out", type=int, default=120, help="to draw in the end")
-    parser.add_argument("--steps", type=int, default=400, help="of fine-tuning")
+    parser.add_argument("--steps", type=int, default=200, help="of fine-tuning")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="coppice-loop-") as folder:
         result = measure(
@@ -70,13 +77,18 @@ def measure(
     sets = make_sets(folder, start, num_prompts)
     tasks = make_tasks(num_held_out, 2)
     arms: Arms = {"before": draw_with(str(start), _PROGRAMS, tasks)}
+    jobs = [
+        Job(start=start, training_set=place, tuned=folder / f"{name}-{seed}", seed=seed)
+        for name, (place, _) in sets.items()
+        for seed in range(num_seeds)
+    ]
+    fine_tune_all(jobs, num_steps)
     for name, (place, _) in sets.items():
         drawn: dict[str, list[Drawn]] = {program: [] for program in _PROGRAMS}
-        for seed in range(num_seeds):
-            tuned = folder / f"{name}-{seed}"
-            fine_tune(str(start), place, tuned, num_steps=num_steps, seed=seed)
-            for program, rows in draw_with(str(tuned), _PROGRAMS, tasks).items():
-                drawn[program] += rows
+        for job in jobs:
+            if job.training_set == place:
+                for program, rows in draw_with(str(job.tuned), _PROGRAMS, tasks).items():
+                    drawn[program] += rows
         arms[name] = drawn
     return {
         "prompts": num_prompts,
@@ -89,6 +101,29 @@ def measure(
         "cpus": os.cpu_count(),
         "commit": commit(),
     }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A fine-tuning."""
+
+    start: Path
+    training_set: Path
+    tuned: Path  # the checkpoint to write
+    seed: int
+
+
+def fine_tune_all(jobs: Sequence[Job], num_steps: int) -> None:
+    """Two at a time, a thread each: faster than one after the other on two threads."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_fine_tune, jobs, [num_steps] * len(jobs)))
+
+
+def _fine_tune(job: Job, num_steps: int) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    fine_tune(str(job.start), job.training_set, job.tuned, num_steps=num_steps, seed=job.seed)
 
 
 def make_sets(folder: Path, start: Path, num_prompts: int) -> dict[str, tuple[Path, int]]:

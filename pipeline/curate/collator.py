@@ -37,6 +37,9 @@ class Batch(TypedDict, total=False):
     picture_mask: "Tensor"  # bool [rows, length]: True where a picture's features go
     has_text: bool  # whether any text, and any codes, are learned
     has_codes: bool
+    cfg_weight: float  # of guidance that drawings are learned under; with it come the next two
+    drawing_rows: "Tensor"  # int64 [drawings]: which rows they are
+    drawings_without_text: "Tensor"  # int64 [drawings, length]: their `input_ids`, text as pads
 
 
 class Collator:
@@ -45,6 +48,10 @@ class Collator:
     A share of the drawings loses its text, each token of it becoming a pad, so that the model keeps
     what classifier-free guidance needs. Which ones follows from the seed, the epoch and a row's id.
     Raises InputError for a row with a canvas in sight whose picture the set does not hold.
+
+    Drawings that the model made itself are best learned as they were sampled: with their run's
+    `cfg_weight`, the loss is that of the guided sum of both branches. Without it the conditional
+    branch learns alone what guidance had sharpened, and guidance then sharpens it once more.
     """
 
     def __init__(
@@ -54,17 +61,21 @@ class Collator:
         image_id: int,  # stands where a picture's features go
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
-        drop_share: float = _DROP_SHARE,
+        drop_share: float | None = None,  # 0.1, or 0 under guidance, which teaches both branches
+        cfg_weight: float | None = None,  # None: drawings are learned from their text alone
         seed: int = 0,
     ) -> None:
         self._pad_id, self._image_id = pad_id, image_id
         self._mean, self._std = np.array(image_mean), np.array(image_std)
-        self._drop_share, self._seed = drop_share, seed
+        self._cfg_weight, self._seed = cfg_weight, seed
+        if drop_share is None:
+            drop_share = _DROP_SHARE if cfg_weight is None else 0.0
+        self._drop_share = drop_share
         self.epoch = 0  # set it, and other drawings lose their text
 
     @classmethod
     def for_janus(cls, janus: "Janus", **settings: Any) -> "Collator":
-        """One for a loaded checkpoint. `settings` are `drop_share` and `seed`."""
+        """One for a loaded checkpoint. `settings` are `drop_share`, `cfg_weight` and `seed`."""
         return cls(
             pad_id=janus.special.pad,
             image_id=janus.special.image,
@@ -99,10 +110,18 @@ class Collator:
         )
         if is_picture.any():
             batch["pixel_values"] = self._pixel_values(rows)
+        drawings = [place for place, row in enumerate(rows) if _is_drawing(row)]
+        if self._cfg_weight is not None and drawings:
+            blank = ids[drawings]
+            for one, place in zip(blank, drawings, strict=True):
+                one[rows[place]["droppable_start"] : rows[place]["droppable_stop"]] = self._pad_id
+            batch["cfg_weight"] = self._cfg_weight
+            batch["drawing_rows"] = torch.tensor(drawings)
+            batch["drawings_without_text"] = blank
         return batch
 
     def _loses_text(self, row: Mapping[str, Any]) -> bool:
-        if row.get("droppable_start") is None:
+        if not _is_drawing(row):
             return False
         name = f"{self._seed}|{self.epoch}|{row['id']}".encode()
         lot = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
@@ -127,32 +146,73 @@ class Collator:
 def janus_loss(model: "JanusForConditionalGeneration", batch: Batch) -> "Tensor":
     """The mean cross-entropy of the tokens that are learned, a scalar: words by the language
     head, codes by the generation head, each from the hidden state before it.
+
+    Under guidance the logits of codes are the guided sum, so that at an image temperature of 1 the
+    loss of a drawing equals the mean `logp_sample` of its trace, with the other sign.
     """
     import torch
     from torch.nn.functional import cross_entropy
 
-    ids, is_code, labels = batch["input_ids"], batch["modality_mask"], batch["labels"]
-    words: Any = model.get_input_embeddings()
-    # Each table sees the tokens of its own alone; where the other's stand it is given a 0.
-    codes = model.prepare_embeddings_for_image_generation(ids * is_code)
-    embeds = torch.where(is_code[..., None], codes, words(ids * ~is_code))
+    is_code, labels = batch["modality_mask"], batch["labels"]
+    embeds = _embed(model, batch["input_ids"], is_code)
     if "pixel_values" in batch:
         pixels = batch["pixel_values"].to(embeds.dtype)
         features = model.model.get_image_features(pixels).pooler_output.to(embeds.dtype)
         embeds = embeds.masked_scatter(batch["picture_mask"][..., None], features)
-    llama = model.model.language_model
-    output = llama(inputs_embeds=embeds, use_cache=False)
-    hidden, targets, is_drawn = output.last_hidden_state[:, :-1], labels[:, 1:], is_code[:, 1:]
+    hidden = _hidden(model, embeds)
+    targets, is_drawn = labels[:, 1:], is_code[:, 1:]
     total = hidden.new_zeros((), dtype=torch.float32)
-    heads = [(batch["has_text"], model.lm_head, ~is_drawn)]
-    heads.append((batch["has_codes"], model.model.generation_head, is_drawn))
-    for is_wanted, head, is_own in heads:
+    for is_wanted, logits_of, is_own in (
+        (batch["has_text"], _word_logits, ~is_drawn),
+        (batch["has_codes"], _code_logits, is_drawn),
+    ):
         if is_wanted:
-            logits = head(hidden).float().flatten(0, 1)
+            logits = logits_of(model, hidden, batch).flatten(0, 1)
             own = targets.masked_fill(~is_own, IGNORED).flatten()
             total = total + cross_entropy(logits, own, ignore_index=IGNORED, reduction="sum")
     mean: Tensor = total / (targets != IGNORED).sum().clamp(min=1)
     return mean
+
+
+def _embed(model: "JanusForConditionalGeneration", ids: "Tensor", is_code: "Tensor") -> "Tensor":
+    """The vectors of words and codes, [rows, length, width]."""
+    import torch
+
+    words: Any = model.get_input_embeddings()
+    # Each table sees the tokens of its own alone; where the other's stand it is given a 0.
+    codes = model.prepare_embeddings_for_image_generation(ids * is_code)
+    return torch.where(is_code[..., None], codes, words(ids * ~is_code))
+
+
+def _hidden(model: "JanusForConditionalGeneration", embeds: "Tensor") -> "Tensor":
+    """The last hidden states of all places but the last one, [rows, length - 1, width]."""
+    output = model.model.language_model(inputs_embeds=embeds, use_cache=False)
+    hidden: Tensor = output.last_hidden_state[:, :-1]
+    return hidden
+
+
+def _word_logits(model: "JanusForConditionalGeneration", hidden: "Tensor", _: Batch) -> "Tensor":
+    logits: Tensor = model.lm_head(hidden).float()
+    return logits
+
+
+def _code_logits(
+    model: "JanusForConditionalGeneration", hidden: "Tensor", batch: Batch
+) -> "Tensor":
+    """Of codes, float32 [rows, length - 1, codes]; of drawings guided, if the batch says so."""
+    from pipeline.engine.sampling import guide
+
+    logits: Tensor = model.model.generation_head(hidden).float()
+    if "cfg_weight" not in batch:
+        return logits
+    rows = batch["drawing_rows"]
+    blank = _embed(model, batch["drawings_without_text"], batch["modality_mask"][rows])
+    uncond = model.model.generation_head(_hidden(model, blank))
+    return logits.index_copy(0, rows, guide(logits[rows], uncond, batch["cfg_weight"]))
+
+
+def _is_drawing(row: Mapping[str, Any]) -> bool:
+    return row.get("droppable_start") is not None
 
 
 def _pixels(image: Any) -> Pixels:

@@ -38,15 +38,26 @@ def origin(row: dict[str, Any]) -> dict[str, Any]:
     return {"prompt_origin": {"name": name, "revision": "v7", "licence": "MIT"}}
 
 
-def grow_toy(folder: Path, *, num_records: int, num_rollouts: int, text_temperature: float) -> str:
+def grow_toy(
+    folder: Path,
+    *,
+    num_records: int,
+    num_rollouts: int,
+    text_temperature: float = 0.0,
+    # Without guidance and warmer than it was taught, the toy draws some bands wrong.
+    cfg_weight: float = 1.0,
+    image_temperature: float = 2.0,
+) -> str:
     """Grow a run of the toy Janus that keeps all pictures; its place."""
     prompts, url = folder / "prompts.jsonl", str(folder / "run")
     rows = held_out_prompts(num_records, seed=5)
-    prompts.write_text(
-        "\n".join(json.dumps(row | {"category": "toy"} | origin(row)) for row in rows)
-    )
-    # Without guidance and warmer than it was taught, the toy draws some bands wrong.
-    sampling = {"text_temperature": text_temperature, "cfg_weight": 1.0, "image_temperature": 2.0}
+    told = (row | {"category": "toy"} | origin(row) for row in rows)
+    prompts.write_text("\n".join(map(json.dumps, told)))
+    sampling = {
+        "text_temperature": text_temperature,
+        "cfg_weight": cfg_weight,
+        "image_temperature": image_temperature,
+    }
     resolved = resolve({"method": {"model": "toy", "pictures": "all", "sampling": sampling}})
     given = read_prompts([str(prompts)], limit=lambda text: None, skip_bad=False)
     plan = make_plan(

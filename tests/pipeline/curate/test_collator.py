@@ -1,5 +1,6 @@
 """Rows feed Hugging Face Janus: the loss is that of the tokens which the model itself drew."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pipeline.engine.deepseek import janus_config
 from pipeline.store.objects import Store, open_store
 from pipeline.store.traces import read_rows
 from schemas.errors import InputError
+from tests.pipeline.curate.conftest import grow_toy
 from tests.pipeline.engine.test_geometries import (
     JANUS_PRO_1B,
     JANUS_PRO_7B,
@@ -26,6 +28,8 @@ from tests.pipeline.engine.test_geometries import (
     deepseek_config,
 )
 
+CFG_WEIGHT = 0.1  # at 5 the toy is so sure that a loss without guidance would be 0 just as well
+TASKS = [f"{role}_{region}" for role in ("think", "reflect", "draw") for region in (1, 2, 3)]
 EVERYTHING = 'name = "all"\nsplit = { validation = 0 }'
 
 
@@ -36,10 +40,25 @@ def janus() -> Janus:
 
 @pytest.fixture(scope="module")
 def rows(toy_run: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    return all_rows(toy_run, tmp_path_factory.mktemp("sets"))
+
+
+@pytest.fixture(scope="module")
+def guided_run(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Drawn with both branches in play, at temperature 1."""
+    folder = tmp_path_factory.mktemp("guided")
+    return open_store(
+        grow_toy(
+            folder, num_records=4, num_rollouts=1, cfg_weight=CFG_WEIGHT, image_temperature=1.0
+        )
+    )
+
+
+def all_rows(run: Store, folder: Path) -> dict[str, list[Any]]:
     """Every row of every task, as `datasets` loads it."""
-    out = tmp_path_factory.mktemp("sets") / "all"
+    out = folder / "all"
     recipe = read_recipe(EVERYTHING, origin="test")
-    curation = open_curation([open_run(toy_run.url)], recipe, out.parent)
+    curation = open_curation([open_run(run.url)], recipe, folder)
     write_set(curation, open_store(str(out)))
     tasks = [path.name for path in (out / "sft").iterdir()]
     return {
@@ -48,30 +67,59 @@ def rows(toy_run: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     }
 
 
-@pytest.fixture(scope="module")
-def recorded(toy_run: Store) -> dict[str, list[float]]:
-    """The log-probabilities that the traces keep, by the names of events."""
-    run = open_run(toy_run.url)
+def recorded(run: Store, name: str) -> dict[str, list[float]]:
+    """The log-probabilities of this name that the traces keep, by the names of events."""
     return {
-        f"{trace['trace_id']}-{event['index']}": event["logp_cond"]
-        for shard in range(len(run.objects))
-        for trace in read_rows(toy_run, shard)
+        f"{trace['trace_id']}-{event['index']}": event[name]
+        for shard in range(len(open_run(run.url).objects))
+        for trace in read_rows(run, shard)
         for event in trace["events"]
     }
 
 
-@pytest.mark.parametrize("task", ["draw_1", "draw_3", "think_1", "think_2", "reflect_3"])
+@pytest.mark.parametrize("task", TASKS)
 def test_the_loss_of_a_row_is_what_the_trace_recorded(
-    janus: Janus, rows: dict[str, list[Any]], recorded: dict[str, list[float]], task: str
+    janus: Janus, toy_run: Store, rows: dict[str, list[Any]], task: str
 ):
-    some = rows[task][:4]
+    logps = recorded(toy_run, "logp_cond")
     collate = Collator.for_janus(janus, drop_share=0.0)
-    with torch.no_grad():
-        loss = janus_loss(janus.model, collate(some))
+    for row in rows[task][:4]:
+        with torch.no_grad():
+            loss = janus_loss(janus.model, collate([row]))
 
-    wanted = np.concatenate([recorded[row["id"]] for row in some])
-    assert len(wanted) == sum(label >= 0 for row in some for label in row["labels"])
-    assert loss.item() == pytest.approx(-wanted.mean(), abs=1e-3)
+        wanted = np.array(logps[row["id"]])
+        assert len(wanted) == sum(label >= 0 for label in row["labels"])
+        assert loss.item() == pytest.approx(-wanted.mean(), abs=1e-4)
+
+
+@pytest.mark.parametrize("task", ["draw_1", "draw_2", "draw_3"])
+def test_under_guidance_the_loss_of_a_drawing_is_that_of_how_it_was_sampled(
+    janus: Janus, guided_run: Store, tmp_path: Path, task: str
+):
+    drawings = all_rows(guided_run, tmp_path)[task]
+    logps = recorded(guided_run, "logp_sample")
+    collate = Collator.for_janus(janus, cfg_weight=CFG_WEIGHT)
+    with torch.no_grad():
+        loss = janus_loss(janus.model, collate(drawings))
+        plain = janus_loss(janus.model, Collator.for_janus(janus, drop_share=0.0)(drawings))
+
+    wanted = -np.concatenate([logps[row["id"]] for row in drawings]).mean()
+    assert loss.item() == pytest.approx(wanted, abs=1e-4)
+    assert abs(plain.item() - wanted) > 0.01
+
+
+def test_guidance_leaves_words_alone(janus: Janus, rows: dict[str, list[Any]]):
+    drawing, thought = rows["draw_2"][0], rows["think_3"][0]
+    guided, plain = Collator.for_janus(janus, cfg_weight=CFG_WEIGHT), Collator.for_janus(janus)
+    with torch.no_grad():
+        both, drawn, said = (
+            janus_loss(janus.model, guided(some)).item()
+            for some in ([drawing, thought], [drawing], [thought])
+        )
+        assert said == janus_loss(janus.model, plain([thought])).item()
+
+    codes, words = (sum(label >= 0 for label in row["labels"]) for row in (drawing, thought))
+    assert both == pytest.approx((codes * drawn + words * said) / (codes + words), abs=1e-5)
 
 
 def test_a_mixed_batch_has_a_gradient_in_both_heads(janus: Janus, rows: dict[str, list[Any]]):
