@@ -2,7 +2,7 @@
 
 MODEL is a checkpoint folder (or `toy`), SET what `coppice curate` wrote, OUT a new checkpoint
 folder that `--model` takes. Every step learns thoughts, critiques and drawings, each as much as the
-others, and drawings under the guidance that they were sampled with.
+others, and drawings as they were sampled: under guidance.
 """
 
 import argparse
@@ -23,14 +23,13 @@ _ROWS = 8  # of each role in a step
 _RATE = 3e-4
 _WARM_SHARE = 0.1  # of the steps: AdamW's moments are not worth much in the first ones
 _LARGEST_GRADIENT = 1.0
-_CFG_WEIGHT = 5.0  # as runs have it unless told otherwise
 
 
 def fine_tune(model: str, training_set: Path, out: Path, *, num_steps: int, seed: int) -> float:
     """Learn a set for so many steps, write the checkpoint, and return the last steps' mean loss."""
     folder = resolve_checkpoint(model)
     janus = load_janus(folder, dtype=torch.float32, device="cpu")
-    collate = Collator.for_janus(janus, cfg_weight=_CFG_WEIGHT)
+    collate = Collator.for_janus(janus, as_sampled=True)
     learned = [weight for name, weight in janus.model.named_parameters() if ".vqmodel." not in name]
     for weight in learned:
         weight.requires_grad_(True)

@@ -55,7 +55,15 @@ TEXT = with_features(
 )
 """Rows of the tasks think and reflect."""
 
-DRAW = with_features([*_LINEAGE, pa.field("text", pa.string()), *_TOKENS])
+DRAW = with_features(
+    [
+        *_LINEAGE,
+        pa.field("text", pa.string()),
+        *_TOKENS,
+        pa.field("cfg_weight", pa.float32()),  # of the guidance that it was sampled under
+        pa.field("temperature", pa.float32()),
+    ]
+)
 """Rows of the tasks draw."""
 
 _SIDE = pa.struct(

@@ -37,9 +37,11 @@ class Batch(TypedDict, total=False):
     picture_mask: "Tensor"  # bool [rows, length]: True where a picture's features go
     has_text: bool  # whether any text, and any codes, are learned
     has_codes: bool
-    cfg_weight: float  # of guidance that drawings are learned under; with it come the next two
+    # Of drawings that are learned as they were sampled:
     drawing_rows: "Tensor"  # int64 [drawings]: which rows they are
     drawings_without_text: "Tensor"  # int64 [drawings, length]: their `input_ids`, text as pads
+    cfg_weight: "Tensor"  # float32 [drawings, 1, 1]
+    temperature: "Tensor"  # float32 [drawings, 1, 1]
 
 
 class Collator:
@@ -49,9 +51,10 @@ class Collator:
     what classifier-free guidance needs. Which ones follows from the seed, the epoch and a row's id.
     Raises InputError for a row with a canvas in sight whose picture the set does not hold.
 
-    Drawings that the model made itself are best learned as they were sampled: with their run's
-    `cfg_weight`, the loss is that of the guided sum of both branches. Without it the conditional
-    branch learns alone what guidance had sharpened, and guidance then sharpens it once more.
+    Drawings that the model made itself are best learned `as_sampled`: the loss is that of the
+    guided sum of both branches, at each row's own weight and temperature. Without it the
+    conditional branch learns alone what guidance had sharpened, and guidance then sharpens it once
+    more.
     """
 
     def __init__(
@@ -61,21 +64,21 @@ class Collator:
         image_id: int,  # stands where a picture's features go
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
-        drop_share: float | None = None,  # 0.1, or 0 under guidance, which teaches both branches
-        cfg_weight: float | None = None,  # None: drawings are learned from their text alone
+        drop_share: float | None = None,  # 0.1; or 0 as sampled, which teaches both branches
+        as_sampled: bool = False,
         seed: int = 0,
     ) -> None:
         self._pad_id, self._image_id = pad_id, image_id
         self._mean, self._std = np.array(image_mean), np.array(image_std)
-        self._cfg_weight, self._seed = cfg_weight, seed
+        self._as_sampled, self._seed = as_sampled, seed
         if drop_share is None:
-            drop_share = _DROP_SHARE if cfg_weight is None else 0.0
+            drop_share = 0.0 if as_sampled else _DROP_SHARE
         self._drop_share = drop_share
         self.epoch = 0  # set it, and other drawings lose their text
 
     @classmethod
     def for_janus(cls, janus: "Janus", **settings: Any) -> "Collator":
-        """One for a loaded checkpoint. `settings` are `drop_share`, `cfg_weight` and `seed`."""
+        """One for a loaded checkpoint. `settings` are `drop_share`, `as_sampled` and `seed`."""
         return cls(
             pad_id=janus.special.pad,
             image_id=janus.special.image,
@@ -111,13 +114,15 @@ class Collator:
         if is_picture.any():
             batch["pixel_values"] = self._pixel_values(rows)
         drawings = [place for place, row in enumerate(rows) if _is_drawing(row)]
-        if self._cfg_weight is not None and drawings:
+        if self._as_sampled and drawings:
             blank = ids[drawings]
             for one, place in zip(blank, drawings, strict=True):
                 one[rows[place]["droppable_start"] : rows[place]["droppable_stop"]] = self._pad_id
-            batch["cfg_weight"] = self._cfg_weight
             batch["drawing_rows"] = torch.tensor(drawings)
             batch["drawings_without_text"] = blank
+            for name in ("cfg_weight", "temperature"):
+                values = torch.tensor([float(rows[place][name]) for place in drawings])
+                batch[name] = values.view(-1, 1, 1)
         return batch
 
     def _loses_text(self, row: Mapping[str, Any]) -> bool:
@@ -147,8 +152,9 @@ def janus_loss(model: "JanusForConditionalGeneration", batch: Batch) -> "Tensor"
     """The mean cross-entropy of the tokens that are learned, a scalar: words by the language
     head, codes by the generation head, each from the hidden state before it.
 
-    Under guidance the logits of codes are the guided sum, so that at an image temperature of 1 the
-    loss of a drawing equals the mean `logp_sample` of its trace, with the other sign.
+    Of drawings that are learned as they were sampled, it is the mean `logp_sample` of their traces
+    with the other sign, and of all else the mean `logp_cond`, while the model is the one that grew
+    them.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -199,16 +205,18 @@ def _word_logits(model: "JanusForConditionalGeneration", hidden: "Tensor", _: Ba
 def _code_logits(
     model: "JanusForConditionalGeneration", hidden: "Tensor", batch: Batch
 ) -> "Tensor":
-    """Of codes, float32 [rows, length - 1, codes]; of drawings guided, if the batch says so."""
+    """Of codes, float32 [rows, length - 1, codes]; as sampled from, if the batch says how."""
     from pipeline.engine.sampling import guide
 
     logits: Tensor = model.model.generation_head(hidden).float()
-    if "cfg_weight" not in batch:
+    if "drawing_rows" not in batch:
         return logits
     rows = batch["drawing_rows"]
     blank = _embed(model, batch["drawings_without_text"], batch["modality_mask"][rows])
     uncond = model.model.generation_head(_hidden(model, blank))
-    return logits.index_copy(0, rows, guide(logits[rows], uncond, batch["cfg_weight"]))
+    temperature = batch["temperature"].where(batch["temperature"] > 0, 1.0)  # 0: the likeliest
+    guided = guide(logits[rows], uncond, batch["cfg_weight"]) / temperature
+    return logits.index_copy(0, rows, guided)
 
 
 def _is_drawing(row: Mapping[str, Any]) -> bool:

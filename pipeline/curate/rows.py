@@ -166,6 +166,8 @@ def _draw_row(trace: Row, request: Any, pick: Pick) -> Row:
         # All but the first and the last token of the text: begin of sentence, begin of image.
         "droppable_start": 1,
         "droppable_stop": max(1, len(prefix) - 1),
+        "cfg_weight": request.cfg_weight,
+        "temperature": request.temperature,
     }
 
 

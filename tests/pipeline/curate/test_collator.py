@@ -45,11 +45,11 @@ def rows(toy_run: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 @pytest.fixture(scope="module")
 def guided_run(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Drawn with both branches in play, at temperature 1."""
+    """Drawn with both branches in play."""
     folder = tmp_path_factory.mktemp("guided")
     return open_store(
         grow_toy(
-            folder, num_records=4, num_rollouts=1, cfg_weight=CFG_WEIGHT, image_temperature=1.0
+            folder, num_records=4, num_rollouts=1, cfg_weight=CFG_WEIGHT, image_temperature=1.5
         )
     )
 
@@ -98,7 +98,7 @@ def test_under_guidance_the_loss_of_a_drawing_is_that_of_how_it_was_sampled(
 ):
     drawings = all_rows(guided_run, tmp_path)[task]
     logps = recorded(guided_run, "logp_sample")
-    collate = Collator.for_janus(janus, cfg_weight=CFG_WEIGHT)
+    collate = Collator.for_janus(janus, as_sampled=True)
     with torch.no_grad():
         loss = janus_loss(janus.model, collate(drawings))
         plain = janus_loss(janus.model, Collator.for_janus(janus, drop_share=0.0)(drawings))
@@ -110,7 +110,7 @@ def test_under_guidance_the_loss_of_a_drawing_is_that_of_how_it_was_sampled(
 
 def test_guidance_leaves_words_alone(janus: Janus, rows: dict[str, list[Any]]):
     drawing, thought = rows["draw_2"][0], rows["think_3"][0]
-    guided, plain = Collator.for_janus(janus, cfg_weight=CFG_WEIGHT), Collator.for_janus(janus)
+    guided, plain = Collator.for_janus(janus, as_sampled=True), Collator.for_janus(janus)
     with torch.no_grad():
         both, drawn, said = (
             janus_loss(janus.model, guided(some)).item()
