@@ -252,7 +252,7 @@ def _next_command(store: Store, manifest: RunManifest, status: RunStatus) -> str
 def _describe_plan(url: str, manifest: RunManifest, plan: Plan, resolved: Resolved) -> str:
     method, part, place = resolved.config.method, manifest.plan, as_typed(url)
     estimate = f"about {size(plan.num_bytes)}"
-    if plan.actor_seconds:
+    if plan.actor_seconds >= 1:
         estimate += f" and {duration(plan.actor_seconds)} of one GPU"
     lines = [
         f"Run {manifest.run_id} at {place}: {method.program.value} with {method.model.name} "
