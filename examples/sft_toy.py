@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("set", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     loss = fine_tune(
