@@ -94,7 +94,7 @@ def kernels(*, dry_run: bool) -> Iterator[Rows]:
         "matrix_teraflop_per_second": round(product / 1e12, 3),
     }
     inputs = _decode_inputs(shape, rows, tokens, device, dtype)
-    attention = choose_attention()
+    attention = choose_attention(device)
     difference = (attention(*inputs) - paged_attention_plain(*inputs)).abs().max().item()
     seconds = timed(lambda: attention(*inputs), device)
     num_bytes = 2 * rows * tokens * shape.width * dtype.itemsize

@@ -7,6 +7,7 @@ to be had on a machine, a plainer one takes its place, and the log says which.
 import logging
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from subprocess import SubprocessError
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -160,7 +161,7 @@ class Room:
 
     def __init__(self, max_rows: int, max_tokens: int, width: int, like: Tensor) -> None:
         device = like.device
-        self.attention = choose_attention()
+        self.attention = choose_attention(device)
         self._table = torch.zeros(max_rows, max_tokens, dtype=torch.int32, device=device)
         self._seated: list[Tensor | None] = [None] * max_rows  # whose slots are in the table
         self.last = torch.zeros(max_rows, dtype=torch.int32, device=device)
@@ -221,12 +222,17 @@ class Room:
         self._graphs[num_rows] = graph, hidden
 
 
-def choose_attention() -> PagedAttention:
-    """The Triton kernel, or plain torch where there is none."""
+def choose_attention(device: torch.device) -> PagedAttention:
+    """The Triton kernel, or plain torch where it cannot be had: Triton wants a C compiler, too."""
     try:
         from pipeline.engine.kernels import paged_attention
-    except ImportError as error:
-        _log.warning("no Triton (%s): decode attention gathers pages instead", error)
+
+        new, cache = (torch.zeros(size, 1, 16, device=device) for size in (1, 16))
+        table = torch.zeros(1, 16, dtype=torch.int32, device=device)
+        paged_attention(new, new, new, cache, cache.clone(), table, table[0, :1], 1.0)
+    except (ImportError, RuntimeError, OSError, SubprocessError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        _log.warning("no Triton kernel (%s): decode attention gathers pages instead", reason)
         return paged_attention_plain
     return paged_attention
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.engine.attention import Cache, Span
 from pipeline.engine.checkpoints import Janus, load_janus
-from pipeline.engine.cuda import FlashPrefill, paged_attention_plain
+from pipeline.engine.cuda import FlashPrefill, choose_attention, paged_attention_plain
 from pipeline.engine.engine import Engine
 from pipeline.engine.kernels import paged_attention
 from tests.conformance import replay
@@ -59,6 +59,22 @@ def test_the_kernel_reads_nothing_beyond_the_last_token():
     assert torch.equal(after, before)
 
 
+def test_without_a_c_compiler_plain_torch_takes_the_kernels_place(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    assert choose_attention(torch.device("cpu")) is paged_attention
+
+    def without_a_compiler(*_: Any) -> Any:
+        raise RuntimeError("no C compiler\nand more words")
+
+    monkeypatch.setattr("pipeline.engine.kernels.paged_attention", without_a_compiler)
+
+    assert choose_attention(torch.device("cpu")) is paged_attention_plain
+    assert caplog.messages == [
+        "no Triton kernel (no C compiler): decode attention gathers pages instead"
+    ]
+
+
 class Sizes:
     """As much of a LLaMA's config as a cache asks for."""
 
@@ -94,7 +110,7 @@ def test_flash_prefill_attends_each_sequence_to_itself_and_what_is_cached_of_it(
 
 def test_the_fast_engine_makes_every_golden_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     # The interpreted kernel would take minutes; it has been compared with this above.
-    monkeypatch.setattr("pipeline.engine.cuda.choose_attention", lambda: paged_attention_plain)
+    monkeypatch.setattr("pipeline.engine.cuda.choose_attention", lambda _: paged_attention_plain)
     golden = json.loads((GOLDEN / "golden.json").read_text())
     golden["traces"] = golden["traces"][4:5]  # one with a rejected region
     (tmp_path / "golden.json").write_text(json.dumps(golden))
@@ -116,7 +132,7 @@ def fast_answers(small: Janus, *, compile: bool) -> list[Any]:
 
 @pytest.fixture
 def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.engine.cuda.choose_attention", lambda: paged_attention_plain)
+    monkeypatch.setattr("pipeline.engine.cuda.choose_attention", lambda _: paged_attention_plain)
 
 
 @pytest.mark.usefixtures("without_triton")

@@ -279,7 +279,7 @@ def test_the_arithmetic_for_gpus_answers_as_the_reference_does(
     small: Janus, judge: Judge, monkeypatch: pytest.MonkeyPatch, max_rows: int
 ):
     # The interpreted kernel would take minutes; it has its own tests.
-    monkeypatch.setattr("pipeline.engine.cuda.choose_attention", lambda: paged_attention_plain)
+    monkeypatch.setattr("pipeline.engine.cuda.choose_attention", lambda _: paged_attention_plain)
     engine = engine_with(small, max_rows=max_rows, strict=False)
     requests = many_requests()
 
