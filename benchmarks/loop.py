@@ -78,18 +78,19 @@ def measure(
     sets = make_sets(folder, start, num_prompts)
     tasks = make_tasks(num_held_out, 2)
     arms: Arms = {"before": draw_with(str(start), _PROGRAMS, tasks)}
-    jobs = [
-        Job(start=start, training_set=place, tuned=folder / f"{name}-{seed}", seed=seed)
+    jobs = {
+        name: [
+            Job(start=start, training_set=place, tuned=folder / f"{name}-{seed}", seed=seed)
+            for seed in range(num_seeds)
+        ]
         for name, (place, _) in sets.items()
-        for seed in range(num_seeds)
-    ]
-    fine_tune_all(jobs, num_steps)
-    for name, (place, _) in sets.items():
+    }
+    fine_tune_all([job for some in jobs.values() for job in some], num_steps)
+    for name, own in jobs.items():
         drawn: dict[str, list[Drawn]] = {program: [] for program in _PROGRAMS}
-        for job in jobs:
-            if job.training_set == place:
-                for program, rows in draw_with(str(job.tuned), _PROGRAMS, tasks).items():
-                    drawn[program] += rows
+        for job in own:
+            for program, rows in draw_with(str(job.tuned), _PROGRAMS, tasks).items():
+                drawn[program] += rows
         arms[name] = drawn
     return {
         "prompts": num_prompts,

@@ -59,9 +59,10 @@ def make_prompt_file(request: PromptsRequest, console: Console) -> None:
             "would be left; give other prompts, or keep levels with --keep-leaks"
         )
     has_evaluation = bool(request.against)
-    origin = request.origin if request.origin != Origin() else None
-    lines = (p.to_row(has_evaluation=has_evaluation, origin=origin) for p in curated.kept)
-    _write_lines(request.out, lines)
+    rows_out = (
+        found.to_row(has_evaluation=has_evaluation, origin=request.origin) for found in curated.kept
+    )
+    _write_lines(request.out, rows_out)
     if hits:
         _write_lines(hits, hit_rows(curated))
     if request.report:

@@ -28,7 +28,7 @@ class Export:
     kind: str  # of the recipes whose rows it takes
     columns: tuple[tuple[str, str, pa.DataType], ...]
     container: Literal["parquet", "tar"] = "parquet"
-    is_split: bool = False  # one of our rows becomes several: each value is a list of theirs
+    split: Callable[[Row], Sequence[Row]] = lambda row: [row]  # one of ours into theirs
 
     @property
     def schema(self) -> pa.Schema:
@@ -36,14 +36,11 @@ class Export:
 
     def table(self, rows: Sequence[Row]) -> pa.Table:
         """The trainer's rows."""
-        made = []
-        for row in rows:
-            values = {name: self._value(row, source) for name, source, _ in self.columns}
-            if self.is_split:
-                rows_of_one = zip(*values.values(), strict=True)
-                made += [dict(zip(values, one, strict=True)) for one in rows_of_one]
-            else:
-                made.append(values)
+        made = [
+            {name: self._value(one, source) for name, source, _ in self.columns}
+            for row in rows
+            for one in self.split(row)
+        ]
         return pa.Table.from_pylist(made, schema=self.schema)
 
     def _value(self, row: Row, source: str) -> Any:
@@ -59,32 +56,31 @@ def _tagged(row: Row) -> list[dict[str, str]]:
     return messages
 
 
-def _parts(row: Row) -> list[tuple[str, Any]]:
-    """A sample as NeMo Curator has it: one part after the other."""
+def _parts(row: Row) -> list[Row]:
+    """A sample as NeMo Curator has it: one part after the other, and what is of the whole first."""
     *asked, answer = row["messages"]
     question = "\n\n".join(message["content"] for message in asked)
-    pictures = [("image", image) for image in row["images"]]
-    return [("metadata", None), *pictures, ("text", question), ("text", answer["content"])]
-
-
-def _part_column(name: str) -> Callable[[Row], list[Any]]:
-    def column(row: Row) -> list[Any]:
-        parts = _parts(row)
-        types = {"metadata": "application/json", "text": "text/plain", "image": "image/webp"}
-        return {
-            "sample_id": [row["id"]] * len(parts),
-            "position": [index - 1 for index in range(len(parts))],  # -1: of the whole sample
-            "modality": [modality for modality, _ in parts],
-            "content_type": [types[modality] for modality, _ in parts],
-            "text_content": [value if modality == "text" else None for modality, value in parts],
-            "binary_content": [
-                value["bytes"] if modality == "image" else None for modality, value in parts
-            ],
-            "source_ref": [_note(row)] * len(parts),
-            "materialize_error": [None] * len(parts),
-        }[name]
-
-    return column
+    pictures = [("image", "image/webp", None, image["bytes"]) for image in row["images"]]
+    parts = [
+        ("metadata", "application/json", None, None),
+        *pictures,
+        ("text", "text/plain", question, None),
+        ("text", "text/plain", answer["content"], None),
+    ]
+    note = _note(row)
+    return [
+        {
+            "sample_id": row["id"],
+            "position": position,
+            "modality": modality,
+            "content_type": content_type,
+            "text_content": text,
+            "binary_content": body,
+            "source_ref": note,
+            "materialize_error": None,
+        }
+        for position, (modality, content_type, text, body) in enumerate(parts, start=-1)
+    ]
 
 
 def _note(row: Row) -> str:
@@ -92,33 +88,42 @@ def _note(row: Row) -> str:
     return json.dumps({name: row[name] for name in names}, sort_keys=True)
 
 
-def _segment_column(name: str) -> Callable[[Row], list[Any]]:
-    """Of each segment that is to be learned: a context of its own, since every one of them begins
-    anew. Of a drawing the response is codes, and so is its canvas, in `extra_fields`.
+def _segments(row: Row) -> list[Row]:
+    """What is to be learned of a rollout, each in a context of its own, since every one of them
+    begins anew. Of a drawing the response is codes, and so is its canvas, in `extra_fields`.
     """
-
-    def value(row: Row, segment: Row) -> Any:
-        told = ("role", "region", "revision", "event", "modality", "is_kept", "canvas", "logp_cond")
-        return {
+    told = ("role", "region", "revision", "event", "modality", "is_kept", "canvas", "logp_cond")
+    note = json.loads(_note(row))
+    return [
+        {
             "uid": row["group_id"],
-            "prompt_ids": segment["prefix_ids"],
-            "response_ids": segment["tokens"],
-            "response_mask": [1] * len(segment["tokens"]),
-            "response_logprobs": segment["logp_sample"],
+            "prompt_ids": one["prefix_ids"],
+            "response_ids": one["tokens"],
+            "response_mask": [1] * len(one["tokens"]),
+            "response_logprobs": one["logp_sample"],
             "reward_score": row["reward"],
             "num_turns": 1,
-            "extra_fields": json.dumps(
-                {name: segment[name] for name in told} | json.loads(_note(row)), sort_keys=True
-            ),
-        }[name]
-
-    return lambda row: [value(row, one) for one in row["segments"] if one["is_policy"]]
+            "extra_fields": json.dumps(note | {name: one[name] for name in told}, sort_keys=True),
+        }
+        for one in row["segments"]
+        if one["is_policy"]
+    ]
 
 
 def _said(side: str) -> Callable[[Row], list[dict[str, str]]]:
     return lambda row: [{"role": "assistant", "content": row[side]["thoughts"]}]
 
 
+_PART_TYPES = {
+    "sample_id": _STRING,
+    "position": pa.int32(),
+    "modality": _STRING,
+    "content_type": _STRING,
+    "text_content": _STRING,
+    "binary_content": pa.large_binary(),
+    "source_ref": _STRING,
+    "materialize_error": _STRING,
+}
 _SEGMENT_TYPES = {
     "uid": _STRING,
     "prompt_ids": _IDS,
@@ -146,17 +151,7 @@ _DERIVED: Mapping[str, Callable[[Row], Any]] = {
     "json": lambda row: json.dumps(
         {"messages": list(row["messages"]), **json.loads(_note(row))}, sort_keys=True
     ),
-    **{
-        f"part.{name}": _part_column(name)
-        for name in (
-            *("sample_id", "position", "modality", "content_type", "text_content"),
-            *("binary_content", "source_ref", "materialize_error"),
-        )
-    },
-    **{f"segment.{name}": _segment_column(name) for name in _SEGMENT_TYPES},
 }
-
-_CURATOR_TYPES = {"position": pa.int32(), "binary_content": pa.large_binary()}
 
 EXPORTS: Mapping[str, Export] = {
     "trl": Export(
@@ -194,17 +189,13 @@ EXPORTS: Mapping[str, Export] = {
     ),
     "nemo-curator": Export(
         kind=Kind.SFT,
-        is_split=True,
-        columns=tuple(
-            (name.partition(".")[2], name, _CURATOR_TYPES.get(name.partition(".")[2], _STRING))
-            for name in _DERIVED
-            if name.startswith("part.")
-        ),
+        split=_parts,
+        columns=tuple((name, name, kind) for name, kind in _PART_TYPES.items()),
     ),
     "verl-grpo": Export(
         kind=Kind.GRPO,
-        is_split=True,
-        columns=tuple((name, f"segment.{name}", kind) for name, kind in _SEGMENT_TYPES.items()),
+        split=_segments,
+        columns=tuple((name, name, kind) for name, kind in _SEGMENT_TYPES.items()),
     ),
     "trl-dpo": Export(
         kind=Kind.PREFERENCE,

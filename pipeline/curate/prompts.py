@@ -52,8 +52,9 @@ class CuratedPrompt:
         row: dict[str, Any] = {"prompt": self.prompt.text, **self.prompt.metadata}
         if self.category:
             row.setdefault(CATEGORY_KEY, self.category.value)
-        if origin:
-            row.setdefault(ORIGIN_KEY, origin.model_dump(exclude_none=True))
+        told = origin.model_dump(exclude_none=True) if origin else {}
+        if told and row.get(ORIGIN_KEY) is None:
+            row[ORIGIN_KEY] = told
         row[SPEC_KEY] = self.spec.to_json() if self.spec else None
         if has_evaluation:
             row[LEAKS_KEY] = [leak_row(leak) for leak in self.leaks]

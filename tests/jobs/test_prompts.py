@@ -75,8 +75,8 @@ def test_levels_are_kept_as_asked_for(coppice: Coppice, files: Path, levels: str
 
 def test_where_prompts_come_from_stays_with_them(coppice: Coppice, files: Path):
     coppice("prompts", "train.txt", "--out", "a.jsonl", "--origin", "Cats", "--licence", "MIT")
-    (files / "more.txt").write_text("a blue bench")
-    answer = coppice("prompts", "a.jsonl", "more.txt", "--out", "b.jsonl", "--origin", "Benches")
+    (files / "more.jsonl").write_text('{"prompt": "a blue bench", "prompt_origin": null}')
+    answer = coppice("prompts", "a.jsonl", "more.jsonl", "--out", "b.jsonl", "--origin", "Benches")
 
     assert answer.returncode == 0, answer.stderr
     origins = {line["prompt"]: line["prompt_origin"] for line in lines(files / "b.jsonl")}

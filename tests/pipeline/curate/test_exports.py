@@ -154,7 +154,7 @@ def test_verl_has_a_row_for_every_segment_of_whole_groups(toy_run: Store, tmp_pa
         assert row["reward_score"] == group["reward"]
         told = json.loads(row["extra_fields"])
         assert (told["modality"], told["canvas"]) == (segment["modality"], segment["canvas"])
-        assert told["trace_id"] == group["trace_id"]
+        assert (told["trace_id"], told["event"]) == (group["trace_id"], segment["event"])
 
 
 def test_an_unknown_export_is_refused(toy_run: Store):
