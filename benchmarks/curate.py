@@ -26,16 +26,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.harness import Rows, commit, show
-from pipeline.backends import open_backends
-from pipeline.curate.scorers import find_scorer, id_of
-from pipeline.curate.scoring import score_object
-from pipeline.curate.sources import open_run, sidecar_key
-from pipeline.models import fake_facts
-from pipeline.packs import load_pack
-from pipeline.planning import commit_plan, make_plan
-from pipeline.prompts import Prompt, PromptSet
+from pipeline.engine.backends import open_backends
+from pipeline.plan.models import fake_facts
+from pipeline.plan.packs import load_pack
+from pipeline.plan.planning import commit_plan, make_plan
+from pipeline.plan.prompt_files import Prompt, PromptSet
+from pipeline.rollout.worker import Assignment, Worker
+from pipeline.scoring.scorers import find_scorer, id_of
+from pipeline.scoring.sidecars import score_object
 from pipeline.store.objects import open_store
-from pipeline.worker import Assignment, Worker
+from pipeline.store.runs import open_run, sidecar_key
 from schemas.config import FakeConfig, MethodConfig, PackConfig, Pictures, RunConfig
 from schemas.runs import FOOTER_KEY, ShardFooter
 from schemas.scores import SCORES_KEY, ScoresFooter

@@ -119,8 +119,8 @@ def _spent(
 
 def settings_of(model: str) -> "Settings":
     """The settings of a run of a bundled model, as `coppice run` would have them."""
-    from pipeline.configs import resolve
-    from pipeline.packs import load_pack
+    from pipeline.plan.configs import resolve
+    from pipeline.plan.packs import load_pack
     from pipeline.twig.programs import Settings
 
     resolved = resolve({"method": {"model": model}})

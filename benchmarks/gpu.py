@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Rows
-from pipeline.engine.attention import Cache, Span
 from pipeline.engine.checkpoints import Janus, geometry_of
 from pipeline.engine.cuda import (
     FlashPrefill,
@@ -26,6 +25,7 @@ from pipeline.engine.cuda import (
     paged_attention_plain,
 )
 from pipeline.engine.engine import Engine
+from pipeline.engine.paged.attention import Cache, Span
 from pipeline.engine.reference import Reference
 from pipeline.engine.tiny import build_tiny
 from pipeline.engine.tokenizer import load_tokenizer
@@ -350,7 +350,7 @@ def _measure_prefill(shape: Shape, device: Device, dtype: Dtype, product: float)
     from transformers.models.llama.modeling_llama import LlamaModel
 
     config = LlamaConfig(**_config_of(shape)["text_config"] | {"num_hidden_layers": 1})
-    from pipeline.engine.attention import ATTENTION, register
+    from pipeline.engine.paged.attention import ATTENTION, register
 
     register()
     config._attn_implementation = ATTENTION

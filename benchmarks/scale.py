@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Rows, commit, show
-from pipeline.backends import open_backends
-from pipeline.models import fake_facts
-from pipeline.packs import load_pack
-from pipeline.planning import commit_plan, make_plan
-from pipeline.prompts import Prompt, PromptSet
+from pipeline.engine.backends import open_backends
+from pipeline.plan.models import fake_facts
+from pipeline.plan.packs import load_pack
+from pipeline.plan.planning import commit_plan, make_plan
+from pipeline.plan.prompt_files import Prompt, PromptSet
+from pipeline.rollout.worker import Worker
 from pipeline.store import layout
 from pipeline.store.objects import Store, open_store
 from pipeline.store.plans import read_manifest
-from pipeline.worker import Worker
 from schemas.config import (
     ExecutionConfig,
     FakeConfig,
@@ -146,7 +146,7 @@ def _commit_all(root: Path, size: int) -> None:
 
 def _measure_driver(url: str) -> Rows:
     """The most memory that a driver of a run has held, once it has taken in what is committed."""
-    from jobs.driver import Driver
+    from jobs.cluster.driver import Driver
 
     store = open_store(url)
     started = time.monotonic()

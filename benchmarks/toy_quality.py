@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.toy.lessons import settings_for
 from pipeline.toy.scenes import (
     NUM_BANDS,
     NUM_WORDINGS,
@@ -39,6 +38,7 @@ from pipeline.toy.scenes import (
 )
 from pipeline.toy.scorer import Marks, mark, share_right
 from pipeline.toy.teacher import misdrawn
+from pipeline.toy.training.lessons import settings_for
 from pipeline.toy.views import View, views_of_pixels
 from pipeline.twig.drive import Backends, Given, Outcome, Rollout, drive
 from pipeline.twig.programs import PROGRAMS, Draft, Running, Settings

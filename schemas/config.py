@@ -144,7 +144,7 @@ class ExecutionConfig(Frozen):
     open_shards_per_actor: int = Field(default=2, ge=1, le=8)
     live_rollouts_per_actor: int = Field(default=128, ge=1)
     rows_per_actor: int = Field(default=256, ge=2)  # of the engine's batch; a drawing takes two
-    cache_gigabytes: float | None = Field(default=None, gt=0)  # None: see pipeline.backends
+    cache_gigabytes: float | None = Field(default=None, gt=0)  # None: see pipeline.engine.backends
     compile: bool = True  # the language model, on a GPU; strict arithmetic never is
     max_shard_attempts: int = Field(default=3, ge=1)
     max_shard_infrastructure_failures: int = Field(default=20, ge=1)

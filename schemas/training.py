@@ -1,6 +1,6 @@
 """The columns of training sets and of the decisions behind them.
 
-These are the canonical rows; what a trainer calls them is a table in `pipeline.curate.exports`.
+These are the canonical rows; what a trainer calls them is a table in `pipeline.sets.exports`.
 Every row says where it comes from.
 """
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.engine.attention import bytes_per_token
 from pipeline.engine.checkpoints import Janus, load_janus
 from pipeline.engine.engine import Engine
-from pipeline.engine.pages import PAGE_TOKENS
+from pipeline.engine.paged.attention import bytes_per_token
+from pipeline.engine.paged.pages import PAGE_TOKENS
 from pipeline.engine.reference import Reference
 from pipeline.engine.sampling import gumbel_noise
 from pipeline.engine.tiny import build_tiny

@@ -9,19 +9,19 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.backends import Opened
+from pipeline.engine.backends import Opened
 from pipeline.engine.fake import Fake, Script
-from pipeline.models import fake_facts
-from pipeline.packs import load_pack
-from pipeline.planning import commit_plan, make_plan
-from pipeline.prompts import Prompt, PromptSet
+from pipeline.plan.models import fake_facts
+from pipeline.plan.packs import load_pack
+from pipeline.plan.planning import commit_plan, make_plan
+from pipeline.plan.prompt_files import Prompt, PromptSet
+from pipeline.rollout.worker import Assignment, Worker
 from pipeline.store.layout import traces_key
 from pipeline.store.objects import Source, Store
 from pipeline.store.plans import read_plan_shard
 from pipeline.store.supplements import commit_supplement, read_dead_keys, read_log
 from pipeline.store.traces import Origin, TraceWriter, read_footer, read_rows
 from pipeline.twig.drive import Backends
-from pipeline.worker import Assignment, Worker
 from schemas.config import (
     ExecutionConfig,
     FakeConfig,

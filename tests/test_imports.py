@@ -83,22 +83,22 @@ def test_the_formats_the_method_and_the_store_do_without_torch():
     assert not [i for i in imports() if i.is_by(*TORCH_FREE) and i.is_of("torch", "transformers")]
 
 
-def test_of_curating_only_the_collator_needs_torch():
-    users = {i.by for i in imports() if i.is_by("pipeline.curate") and i.is_of("torch")}
+def test_what_curates_needs_no_torch():
+    rooms = [f"pipeline.{room}" for room in ("prompts", "scoring", "select", "sets", "view")]
 
-    assert users == {"pipeline.curate.collator"}
+    assert not [i for i in imports() if i.is_by(*rooms) and i.is_of("torch")]
 
 
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
         ("jobs.cli", HEAVY | {"pyarrow", "boto3", "numpy", "PIL"}),
-        ("jobs.runs", HEAVY),
-        ("jobs.show", HEAVY),
-        ("jobs.prompts", HEAVY),
-        ("jobs.score", HEAVY),
-        ("jobs.curate", HEAVY),
-        ("pipeline.worker", HEAVY),
+        ("jobs.commands.runs", HEAVY),
+        ("jobs.commands.show", HEAVY),
+        ("jobs.commands.prompts", HEAVY),
+        ("jobs.commands.score", HEAVY),
+        ("jobs.commands.curate", HEAVY),
+        ("pipeline.rollout.worker", HEAVY),
     ],
 )
 def test_importing_it_loads_nothing_heavy(module: str, heavy: set[str]):

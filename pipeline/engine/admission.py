@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from pipeline.engine.checkpoints import Janus
-from pipeline.engine.pages import Pages, num_pages_for
+from pipeline.engine.paged.pages import Pages, num_pages_for
 from pipeline.engine.prefixes import NOTHING, Prefix, Prefixes, beginning_of, slots_of
 from pipeline.engine.rendering import Renderer
 from pipeline.engine.rows import Job, Row

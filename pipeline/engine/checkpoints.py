@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def _toy_checkpoint() -> Path:
-    """The folder of the bundled trained model. It is package data; `pipeline.toy.train` made it."""
+    """The folder of the bundled trained model: package data, made by `pipeline.toy.training`."""
     return Path(__file__).parent.parent / "toy" / "weights"
 
 

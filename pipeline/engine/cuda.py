@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from pipeline.engine.attention import Cache, Pass, Span
+from pipeline.engine.paged.attention import Cache, Pass, Span
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -225,7 +225,7 @@ class Room:
 def choose_attention(device: torch.device) -> PagedAttention:
     """The Triton kernel, or plain torch where it cannot be had: Triton wants a C compiler, too."""
     try:
-        from pipeline.engine.kernels import paged_attention
+        from pipeline.engine.paged.kernels import paged_attention
 
         new, cache = (torch.zeros(size, 1, 16, device=device) for size in (1, 16))
         table = torch.zeros(1, 16, dtype=torch.int32, device=device)

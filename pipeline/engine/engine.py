@@ -24,7 +24,10 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.admission import Admission
-from pipeline.engine.attention import (
+from pipeline.engine.checkpoints import Janus
+from pipeline.engine.cuda import FlashPrefill, Forward, PagedDecode, Room, compiled
+from pipeline.engine.memory import Memory
+from pipeline.engine.paged.attention import (
     ATTENTION,
     Cache,
     Pass,
@@ -34,10 +37,7 @@ from pipeline.engine.attention import (
     bytes_per_token,
     register,
 )
-from pipeline.engine.checkpoints import Janus
-from pipeline.engine.cuda import FlashPrefill, Forward, PagedDecode, Room, compiled
-from pipeline.engine.memory import Memory
-from pipeline.engine.pages import PAGE_TOKENS, Pages
+from pipeline.engine.paged.pages import PAGE_TOKENS, Pages
 from pipeline.engine.rendering import Renderer
 from pipeline.engine.rows import (
     LARGE_BUCKET,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.engine.pages import PAGE_TOKENS, Pages
+from pipeline.engine.paged.pages import PAGE_TOKENS, Pages
 from pipeline.engine.rows import PrefixKey, Row
 
 

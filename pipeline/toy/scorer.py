@@ -10,7 +10,7 @@ from itertools import permutations
 
 import numpy as np
 
-from pipeline.curate.scorers import TRACE, Sample, Score
+from pipeline.scoring.scorers import TRACE, Sample, Score
 from pipeline.toy.patches import IMAGE_SIZE
 from pipeline.toy.scenes import Spec
 from pipeline.toy.views import Spot, View, views_of_pixels

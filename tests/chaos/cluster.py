@@ -20,9 +20,9 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from jobs.driver import Driver, Snapshot
-from jobs.seat import DriverNote
-from pipeline.planning import extend_plan
+from jobs.cluster.driver import Driver, Snapshot
+from jobs.cluster.heartbeat import DriverNote
+from pipeline.plan.planning import extend_plan
 from pipeline.store import layout
 from pipeline.store.objects import Store, open_store
 from pipeline.store.plans import read_manifest

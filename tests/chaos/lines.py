@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
-from pipeline import reruns, worker
-from pipeline.planning import extend_plan
-from pipeline.reruns import Wish, open_rerun
+from pipeline.plan import reruns
+from pipeline.plan.planning import extend_plan
+from pipeline.plan.reruns import Wish, open_rerun
+from pipeline.rollout import worker
 from pipeline.store import commits, layout, local, plans, repair, s3, supplements
 from pipeline.store.objects import Store, open_store
 from pipeline.store.plans import read_manifest

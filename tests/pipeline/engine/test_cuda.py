@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.engine.attention import Cache, Span
 from pipeline.engine.checkpoints import Janus, load_janus
 from pipeline.engine.cuda import FlashPrefill, choose_attention, paged_attention_plain
 from pipeline.engine.engine import Engine
-from pipeline.engine.kernels import paged_attention
+from pipeline.engine.paged.attention import Cache, Span
+from pipeline.engine.paged.kernels import paged_attention
 from tests.conformance import replay
 from tests.engines import answered, drawing, engine_with, look, question
 
@@ -67,7 +67,7 @@ def test_without_a_c_compiler_plain_torch_takes_the_kernels_place(
     def without_a_compiler(*_: Any) -> Any:
         raise RuntimeError("no C compiler\nand more words")
 
-    monkeypatch.setattr("pipeline.engine.kernels.paged_attention", without_a_compiler)
+    monkeypatch.setattr("pipeline.engine.paged.kernels.paged_attention", without_a_compiler)
 
     assert choose_attention(torch.device("cpu")) is paged_attention_plain
     assert caplog.messages == [

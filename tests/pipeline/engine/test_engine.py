@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pipeline.engine.checkpoints import Janus
 from pipeline.engine.cuda import paged_attention_plain
 from pipeline.engine.engine import Engine
-from pipeline.engine.pages import num_pages_for
+from pipeline.engine.paged.pages import num_pages_for
 from pipeline.pictures import encode_webp
 from pipeline.twig.drive import Backends, Given, Rollout, drive
 from pipeline.twig.programs import PROGRAMS, Running, Settings

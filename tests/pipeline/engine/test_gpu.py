@@ -53,7 +53,7 @@ def relative_error(ours: Tensor, exact: Tensor) -> float:
 def test_the_kernel_attends_as_plain_torch_does(
     heads: int, key_heads: int, width: int, dtype: torch.dtype
 ):
-    from pipeline.engine.kernels import paged_attention
+    from pipeline.engine.paged.kernels import paged_attention
 
     torch.manual_seed(width)
     last = torch.tensor([0, 1, 31, 32, 33, 64, 599, 1023] * 8, dtype=torch.int32)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from pipeline.engine.admission import Admission
-from pipeline.engine.attention import StrictPrefill, _BlockGroup, _RowGroup
 from pipeline.engine.checkpoints import Janus
 from pipeline.engine.engine import Engine
-from pipeline.engine.pages import Pages
+from pipeline.engine.paged.attention import StrictPrefill, _BlockGroup, _RowGroup
+from pipeline.engine.paged.pages import Pages
 from pipeline.engine.rows import Batch, Job
 from pipeline.engine.sampling import Sampler
 from pipeline.twig import drive as driving

@@ -11,8 +11,8 @@ import torch
 from pipeline.engine.checkpoints import Janus, load_janus
 from pipeline.engine.reference import Reference
 from pipeline.engine.tiny import build_tiny
-from pipeline.packs import load_pack
 from pipeline.pictures import encode_webp
+from pipeline.plan.packs import load_pack
 from pipeline.twig.drive import Backends, Given, Outcome, Rollout, drive
 from pipeline.twig.programs import Running, Settings, generate_plainly, think_while_generating
 from pipeline.twig.requests import (

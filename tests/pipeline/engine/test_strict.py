@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engine.attention import ATTENTION
 from pipeline.engine.checkpoints import Janus
+from pipeline.engine.paged.attention import ATTENTION
 from pipeline.twig.requests import Request
 from tests.engines import (
     Unruly,

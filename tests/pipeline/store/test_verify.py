@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.engine.fake import Fake
 from pipeline.pictures import encode_webp
-from pipeline.reruns import Wish, open_rerun
+from pipeline.plan.reruns import Wish, open_rerun
 from pipeline.store import layout, objects
 from pipeline.store.objects import Store
 from pipeline.store.plans import (

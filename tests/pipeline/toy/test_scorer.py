@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.curate.scorers import Sample, Scorer
+from pipeline.scoring.scorers import Sample, Scorer
 from pipeline.toy.patches import code_of, tile
 from pipeline.toy.scenes import (
     Scene,

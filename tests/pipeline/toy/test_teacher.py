@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from pipeline.toy.lessons import settings_for, teach
 from pipeline.toy.patches import COLUMNS
 from pipeline.toy.scenes import (
     codes_of,
@@ -16,6 +15,7 @@ from pipeline.toy.scenes import (
 )
 from pipeline.toy.scorer import mark, share_right
 from pipeline.toy.teacher import PERFECT, Mistakes, critique, misdrawn, mistaken
+from pipeline.toy.training.lessons import settings_for, teach
 from pipeline.toy.views import view_of_codes
 from pipeline.twig.reflections import read_reflection
 from schemas.config import Program

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.configs import DEFAULT_MODEL, resolve
 from pipeline.engine.checkpoints import digest_of, load_janus, resolve_checkpoint
 from pipeline.engine.reference import Reference
-from pipeline.models import describe_model
-from pipeline.prompts import read_prompts
-from pipeline.toy.lessons import GEOMETRY, settings_for
+from pipeline.plan.configs import DEFAULT_MODEL, resolve
+from pipeline.plan.models import describe_model
+from pipeline.plan.prompt_files import read_prompts
 from pipeline.toy.patches import tile_all
 from pipeline.toy.prompts import held_out_prompts
 from pipeline.toy.scenes import Spec, codes_of, is_held_out, sample_scene
 from pipeline.toy.scorer import ToyScorer, mark, share_right
+from pipeline.toy.training.lessons import GEOMETRY, settings_for
 from pipeline.toy.views import views_of_pixels
 from pipeline.twig.drive import Backends, Given, Rollout, drive
 from pipeline.twig.programs import PROGRAMS

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine.fake import Fake, Script, fake_geometry
-from pipeline.packs import load_pack
+from pipeline.plan.packs import load_pack
 from pipeline.twig.drive import Backends, Given, Outcome, Rollout, drive
 from pipeline.twig.programs import Running, Settings, think_while_generating
 from pipeline.twig.requests import (

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine.fake import Fake, fake_geometry
-from pipeline.packs import load_pack
+from pipeline.plan.packs import load_pack
 from pipeline.twig.drive import Backends, Given, Outcome, Rollout, drive
 from pipeline.twig.programs import PROGRAMS, Settings
 from pipeline.twig.requests import Canvas, Codes, Request, Text, Visual

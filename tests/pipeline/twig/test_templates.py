@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.packs import bundled_packs, load_pack
+from pipeline.plan.packs import bundled_packs, load_pack
 from pipeline.twig.reflections import read_reflection
 from pipeline.twig.schedules import read_schedule
 from pipeline.twig.templates import PLACEHOLDERS, TemplatePack, read_pack

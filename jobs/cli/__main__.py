@@ -1,0 +1,6 @@
+"""`python -m jobs.cli` is `coppice`."""
+
+from jobs.cli.app import main
+
+if __name__ == "__main__":
+    main()

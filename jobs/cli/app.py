@@ -1,0 +1,358 @@
+"""The command line. Says what each command takes; what it does stands beside, and is imported late
+so that `coppice --help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from jobs.cli import sets
+from jobs.cli.options import (
+    Actors,
+    Address,
+    Backend,
+    ConfigFile,
+    MaxDeadFraction,
+    Model,
+    Pack,
+    PicturesKept,
+    ProgramName,
+    Prompts,
+    Rollouts,
+    RunUrl,
+    Seed,
+    Settings,
+    ShardRollouts,
+    SkipBad,
+)
+from schemas import __version__
+from schemas.config import BackendName, Pictures, Program
+from schemas.errors import CoppiceError, ExitCode
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Grow Thinking-while-Generating traces at scale, on Ray, into Parquet.
+
+A **run** is a folder, local or on S3. `coppice plan` freezes what is to be made, `coppice run`
+makes what is missing, and the same command again goes on where it stopped.
+
+Exit codes: 0 complete, 3 incomplete (the command to go on is printed), 4 complete with dead
+rollouts, 5 the run was planned with another method, 6 another driver is at work, 7 the store
+refused or is away, 8 too many dead, 9 verify found damage, 2 unusable input, 1 a bug of ours.
+""",
+)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if show:
+        typer.echo(f"coppice {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def plan(
+    prompts: Prompts,
+    model: Model = None,
+    backend: Backend = None,
+    program: ProgramName = None,
+    pack: Pack = None,
+    seed: Seed = None,
+    pictures: PicturesKept = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    rollouts: Rollouts = 1,
+    shard_rollouts: ShardRollouts = None,
+    skip_bad: SkipBad = False,
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend",
+            help="Add to a run: prompts, or without prompts more rollouts of each record.",
+        ),
+    ] = False,
+) -> None:
+    """Freeze what a run is to make: its prompts, its config, its shards.
+
+    Nothing is written unless every prompt can be used. Planning the same again changes nothing.
+    An extension adds what is missing to so many rollouts of each prompt, in shards of its own.
+
+        coppice plan prompts.txt runs/first --model deepseek-ai/Janus-Pro-7B --rollouts 8
+        coppice plan --extend more-prompts.txt runs/first --rollouts 8
+        coppice plan --extend runs/first --rollouts 16
+    """
+    from jobs.commands.runs import PlanRequest, extend_run, plan_run
+
+    if len(prompts) < 2 and not extend:
+        raise typer.BadParameter("give at least one prompt file, and last the run")
+    flags = method_flags(model, backend, program, pack, seed, pictures)
+    request = PlanRequest(
+        sources=prompts[:-1],
+        url=prompts[-1],
+        rollouts_per_record=rollouts,
+        rollouts_per_shard=shard_rollouts,
+        skip_bad=skip_bad,
+        config_file=config,
+        settings=[*flags, *(settings or [])],
+    )
+    (extend_run if extend else plan_run)(request, Console())
+
+
+@app.command()
+def run(
+    prompts: Prompts,
+    model: Model = None,
+    backend: Backend = None,
+    program: ProgramName = None,
+    pack: Pack = None,
+    seed: Seed = None,
+    pictures: PicturesKept = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    rollouts: Rollouts = 1,
+    shard_rollouts: ShardRollouts = None,
+    skip_bad: SkipBad = False,
+    actors: Actors = None,
+    max_dead_fraction: MaxDeadFraction = None,
+    address: Address = None,
+) -> None:
+    """Make what is missing of a run; with prompts, plan it first.
+
+    The same command again resumes: what is committed stays, the rest is made. Press Ctrl-C once to
+    commit what is nearly done and stop, twice to stop at once.
+
+        coppice run prompts.txt runs/first
+        coppice run runs/first --actors 8
+    """
+    from jobs.commands.runs import PlanRequest, grow_run, load_run, plan_run
+
+    console = Console()
+    flags = method_flags(model, backend, program, pack, seed, pictures)
+    if actors is not None:
+        flags.append(f"execution.num_actors={actors}")
+    if max_dead_fraction is not None:
+        flags.append(f"execution.max_dead_fraction={max_dead_fraction}")
+    request = PlanRequest(
+        sources=prompts[:-1],
+        url=prompts[-1],
+        rollouts_per_record=rollouts,
+        rollouts_per_shard=shard_rollouts,
+        skip_bad=skip_bad,
+        config_file=config,
+        settings=[*flags, *(settings or [])],
+    )
+    manifest = plan_run(request, console) if request.sources else load_run(request)
+    raise typer.Exit(grow_run(request.url, manifest, console, address=address))
+
+
+@app.command()
+def rerun(
+    run: RunUrl,
+    reason: Annotated[
+        list[str] | None,
+        typer.Option(help="Only those dead for this reason, such as timeout. Repeatable."),
+    ] = None,
+    shards: Annotated[
+        str | None, typer.Option(metavar="3,7-9", help="Only those of these shards.")
+    ] = None,
+    record: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this record's: its id or the start of it. Repeatable."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be tried again, and end.")
+    ] = False,
+    settings: Settings = None,
+    actors: Actors = None,
+    address: Address = None,
+) -> None:
+    """Try dead rollouts of a run again, and keep those that come out well.
+
+    What is ok is never touched. The same command again goes on where it stopped; once it is
+    complete, it tries what is still dead once more.
+
+        coppice rerun runs/first --reason timeout
+        coppice rerun runs/first --shards 3,7-9 --dry-run
+    """
+    from jobs.commands.runs import PlanRequest, load_run, rerun_dead
+    from jobs.commands.selection import parse_shards
+    from pipeline.plan.reruns import Wish
+
+    flags = [] if actors is None else [f"execution.num_actors={actors}"]
+    request = PlanRequest(sources=[], url=run, settings=[*flags, *(settings or [])])
+    wish = Wish(
+        reasons=tuple(sorted(reason or ())),
+        shards=parse_shards(shards) if shards else (),
+        records=tuple(sorted(record or ())),
+    )
+    manifest = load_run(request)
+    console = Console()
+    raise typer.Exit(rerun_dead(run, manifest, wish, console, address=address, is_dry=dry_run))
+
+
+@app.command()
+def status(
+    run: RunUrl,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say how far a run is. Reads the store alone; the run may be at work.
+
+    coppice status runs/first
+    """
+    from jobs.commands.runs import show_status
+
+    raise typer.Exit(show_status(run, Console(), as_json=as_json))
+
+
+@app.command()
+def show(
+    run: RunUrl,
+    record: Annotated[
+        str | None, typer.Argument(help="A record id or the start of one; none lists some.")
+    ] = None,
+    rollout: Annotated[int, typer.Option(min=0, help="Which rollout of the record.")] = 0,
+    png: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the trace's pictures here.")
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the first traces of the run as one PNG instead."),
+    ] = None,
+) -> None:
+    """Show a trace: what was thought, drawn, judged and drawn again.
+
+    A contact sheet shows several at a glance; canvases are in it if the run keeps all pictures.
+
+        coppice show runs/first 3f2a --png pictures
+        coppice show runs/first --sheet contact-sheet.png
+    """
+    from jobs.commands.show import list_records, show_trace, write_sheet
+
+    if sheet is not None:
+        write_sheet(run, sheet, Console())
+    elif record is None:
+        list_records(run, Console())
+    else:
+        show_trace(run, record, rollout, Console(), png)
+
+
+@app.command()
+def verify(
+    run: RunUrl,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every page and decode every picture.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Prove that a run is whole: each planned key once, as ok, dead or missing.
+
+    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if the run is
+    whole, else with 9 and the list of what is wrong, what was expected, and what to do. What is
+    missing is no damage: `coppice run` makes it.
+
+        coppice verify runs/first --deep
+    """
+    from jobs.commands.verify import verify_run
+
+    raise typer.Exit(verify_run(run, Console(), is_deep=deep, as_json=as_json))
+
+
+@app.command()
+def why(
+    run: RunUrl,
+    record: Annotated[str, typer.Argument(help="A record id or the start of one.")],
+    rollout: Annotated[
+        int | None, typer.Option(min=0, help="One rollout of the record; without it, all.")
+    ] = None,
+) -> None:
+    """Tell a record's whole story: where it is planned, what came of it, what went wrong.
+
+    coppice why runs/first 3f2a
+    """
+    from jobs.commands.why import tell_why
+
+    tell_why(run, record, rollout, Console())
+
+
+@app.command()
+def repair(
+    run: RunUrl,
+    shards: Annotated[str, typer.Option(metavar="3,7-9", help="The damaged shards.")],
+) -> None:
+    """Move damaged shards aside, so that the next run makes them again.
+
+    Base and supplements go to `_quarantine/`; nothing is thrown away. A shard in which nothing is
+    wrong is refused. Stop runs and reruns of the shards first; started again after a kill, it goes
+    on.
+
+        coppice repair runs/first --shards 3,7-9
+    """
+    from jobs.commands.repair import repair_run
+
+    repair_run(run, shards, Console())
+
+
+@app.command()
+def gc(
+    run: RunUrl,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it.")] = False,
+    settle_seconds: Annotated[
+        float, typer.Option(min=0, help="How long a temporary object must stand unchanged.")
+    ] = 10.0,
+) -> None:
+    """Remove what killed commands left behind: plans not committed, temporary files, old drivers.
+
+    Safe beside a live run: only what cannot come to be needed is removed, and no trace ever.
+
+        coppice gc runs/first --dry-run
+    """
+    from jobs.commands.gc import collect_garbage
+
+    collect_garbage(run, Console(), is_dry=dry_run, settle_seconds=settle_seconds)
+
+
+app.add_typer(sets.app)
+
+
+def method_flags(
+    model: str | None,
+    backend: BackendName | None,
+    program: Program | None,
+    pack: str | None,
+    seed: int | None,
+    pictures: Pictures | None,
+) -> list[str]:
+    """The options that have a name of their own, as `--set` would have them."""
+    words = {
+        "model": model,
+        "backend": backend,
+        "program": program,
+        "pack": pack,
+        "pictures": pictures,
+    }
+    flags = [f"method.{name}={str(word)!r}" for name, word in words.items() if word is not None]
+    return flags if seed is None else [*flags, f"method.seed={seed}"]
+
+
+def main() -> None:
+    """Run the command line. Errors that we raise on purpose are one message and an exit code."""
+    try:
+        app()
+    except CoppiceError as error:
+        Console(stderr=True).print(Text(f"coppice: {error}"), soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INCOMPLETE)
+
+
+if __name__ == "__main__":
+    main()

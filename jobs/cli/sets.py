@@ -1,0 +1,145 @@
+"""Commands that make training sets: prompts before a run, scores and sets after it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jobs.cli.options import Address, RunUrl
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel="Training sets")
+def prompts(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCES...",
+            help="Prompt files (.txt, .jsonl, .parquet; globs and s3:// too).",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write; ends in .jsonl.")],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="An evaluation set, or a glob of some. Repeatable."),
+    ] = None,
+    keep_leaks: Annotated[
+        str,
+        typer.Option(
+            metavar="LEVELS", help="Which leaks to keep and tag; the others are dropped. Or none."
+        ),
+    ] = "L2,L3",
+    hits: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The list of leaks. By default beside --out."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="All counts, and what could not be read, as JSON."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave unusable lines out, and report them.")
+    ] = False,
+    origin: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where the prompts come from.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(metavar="TEXT", help="Which version.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Their licence, for data cards.")
+    ] = None,
+) -> None:
+    """Give prompts their specs, and drop those that evaluation sets hold.
+
+    A spec says what to look for: objects, attributes, counts, relations. It comes from the file's
+    annotations or from a parser for English; where neither can tell, it is null. Leaks: L0 equal,
+    L1 but for articles and plurals, L2 the same words, L3 the same spec.
+
+        coppice prompts 'train/*.txt' --out prompts.jsonl --against 'val/*.txt'
+        coppice run prompts.jsonl runs/first
+    """
+    from jobs.commands.prompts import PromptsRequest, make_prompt_file
+    from schemas.specs import Origin
+
+    request = PromptsRequest(
+        sources=sources,
+        out=out,
+        against=against or [],
+        keep_leaks=keep_leaks,
+        hits=hits,
+        report=report,
+        skip_bad=skip_bad,
+        origin=Origin(name=origin, revision=revision, licence=licence),
+    )
+    make_prompt_file(request, Console())
+
+
+@app.command(rich_help_panel="Training sets")
+def score(
+    run: RunUrl,
+    scorer: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", help="A bundled scorer, or module:object. Repeatable."),
+    ],
+    workers: Annotated[int, typer.Option(min=1, help="Scorers at work at once.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs that each of them takes.")] = 0.0,
+    address: Address = None,
+) -> None:
+    """Score the traces of a run. What is scored already stays; the same command again resumes.
+
+    Scores lie beside the traces, a file a scorer and shard; pictures are never rewritten. Bundled:
+    toy, thoughts, critiques, tokens, phash, prompt_filter, picture_filter.
+
+        coppice score runs/first --scorer toy --scorer thoughts --scorer critiques
+    """
+    from jobs.commands.score import score_run
+
+    score_run(run, scorer, Console(), num_workers=workers, num_gpus=gpus, address=address)
+
+
+@app.command(rich_help_panel="Training sets")
+def curate(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN... OUT", help="Runs, and last where the set goes.")
+    ],
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's name, or a TOML file.")],
+    evaluation: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Prompts to leave out, one a line. Repeatable."),
+    ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Also in a trainer's form: trl, verl ... Repeatable."),
+    ] = None,
+    pack: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="The template pack of a run, if it is not bundled."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes. The set is the same.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Decide and print the funnel; write nothing.")
+    ] = False,
+) -> None:
+    """Make a training set of scored runs, by a recipe.
+
+    Everything is checked before any work starts. Equal inputs make equal bytes, whatever the number
+    of workers. Shipped: twig-50k, think-draw-equal, reflect-lite, natural, grpo, dpo.
+
+        coppice curate runs/first sets/first --recipe twig-50k --export trl
+    """
+    from jobs.commands.curate import CurateRequest, curate_runs
+
+    if len(runs) < 2:
+        raise typer.BadParameter("give at least one run, and last the place of the set")
+    request = CurateRequest(
+        runs=runs[:-1],
+        out=runs[-1],
+        recipe=recipe,
+        evaluation=evaluation or [],
+        exports=export or [],
+        packs=pack or [],
+        num_workers=workers,
+        dry_run=dry_run,
+    )
+    curate_runs(request, Console())

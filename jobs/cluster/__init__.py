@@ -1,0 +1,1 @@
+"""How many processes do it: the driver, its actors, the book of shards, the heartbeat."""

@@ -1,0 +1,82 @@
+"""Records as people name them, and their rows as they stand: with what supplements brought back."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.commands.terminal import as_typed, counted, printable
+from pipeline.store.contents import UNREADABLE
+from pipeline.store.objects import Store
+from pipeline.store.plans import PlanRow, read_plan_shard
+from pipeline.store.supplements import read_keys, read_log
+from pipeline.store.traces import read_rows
+from schemas.errors import InputError
+from schemas.runs import RunManifest
+
+Row = dict[str, Any]
+
+_NAMED = 5  # of many records that start alike
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedRecord:
+    """A record, and in which shards its rollouts are."""
+
+    record_id: str
+    places: list[tuple[int, PlanRow]]  # shard, and what it has of the record
+
+    @property
+    def num_rollouts(self) -> int:
+        return max(row.rollout_stop for _, row in self.places)
+
+    def shard_of(self, rollout: int) -> int:
+        """Raises InputError if the record has no such rollout."""
+        for shard, row in self.places:
+            if row.rollout_start <= rollout < row.rollout_stop:
+                return shard
+        raise InputError(
+            f"record {printable(self.record_id)} has rollouts 0 to {self.num_rollouts - 1}, "
+            f"and no {rollout}"
+        )
+
+
+def find_record(store: Store, manifest: RunManifest, start: str) -> PlannedRecord:
+    """The one record whose id starts so. Raises InputError if there is none, or several."""
+    found: dict[str, list[tuple[int, PlanRow]]] = {}
+    for shard in range(manifest.num_shards):
+        for row in _read_plan(store, manifest, shard):
+            if row.record_id.startswith(start):
+                found.setdefault(row.record_id, []).append((shard, row))
+    if len(found) != 1:
+        some = ", ".join(list(found)[:_NAMED])
+        raise InputError(
+            f"{counted(len(found), 'record')} of {store.url} start with {printable(start)!r}"
+            + (f" ({printable(some)} ...); give more digits" if found else "")
+            + f"; list some with: coppice show {as_typed(store.url)}"
+        )
+    ((record_id, places),) = found.items()
+    return PlannedRecord(record_id=record_id, places=places)
+
+
+def _read_plan(store: Store, manifest: RunManifest, shard: int) -> list[PlanRow]:
+    try:
+        return read_plan_shard(store, manifest, shard)
+    except UNREADABLE as error:
+        raise InputError(
+            f"the plan file of shard {shard} cannot be read ({error}); see what else is damaged: "
+            f"coppice verify {as_typed(store.url)}"
+        ) from error
+
+
+def current_rows(store: Store, shard: int, *, columns: list[str] | None = None) -> Iterator[Row]:
+    """Each key of a committed shard once: the row that brought it back, else that of the base.
+
+    `columns`, if given, hold record_id and rollout_index.
+    """
+    log = read_log(store, shard)
+    brought_back = {key for footer in log.supplements for key in read_keys(store, footer)}
+    for row in read_rows(store, shard, columns=columns):
+        if (row["record_id"], row["rollout_index"]) not in brought_back:
+            yield row
+    for footer in log.supplements:
+        yield from read_rows(store, shard, footer.supplement, columns=columns)

@@ -1,1 +1,0 @@
-"""From traces to training sets: scorers, and pictures of what was grown."""

@@ -1,0 +1,1 @@
+"""What is to be made: prompt files, configs, packs, facts of models, plans, extensions, reruns."""

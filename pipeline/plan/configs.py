@@ -1,0 +1,138 @@
+"""From what the user wrote to a frozen config: a TOML file, `key=value` pairs, and the defaults.
+
+In a config file the model and the template pack are names; here they get their digests.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from pipeline.plan.models import ModelFacts, describe_model, fake_facts
+from pipeline.plan.packs import load_pack
+from pipeline.twig.schedules import equal_bands
+from pipeline.twig.templates import TemplatePack
+from schemas.config import FakeConfig, Frozen, PackConfig, Program, RunConfig
+from schemas.errors import InputError
+from schemas.trace import Role
+
+DEFAULT_MODEL = "toy"
+Table = TypeVar("Table", bound=Frozen)
+Tables = dict[str, Any]
+"""A config as nested tables, as TOML has them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """A config whose model and pack have been found and checked."""
+
+    config: RunConfig
+    facts: ModelFacts
+    pack: TemplatePack
+
+
+def read_config_file(path: str) -> Tables:
+    """The tables of a TOML file. Raises InputError."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"config file {path} cannot be read: {error}") from error
+
+
+def with_settings(tables: Tables, pairs: Iterable[str]) -> Tables:
+    """The tables with `method.sampling.cfg_weight=4` and the like put in. Values are TOML."""
+    for pair in pairs:
+        name, found, value = pair.partition("=")
+        if not found or "." not in name:
+            raise InputError(
+                f"--set {pair}: expected a dotted name and a value, such as "
+                "method.sampling.cfg_weight=4 or execution.num_actors=2"
+            )
+        tables = _with(tables, name.strip().split("."), _value(value.strip()))
+    return tables
+
+
+def resolve(tables: Tables) -> Resolved:
+    """Find the model and the pack, and check everything. Raises InputError."""
+    method = tables.get("method", {})
+    if not isinstance(method, Mapping):
+        raise InputError(f"the config cannot be used: method is no table (found {method!r:.60})")
+    method = dict(method)
+    facts = _facts(method)
+    pack = load_pack(_name(method, "pack") or facts.pack or "default")
+    method["model"] = facts.model
+    method["pack"] = PackConfig(name=_name(method, "pack") or pack.name, digest=pack.digest)
+    config = validated(RunConfig, {**tables, "method": method})
+    _check_fit(config, facts, pack)
+    return Resolved(config=config, facts=facts, pack=pack)
+
+
+def _facts(method: Mapping[str, Any]) -> ModelFacts:
+    if method.get("backend") == "fake":
+        return fake_facts(validated(FakeConfig, method.get("fake", {})))
+    return describe_model(_name(method, "model") or DEFAULT_MODEL)
+
+
+def _check_fit(config: RunConfig, facts: ModelFacts, pack: TemplatePack) -> None:
+    """What no single field shows: regions against rows, questions against the pack."""
+    if config.method.program is Program.THINK_WHILE:
+        equal_bands(facts.geometry, config.method.schedule.num_regions)
+    names = {role: config.method.backend_of(role) for role in Role}
+    if config.method.backend == "fake" and set(names.values()) != {"fake"}:
+        raise InputError(
+            "method.backend is fake, so there is no model for the other backends of "
+            "method.backends: name the model's backend there, and the fake for single roles"
+        )
+    if names[Role.DRAW] == "fake" != config.method.backend:
+        raise InputError(
+            "the fake draws pictures of its own size, which no model can look at; "
+            "make method.backend fake, or draw with the model"
+        )
+    needed = {"schedule": config.method.schedule.kind == "adaptive"}
+    needed["ask_again"] = config.method.reflection.on_unparseable == "ask_again"
+    for question, is_needed in needed.items():
+        if is_needed and question not in pack.questions:
+            raise InputError(f'template pack {pack.name} lacks the question "{question}"')
+
+
+def _name(method: Mapping[str, Any], key: str) -> str | None:
+    """The name under a key: a word in a config file, a table in a planned config."""
+    value = method.get(key)
+    name = value.get("name") if isinstance(value, Mapping) else value
+    if value is not None and not isinstance(name, str):
+        raise InputError(
+            f"the config cannot be used: method.{key} is no name (found {value!r:.60})"
+        )
+    return name
+
+
+def _with(tables: Tables, path: list[str], value: Any) -> Tables:
+    head, *rest = path
+    inner = tables.get(head, {})
+    if rest and not isinstance(inner, dict):
+        raise InputError(f"--set: {head} is a value, not a table")
+    return {**tables, head: _with(inner, rest, value) if rest else value}
+
+
+def _value(text: str) -> Any:
+    """A TOML value; what is none (a bare word) is the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def validated(kind: type[Table], tables: Mapping[str, Any]) -> Table:
+    """The tables as a config of that kind. Raises InputError that names every bad field."""
+    try:
+        return kind.model_validate(tables)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            + (f" (found {problem['input']!r:.60})" if problem["type"] != "missing" else "")
+            for problem in error.errors()
+        ]
+        raise InputError("the config cannot be used:\n" + "\n".join(lines)) from error

@@ -1,0 +1,1 @@
+"""Prompts with specs: a parser, annotations, leaks into evaluation sets."""

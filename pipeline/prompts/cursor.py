@@ -1,0 +1,93 @@
+"""A place in a list of words, and what can be told of the words around it."""
+
+from collections.abc import Sequence
+
+from pipeline.prompts.lexicon import Lexicon, Preposition
+
+_MAX_PREPOSITION_WORDS = 5
+
+
+class Cursor:
+    """Words, read from left to right; `at` is the next one."""
+
+    def __init__(self, words: Sequence[str], lexicon: Lexicon) -> None:
+        self.words = words
+        self.lexicon = lexicon
+        self.at = 0
+
+    def word(self, ahead: int = 0) -> str:
+        """The word so far ahead; empty behind the end."""
+        at = self.at + ahead
+        return self.words[at] if at < len(self.words) else ""
+
+    def preposition(self, ahead: int = 0) -> tuple[Preposition, int] | None:
+        """The longest relation phrase that begins there, and its length."""
+        at = self.at + ahead
+        for length in range(_MAX_PREPOSITION_WORDS, 0, -1):
+            phrase = tuple(self.words[at : at + length])
+            if len(phrase) == length and phrase in self.lexicon.prepositions:
+                return self.lexicon.prepositions[phrase], length
+        return None
+
+    def is_nominal(self, word: str) -> bool:
+        """Whether it may stand inside a noun phrase, after its first word."""
+        if not word or not word[0].isalnum() or self.lexicon.is_function(word):
+            return False
+        if self.number(word) is not None:
+            return False
+        if self.lexicon.is_noun(word) or word in self.lexicon.attributes:
+            return True
+        return word not in self.lexicon.verbs or word.endswith(("ed", "ing", "en"))
+
+    def noun_goes_on(self, ahead: int = 1) -> bool:
+        """Whether the word there is one of the noun phrase that is being read."""
+        word, after = self.word(ahead), self.word(ahead + 1)
+        if not self.is_nominal(word) or self.preposition(ahead):
+            return False
+        is_other = self.lexicon.is_noun(word) or word in self.lexicon.attributes
+        is_verb = word.endswith(("ed", "ing")) and not is_other  # "the lavender filled the"
+        is_followed = self._is_link(after) or self.number(after) is not None
+        return not (is_verb and is_followed)
+
+    def _is_link(self, word: str) -> bool:
+        joins = (self.lexicon.conjunctions, self.lexicon.auxiliaries)
+        return self.lexicon.is_function(word) and not any(word in words for words in joins)
+
+    def is_clause_word(self, word: str) -> bool:
+        """Whether it is what commonly follows a verb, and hardly a noun."""
+        return (
+            self._is_link(word)
+            or word in self.lexicon.numbers
+            or (word in self.lexicon.attributes and not self.lexicon.is_noun(word))
+            or (word.endswith("ly") and not self.lexicon.is_noun(word))
+        )
+
+    def number(self, word: str) -> int | None:
+        """The number that a word or digits name."""
+        if word in self.lexicon.numbers:
+            return self.lexicon.numbers[word]
+        is_small = word.isascii() and word.isdigit() and len(word) < 5
+        return int(word) or None if is_small else None
+
+    def is_adverb(self, word: str) -> bool:
+        """Whether it says how, and carries nothing for a spec."""
+        if word in self.lexicon.adverbs or word in self.lexicon.particles:
+            return True
+        return word.endswith("ly") and not (
+            self.lexicon.is_noun(word)
+            or word in self.lexicon.attributes
+            or word in self.lexicon.verbs
+        )
+
+    def is_verb_after(self, *, is_plural: bool, is_list: bool) -> bool:
+        """Whether the verb form here agrees with the noun before it, or with a list of nouns."""
+        word = self.word()
+        bare = self.lexicon.verbs[word]
+        if not self.lexicon.is_noun(word) and word not in self.lexicon.attributes:
+            return True
+        is_followed = self.is_clause_word(self.word(1))
+        if word == bare:
+            return (is_plural or is_list) and is_followed
+        if word.endswith("s"):
+            return not is_plural and is_followed
+        return is_followed

@@ -1,0 +1,249 @@
+"""Reads one noun phrase: its number, its attributes, its nouns, and where it ends.
+
+What ends it is mostly a verb, and English verbs look like nouns. Agreement decides: in "the rubber
+gloves rest on", a plural takes the bare form, so `rest` is the verb.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.prompts.cursor import Cursor
+from schemas.specs import Attribute, AttributeKind
+
+_COUNTED_PARTITIVES = {"pair": 2, "couple": 2, "trio": 3, "dozen": 12}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NounPhrase:
+    """A thing, or attributes alone ("in pink", "is red") where there is no noun."""
+
+    nouns: tuple[str, ...]  # the last is the head, singular
+    attributes: tuple[Attribute, ...]
+    count: int | None
+    is_one: bool  # said with a or an
+    is_plural: bool
+    is_abstract: bool
+
+    @property
+    def noun(self) -> str:
+        return " ".join(self.nouns)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Before:
+    """What stands before a noun phrase, as far as it matters to it."""
+
+    is_auxiliary: bool
+    is_and: bool
+    is_in: bool
+
+
+class NounPhraseReader:
+    """Takes the noun phrase that begins where the cursor stands."""
+
+    def __init__(self, cursor: Cursor, before: Before) -> None:
+        self._cursor = cursor
+        self._before = before
+        self._lexicon = cursor.lexicon
+        self._is_bare = True  # no determiner and no number
+        self._is_one = False
+
+    def take(self) -> NounPhrase:
+        """The noun phrase here. Moves the cursor behind it."""
+        if self._is_worn(self._cursor.word()):
+            return self._take_worn()
+        start = self._cursor.at
+        is_one, count = self._take_determiners()
+        self._is_bare = self._cursor.at == start
+        self._is_one = is_one
+        attributes, nouns = self._take_attributes()
+        self._take_nouns(nouns)
+        if nouns and self._cursor.word() == "of" and self._is_measure(nouns[-1]):
+            return self._take_measured(nouns, attributes, count, is_one)
+        return self._phrase(nouns, attributes, count, is_one)
+
+    def _is_worn(self, word: str) -> bool:
+        """Whether it is a colour alone: "a woman in pink"."""
+        is_colour = self._lexicon.attributes.get(word) is AttributeKind.COLOUR
+        return self._before.is_in and is_colour and not self._lexicon.is_noun(self._cursor.word(1))
+
+    def _take_worn(self) -> NounPhrase:
+        attributes: list[Attribute] = []
+        self._add(attributes, self._cursor.word())
+        self._cursor.at += 1
+        return self._phrase([], attributes, None, False)
+
+    def _take_determiners(self) -> tuple[bool, int | None]:
+        is_one, count = False, None
+        while word := self._cursor.word():
+            number = self._cursor.number(word)
+            if word not in self._lexicon.determiners and number is None:
+                break
+            is_one = is_one or word in ("a", "an", "another")
+            count = number or count
+            self._cursor.at += 1
+        return is_one, count
+
+    def _take_attributes(self) -> tuple[list[Attribute], list[str]]:
+        """What stands before the nouns, and the words among it that belong to the noun."""
+        attributes: list[Attribute] = []
+        nouns: list[str] = []
+        while word := self._cursor.word():
+            is_last = not self._cursor.noun_goes_on()
+            if self._is_between_attributes(word, is_last, bool(attributes)):
+                pass
+            elif word in self._lexicon.attributes and self._is_attribute(word, is_last):
+                self._add(attributes, word)
+                if is_last and not self._continues():
+                    self._cursor.at += 1
+                    break
+            elif self._is_shade(word):  # "mint green"
+                value = f"{word} {self._cursor.word(1)}"
+                attributes.append(Attribute(kind=AttributeKind.COLOUR, value=value))
+                self._cursor.at += 1
+            elif word in self._lexicon.gerunds and not is_last:
+                nouns.append(word)
+            elif self._is_participle(word) and (not is_last or self._continues()):
+                self._add(attributes, word)
+            else:
+                break
+            self._cursor.at += 1
+        return attributes, nouns
+
+    def _is_between_attributes(self, word: str, is_last: bool, has_attribute: bool) -> bool:
+        if word in ("and", ","):
+            return has_attribute and self._goes_on()
+        return self._cursor.is_adverb(word) and not is_last
+
+    def _is_shade(self, word: str) -> bool:
+        """Whether a noun here only says which colour follows."""
+        colour = self._lexicon.attributes.get(self._cursor.word(1))
+        is_shade = colour is AttributeKind.COLOUR and self._cursor.noun_goes_on(2)
+        is_noun = self._cursor.is_nominal(word) and word not in self._lexicon.attributes
+        return is_shade and is_noun and not self._is_participle(word)
+
+    def _add(self, attributes: list[Attribute], word: str) -> None:
+        kind = self._lexicon.attributes.get(word, AttributeKind.STATE)
+        attributes.append(Attribute(kind=kind, value=word))
+
+    def _is_attribute(self, word: str, is_last: bool) -> bool:
+        """Not in "a blue orange", where it is the noun, but in "the cat is orange"."""
+        if not is_last or not self._lexicon.is_noun(word):
+            return True
+        return (self._before.is_auxiliary and self._is_bare) or self._continues()
+
+    def _continues(self) -> bool:
+        """Whether "and" or a comma after an attribute leads to another of the same noun."""
+        if self._cursor.word(1) not in ("and", ","):
+            return False
+        self._cursor.at += 1
+        goes_on = self._goes_on()
+        self._cursor.at -= 1
+        return goes_on
+
+    def _goes_on(self) -> bool:
+        """Whether, after the "and" or comma here, an attribute and then a noun follow."""
+        ahead = 1
+        while self._cursor.word(ahead) in ("and", ","):
+            ahead += 1
+        word = self._cursor.word(ahead)
+        is_attribute = word in self._lexicon.attributes or self._is_participle(word)
+        return is_attribute and (
+            self._cursor.noun_goes_on(ahead + 1) or self._cursor.word(ahead + 1) in ("and", ",")
+        )
+
+    def _is_participle(self, word: str) -> bool:
+        is_known = word in self._lexicon.verbs and not self._lexicon.is_noun(word)
+        return ("-" in word and not self._lexicon.is_noun(word)) or (
+            is_known and word.endswith(("ed", "ing"))
+        )
+
+    def _take_nouns(self, nouns: list[str]) -> None:
+        while (word := self._cursor.word()) and word[0].isalnum():
+            if self._lexicon.is_function(word) or (nouns and self._cursor.preposition()):
+                break
+            if nouns and word in self._lexicon.numbers:
+                break
+            if not nouns and not self._is_bare and self._is_doing(word):
+                break  # "each one wearing a scarf"
+            if nouns and (self._ends_nouns(word, nouns) or self._cursor.is_adverb(word)):
+                break
+            nouns.append(word)
+            self._cursor.at += 1
+
+    def _is_doing(self, word: str) -> bool:
+        is_noun = self._lexicon.is_noun(word) or word in self._lexicon.gerunds
+        is_progressive = word.endswith("ing") and word in self._lexicon.verbs
+        return is_progressive and not is_noun and self._cursor.is_clause_word(self._cursor.word(1))
+
+    def _ends_nouns(self, word: str, nouns: Sequence[str]) -> bool:
+        if word in self._lexicon.attributes and not self._lexicon.is_noun(word):
+            return word not in self._lexicon.partitives
+        if word in self._lexicon.verbs:
+            is_plural = self._lexicon.is_plural(nouns[-1])
+            is_list = self._before.is_and and not self._is_one
+            return self._cursor.is_verb_after(is_plural=is_plural, is_list=is_list)
+        is_known = self._lexicon.is_noun(word)
+        return not is_known and word.endswith(("ed", "ing")) and len(word) > 5
+
+    def _is_measure(self, noun: str) -> bool:
+        head = self._lexicon.singular(noun)
+        follows = self._cursor.word(1)
+        if head in self._lexicon.partitives:
+            return self._cursor.is_nominal(follows) or self._cursor.number(follows) is not None
+        is_plain = follows not in self._lexicon.attributes  # else both are things of their own
+        return head in self._lexicon.portions and is_plain and self._cursor.is_nominal(follows)
+
+    def _take_measured(
+        self,
+        nouns: list[str],
+        attributes: list[Attribute],
+        count: int | None,
+        is_one: bool,
+    ) -> NounPhrase:
+        """`a group of friends` is friends; `a slice of pizza` is one thing."""
+        self._cursor.at += 1
+        inner_attributes, inner = self._take_attributes()
+        self._take_nouns(inner)
+        head = self._lexicon.singular(nouns[-1])
+        attributes = [*attributes, *inner_attributes]
+        if not inner:
+            return self._phrase(nouns, attributes, count, is_one)
+        if head in self._lexicon.partitives:
+            is_sole = count in (None, 1)
+            return self._phrase(
+                inner, attributes, _COUNTED_PARTITIVES.get(head) if is_sole else None, False
+            )
+        material = [*inner[:-1], self._lexicon.singular(inner[-1])]
+        whole = self._phrase([*nouns[:-1], head], attributes, count, is_one)
+        return NounPhrase(
+            nouns=(*whole.nouns, "of", *material),
+            attributes=whole.attributes,
+            count=count,
+            is_one=is_one,
+            is_plural=self._lexicon.is_plural(nouns[-1]),
+            is_abstract=False,
+        )
+
+    def _phrase(
+        self,
+        nouns: Sequence[str],
+        attributes: Sequence[Attribute],
+        count: int | None,
+        is_one: bool,
+    ) -> NounPhrase:
+        head = self._lexicon.singular(nouns[-1]) if nouns else ""
+        return NounPhrase(
+            nouns=(*nouns[:-1], head) if nouns else (),
+            attributes=tuple(attributes),
+            count=count,
+            is_one=is_one,
+            is_plural=bool(nouns) and self._lexicon.is_plural(nouns[-1]),
+            is_abstract=self._is_abstract(nouns, head, bool(attributes)),
+        )
+
+    def _is_abstract(self, nouns: Sequence[str], head: str, is_described: bool) -> bool:
+        """A word of both kinds is a thing if it is described: "at the top", "its oval top"."""
+        if not nouns or self._lexicon.is_abstract(head):
+            return bool(nouns)
+        return len(nouns) == 1 and head in self._lexicon.abstract and not is_described

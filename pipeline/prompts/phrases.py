@@ -1,0 +1,217 @@
+"""Cuts a prompt into noun phrases and the words between them. Rules over word lists, no model.
+
+`cursor.py` tells what the words around a place are, `noun_phrases.py` reads one phrase; here stands
+what comes next after what.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.prompts.cursor import Cursor
+from pipeline.prompts.lexicon import Lexicon, Preposition
+from pipeline.prompts.noun_phrases import Before, NounPhrase, NounPhraseReader
+
+_TOKEN = re.compile(r"[^\W_]+(?:[-\u2010\u2011][^\W_]+)*|'s\b|'(?=\s)|[^\w\s]")
+_MAX_COMPOUND_WORDS = 3
+
+
+class Join(StrEnum):
+    """Words that are neither thing nor relation, for what they do to a sentence."""
+
+    AND = "and"
+    COMMA = "comma"
+    AUXILIARY = "auxiliary"
+    MODAL = "modal"
+    PRONOUN = "pronoun"
+    POSSESSIVE = "possessive"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verb:
+    """An action, as the bare verb."""
+
+    verb: str
+
+
+Piece = NounPhrase | Verb | Preposition | Join
+
+
+def tokens(text: str) -> list[str]:
+    """Words in lower case, punctuation marks one by one, and a possessive 's on its own."""
+    return _TOKEN.findall(text.casefold().replace("\u2019", "'"))
+
+
+def pieces(words: Sequence[str], lexicon: Lexicon) -> list[Piece]:
+    """The words as phrases, in order. Adverbs are left out."""
+    return _Reader(_with_compounds(words, lexicon), lexicon).read()
+
+
+def _with_compounds(words: Sequence[str], lexicon: Lexicon) -> list[str]:
+    """`sweet`, `potatoes` become one word, so that `sweet` is no attribute."""
+    joined: list[str] = []
+    at = 0
+    while at < len(words):
+        for length in range(_MAX_COMPOUND_WORDS, 0, -1):
+            group = words[at : at + length]
+            if length == 1 or lexicon.singular(" ".join(group)) in lexicon.compounds:
+                break
+        joined.append(" ".join(group))
+        at += len(group)
+    return joined
+
+
+class _Reader:
+    """Walks over the words once, from left to right."""
+
+    def __init__(self, words: Sequence[str], lexicon: Lexicon) -> None:
+        self._cursor = Cursor(words, lexicon)
+        self._lexicon = lexicon
+        self._pieces: list[Piece] = []
+        self._has_verb = False
+
+    def read(self) -> list[Piece]:
+        while self._cursor.word():
+            start = self._cursor.at
+            piece = self._next_piece()
+            assert self._cursor.at > start
+            if piece is not None:
+                self._pieces.append(piece)
+                self._has_verb |= isinstance(piece, Verb) or piece is Join.AUXILIARY
+        return self._pieces
+
+    @property
+    def _last(self) -> Piece | None:
+        return self._pieces[-1] if self._pieces else None
+
+    # What comes next
+
+    def _next_piece(self) -> Piece | None:
+        word = self._cursor.word()
+        if not word[0].isalnum():
+            self._cursor.at += 1
+            return _punctuation(word)
+        if self._is_infinitive():
+            self._cursor.at += 1
+            return Join.MODAL
+        if found := self._cursor.preposition():
+            return self._take_preposition(*found)
+        if (join := self._join(word)) is not None:
+            self._cursor.at += 1
+            return join
+        if self._is_adverb(word):
+            self._cursor.at += 1
+            return None
+        if self._is_verb():
+            return self._take_verb()
+        before = Before(
+            is_auxiliary=self._last is Join.AUXILIARY,
+            is_and=self._last is Join.AND,
+            is_in=isinstance(self._last, Preposition) and self._last.name == "in",
+        )
+        return NounPhraseReader(self._cursor, before).take()
+
+    def _is_infinitive(self) -> bool:
+        verb = self._cursor.word(1)
+        return (
+            self._cursor.word() == "to"
+            and self._lexicon.verbs.get(verb) == verb
+            and (
+                not self._lexicon.is_noun(verb) or self._cursor.is_clause_word(self._cursor.word(2))
+            )
+        )
+
+    def _take_preposition(self, preposition: Preposition, length: int) -> Preposition | None:
+        word = self._cursor.word()
+        self._cursor.at += length
+        follows = self._cursor.word()
+        is_stranded = not follows or not (
+            self._cursor.is_nominal(follows)
+            or follows in self._lexicon.determiners
+            or follows in self._lexicon.pronouns
+            or follows in self._lexicon.numbers
+            or follows in self._lexicon.verbs
+        )
+        is_particle = word in self._lexicon.particles or word in self._lexicon.adverbs
+        return None if is_stranded and is_particle and length == 1 else preposition
+
+    def _join(self, word: str) -> Join | None:
+        if word == "that" and self._cursor.word(1) in self._lexicon.verbs:
+            return Join.PRONOUN  # "a bathroom that has"
+        if word in ("and", "or"):
+            return Join.AND
+        if word in self._lexicon.conjunctions:
+            self._has_verb = False
+            return Join.STOP
+        if word in self._lexicon.auxiliaries:
+            return Join.AUXILIARY
+        if word in self._lexicon.modals:
+            return Join.MODAL
+        return Join.PRONOUN if word in self._lexicon.pronouns else None
+
+    def _is_adverb(self, word: str) -> bool:
+        is_bare = word not in self._lexicon.attributes and word not in self._lexicon.verbs
+        if self._last is Join.AUXILIARY and is_bare and self._is_progressive(self._cursor.word(1)):
+            return True  # "is ice skating"
+        return self._cursor.is_adverb(word)
+
+    # Verbs
+
+    def _is_progressive(self, word: str) -> bool:
+        return word.endswith("ing") and word in self._lexicon.verbs
+
+    def _is_verb(self) -> bool:
+        """Whether the word here is a verb, from its form and from what stands around it."""
+        word = self._cursor.word()
+        if word not in self._lexicon.verbs:
+            return self._is_unknown_verb(word)
+        last = self._last
+        is_other = self._lexicon.is_noun(word) or word in self._lexicon.attributes
+        if last is Join.AUXILIARY:
+            return word not in self._lexicon.attributes or self._cursor.is_clause_word(
+                self._cursor.word(1)
+            )
+        if last in (Join.MODAL, Join.PRONOUN):
+            return True
+        if isinstance(last, NounPhrase):
+            return self._cursor.is_verb_after(is_plural=last.is_plural, is_list=self._is_list())
+        if last in (Join.AND, Join.COMMA):
+            is_free = not is_other or self._cursor.is_clause_word(self._cursor.word(1))
+            return self._has_verb and is_free and not self._is_participle_of_noun()
+        if isinstance(last, Verb) and word.endswith("ed") and not is_other:
+            return not self._cursor.is_nominal(self._cursor.word(1))  # "getting vaccinated"
+        if isinstance(last, Verb | Preposition):
+            return word.endswith("ing") and not self._is_participle_of_noun()
+        return last is Join.STOP and word.endswith("ing")
+
+    def _is_unknown_verb(self, word: str) -> bool:
+        if self._lexicon.is_noun(word) or word in self._lexicon.attributes:
+            return False
+        last = self._last
+        is_after_subject = last is Join.AUXILIARY or isinstance(last, NounPhrase)
+        return is_after_subject and word.endswith(("ed", "ing")) and len(word) > 5
+
+    def _is_participle_of_noun(self) -> bool:
+        """Whether it is like `dining` in "dining table", not like `riding` in "riding a bike"."""
+        word, follows = self._cursor.word(), self._cursor.word(1)
+        is_gerund = word in self._lexicon.gerunds and self._lexicon.is_noun(follows)
+        if isinstance(self._last, Verb) or self._has_verb:
+            return is_gerund and self._last is not Join.AND
+        return self._cursor.is_nominal(follows)
+
+    def _is_list(self) -> bool:
+        """Whether the noun phrase before is the end of a list."""
+        return len(self._pieces) > 2 and self._pieces[-2] in (Join.AND, Join.COMMA)
+
+    def _take_verb(self) -> Verb:
+        word = self._cursor.word()
+        self._cursor.at += 1
+        return Verb(verb=self._lexicon.verbs.get(word, word))
+
+
+def _punctuation(mark: str) -> Join | None:
+    if mark.startswith("'"):
+        return Join.POSSESSIVE if mark == "'s" else None
+    return {",": Join.COMMA, "&": Join.AND, '"': None}.get(mark, Join.STOP)

@@ -1,0 +1,225 @@
+"""The thread that owns the models: drives the rollouts of all open shards at once.
+
+The stragglers of one shard share the machine with the first rollouts of the next. Who opens a shard
+waits for its outcomes on a queue; a shard that was left is skipped.
+"""
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from pipeline.engine.backends import Opened
+from pipeline.pictures import Pixels
+from pipeline.rollout.traces import canvases_to_keep
+from pipeline.twig.drive import Backends, Outcome, Rollout, drive
+from pipeline.twig.requests import Answer, Backend, Request, RequestId
+from schemas.config import RunConfig
+from schemas.errors import FailureKind, RolloutError, TaskFailure
+
+_LOOKS_A_LIMIT = 8  # how often a hang is looked for within the time that makes one
+
+
+@dataclass(slots=True, eq=False)
+class OpenShard:
+    """Where the models' thread leaves what a shard's own thread waits for."""
+
+    is_counted: bool = True  # of a probe: its rollouts are no part of the work that is done
+    is_abandoned: bool = False
+    num_ended: int = 0
+    _grown: "queue.SimpleQueue[tuple[Outcome, list[Pixels], float] | RolloutError]" = field(
+        default_factory=queue.SimpleQueue
+    )
+
+    def add(self, outcome: Outcome, pixels: list[Pixels]) -> None:
+        self.num_ended += 1
+        self._grown.put((outcome, pixels, time.time()))
+
+    def fail(self, error: RolloutError) -> None:
+        self._grown.put(error)
+
+    def next_grown(self) -> tuple[Outcome, list[Pixels], float]:
+        """An ended rollout, its pictures, and when it ended. Raises what the shard failed with."""
+        grown = self._grown.get()
+        if isinstance(grown, RolloutError):
+            raise grown
+        return grown
+
+
+class Grower:
+    """Grows what it is fed. Once `broken`, it grows nothing any more, and its process should end.
+
+    It breaks when the models raise what is no failure of a rollout, and when no answer has come for
+    `no_progress_seconds`: then its thread hangs in the models, and no one can call it back.
+    """
+
+    def __init__(self, opened: Opened, config: RunConfig) -> None:
+        self._opened = opened
+        self._config = config
+        self._pulse = _Pulse()
+        self._feed = _Feed(self._pulse)
+        self._lock = threading.Lock()
+        self._open: list[OpenShard] = []
+        self.broken: TaskFailure | None = None
+        self.num_ok = 0  # rollouts since it began
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._grow, name="grower", daemon=True)
+        self._thread.start()
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+
+    def feed(self, rollouts: Iterable[Rollout]) -> None:
+        """Take rollouts whose tags are open shards."""
+        self._feed.add(rollouts)
+
+    @property
+    def num_finished(self) -> int:
+        """Rollouts that ended, of shards that are open."""
+        with self._lock:
+            return sum(shard.num_ended for shard in self._open if shard.is_counted)
+
+    @contextmanager
+    def opened_shard(self, *, is_counted: bool = True) -> Iterator[OpenShard]:
+        """A shard to tag rollouts with. What still runs of it when it is left, is dropped."""
+        shard = OpenShard(is_counted=is_counted)
+        with self._lock:
+            if self.broken:
+                raise self.broken
+            self._open.append(shard)
+        try:
+            yield shard
+        finally:
+            shard.is_abandoned = True
+            with self._lock:
+                self._open.remove(shard)
+
+    def close(self) -> None:
+        """Stop growing. Shards that are still open fail."""
+        self._feed.close()
+        self._thread.join()
+
+    def _grow(self) -> None:
+        execution = self._config.execution
+        reason = "the worker was closed"
+        try:
+            for outcome in drive(
+                self._feed,
+                self._pulse.felt_in(self._opened.backends),
+                max_live=execution.live_rollouts_per_actor,
+                max_seconds=execution.rollout_timeout_seconds,
+            ):
+                self._pulse.beat()
+                self._hand_over(outcome)
+        except Exception as error:  # a bug or a device error: no open shard can end here any more
+            reason = f"{type(error).__name__}: {error}"
+        self._break(TaskFailure(f"the models stopped: {reason}", reason="worker"))
+        self._ended.set()
+
+    def _watch(self) -> None:
+        """The thread that notices when the models' thread does not come back."""
+        limit = self._config.execution.no_progress_seconds
+        while not self._ended.wait(limit / _LOOKS_A_LIMIT):
+            silent = self._pulse.silent_seconds()
+            if self._feed.is_out and silent > limit:
+                hung = f"the models have not answered for {silent:.0f} s"
+                self._break(TaskFailure(hung, reason="hung"))
+                return
+
+    def _break(self, error: TaskFailure) -> None:
+        with self._lock:
+            self.broken = self.broken or error
+            for shard in self._open:
+                shard.fail(error)
+
+    def _hand_over(self, outcome: Outcome) -> None:
+        shard: OpenShard = outcome.rollout.tag
+        self._feed.ended()
+        if shard.is_abandoned:
+            return
+        if outcome.error and outcome.error.kind is not FailureKind.RECORD:
+            shard.fail(outcome.error)
+            return
+        canvases = canvases_to_keep(outcome, self._config.method.pictures)
+        shard.add(outcome, self._opened.painter.paint(canvases))
+        self.num_ok += outcome.error is None
+
+
+class _Feed:
+    """Rollouts that wait to be taken up: those of older shards first, abandoned ones skipped."""
+
+    def __init__(self, pulse: "_Pulse") -> None:
+        self._pulse = pulse
+        self._waiting: deque[Rollout] = deque()
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._num_out = 0
+
+    @property
+    def is_out(self) -> bool:
+        """Whether something was taken that has not ended."""
+        return self._num_out > 0
+
+    def add(self, rollouts: Iterable[Rollout]) -> None:
+        with self._changed:
+            self._waiting.extend(rollouts)
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+    def ended(self) -> None:
+        self._num_out -= 1  # only the models' thread counts
+
+    def take(self, *, wait: bool) -> Rollout | None:
+        with self._changed:
+            while not self._is_closed:
+                while self._waiting:
+                    rollout = self._waiting.popleft()
+                    if not rollout.tag.is_abandoned:
+                        self._pulse.beat()  # silence counts from here
+                        self._num_out += 1
+                        return rollout
+                if not wait:
+                    break
+                self._changed.wait()
+        return None
+
+
+class _Pulse:
+    """When the models last gave a sign of life: an answer, or a rollout that ended."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def beat(self) -> None:
+        self._last = time.monotonic()
+
+    def silent_seconds(self) -> float:
+        return time.monotonic() - self._last
+
+    def felt_in(self, backends: Backends) -> Backends:
+        """The same backends, each answer of theirs a beat."""
+        by_name = {name: _Felt(backend, self) for name, backend in backends.by_name.items()}
+        return replace(backends, by_name=by_name)
+
+
+class _Felt:
+    """A backend whose questions and answers are signs of life."""
+
+    def __init__(self, backend: Backend, pulse: _Pulse) -> None:
+        self._backend = backend
+        self._pulse = pulse
+
+    def submit(self, request_id: RequestId, request: Request) -> None:
+        self._pulse.beat()
+        self._backend.submit(request_id, request)
+
+    def poll(self) -> Sequence[tuple[RequestId, Answer | RolloutError]]:
+        answers = self._backend.poll()
+        if answers:
+            self._pulse.beat()
+        return answers

@@ -1,0 +1,79 @@
+"""From the rows of a trace file to the samples that scorers are asked about."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.pictures import Pixels, decode_picture
+from pipeline.scoring.scorers import TRACE, Sample, Scorer
+from schemas.trace import Role
+
+_EVENT_COLUMNS = (
+    *("index", "role", "region", "revision", "candidate", "text", "score", "verdict"),
+    *("better_thought", "token_ids", "codes", "finish", "superseded_by", "picture"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """A sample, and the key of its score."""
+
+    trace_id: str
+    event: int | None  # None: the whole trace
+    tokens: str  # digest of the tokens that it is about
+    sample: Sample
+
+
+def columns_for(scorer: Scorer) -> list[str]:
+    """The columns of a trace file that this scorer's samples are made from."""
+    columns = ["trace_id", "status", "prompt", "metadata", "region_stops", "codes"]
+    columns += [f"events.list.element.{name}" for name in _EVENT_COLUMNS]
+    return [*columns, "final_picture", "images"] if scorer.needs_pictures else columns
+
+
+def subjects_of(row: Mapping[str, Any], scorer: Scorer) -> Iterator[Subject]:
+    """What the scorer is to be asked about one ok trace: the trace, then its events in order."""
+    metadata = json.loads(row["metadata"])
+    common = {
+        "prompt": row["prompt"],
+        "metadata": metadata,
+        "num_regions": len(row["region_stops"] or ()),
+        "events": row["events"],
+    }
+    if TRACE in scorer.subjects:
+        yield Subject(
+            trace_id=row["trace_id"],
+            event=None,
+            tokens=digest_of_tokens(row["codes"]),
+            sample=Sample(
+                **common,
+                codes=row["codes"],
+                pixels=_picture(row, row.get("final_picture")) if scorer.needs_pictures else None,
+            ),
+        )
+    for event in row["events"]:
+        if event["role"] in scorer.subjects:
+            is_seen = scorer.needs_pictures and event["role"] == Role.DRAW
+            yield Subject(
+                trace_id=row["trace_id"],
+                event=event["index"],
+                tokens=digest_of_tokens(event["codes"] or event["token_ids"]),
+                sample=Sample(
+                    **common,
+                    codes=event["codes"],
+                    pixels=_picture(row, event["picture"]) if is_seen else None,
+                    region=event["region"],
+                    event=event,
+                ),
+            )
+
+
+def digest_of_tokens(tokens: list[int]) -> str:
+    """16 hex digits."""
+    return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:16]
+
+
+def _picture(row: Mapping[str, Any], index: int | None) -> Pixels | None:
+    return None if index is None else decode_picture(row["images"][index]["bytes"])

@@ -1,0 +1,57 @@
+"""Filters for what should not be in a set: scorers like others, 1 to pass and 0 to be left out.
+
+What ships is small: a list of English words for prompts, and a look for blank pictures. A model
+plugs in as `coppice score RUN --scorer my_module:MyFilter`, under a name and version of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+
+from pipeline.scoring.scorers import TRACE, Sample, Score
+from pipeline.scoring.text_checks import is_english, words_of
+from schemas.scores import Kind
+
+_FLAT_LEVELS = 2.0  # of 255: the spread of a picture that is one colour, as blacked-out ones are
+
+
+class PromptFilter:
+    """0 where a prompt has a word of the list, and None for what is not in English."""
+
+    name = "prompt_filter"
+    version = "1"
+    subjects = frozenset({TRACE})
+    needs_pictures = False
+    columns: Mapping[str, Kind] = {"value": "float32"}
+
+    def score(self, batch: Sequence[Sample]) -> list[Score]:
+        return [self._of(sample) for sample in batch]
+
+    def _of(self, sample: Sample) -> Score:
+        if not listed_words().isdisjoint(words_of(sample.prompt)):
+            return Score(value=0.0)
+        return Score(value=1.0 if is_english(sample.prompt) else None)
+
+
+class PictureFilter:
+    """0 for a picture of one colour; of all others None, since no model has looked at them."""
+
+    name = "picture_filter"
+    version = "1"
+    subjects = frozenset({TRACE})
+    needs_pictures = True
+    columns: Mapping[str, Kind] = {"value": "float32"}
+
+    def score(self, batch: Sequence[Sample]) -> list[Score]:
+        return [
+            Score(value=0.0 if one.pixels is not None and one.pixels.std() < _FLAT_LEVELS else None)
+            for one in batch
+        ]
+
+
+@cache
+def listed_words() -> frozenset[str]:
+    """The words that no prompt of a set should have."""
+    text = (files("pipeline.scoring") / "unwanted_words.txt").read_text(encoding="utf-8")
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return frozenset(filter(None, lines))

@@ -1,0 +1,126 @@
+"""What a scorer is, and where scorers are found.
+
+A scorer is asked about samples: finished traces, or single events of them, in the roles that it
+names. A score that does not apply is None, never 0: an average over it must leave it out.
+"""
+
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pipeline.pictures import Pixels
+from schemas.errors import InputError
+from schemas.scores import KEY_COLUMNS, Kind, ScorerId, parse_scorer
+
+TRACE = "trace"
+"""The subject of a score that is about a whole trace; the others are the roles of events."""
+
+SCORERS: Mapping[str, str] = {
+    "toy": "pipeline.toy.scorer:ToyScorer",
+    "thoughts": "pipeline.scoring.text_checks:ThoughtChecks",
+    "critiques": "pipeline.scoring.text_checks:CritiqueChecks",
+    "tokens": "pipeline.scoring.picture_checks:TokenChecks",
+    "phash": "pipeline.scoring.picture_checks:PerceptualHash",
+    "prompt_filter": "pipeline.scoring.safety:PromptFilter",
+    "picture_filter": "pipeline.scoring.safety:PictureFilter",
+}
+"""The scorers that are bundled. Any other one is named by its place, `module:object`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """What a scorer looks at: a trace, or one event of it.
+
+    `pixels` are the finished picture of a trace, the canvas after a drawing, and None where the
+    scorer needs no pictures or the trace keeps none.
+    """
+
+    prompt: str
+    pixels: Pixels | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # of its record
+    codes: Sequence[int] = ()  # of the finished picture, or of the region drawn
+    region: int | None = None  # None: the whole trace
+    num_regions: int | None = None
+    event: Mapping[str, Any] | None = None  # as a row of a trace file has it
+    events: Sequence[Mapping[str, Any]] = ()  # all of the trace
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """`value` is from 0 to 1, higher is better; None where the scorer has nothing to go by."""
+
+    value: float | None
+    parts: Mapping[str, float | int | None] = field(default_factory=dict)  # the other columns
+
+
+class Scorer(Protocol):
+    """The same name and version give the same scores for the same samples."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def subjects(self) -> frozenset[str]:
+        """What it is asked about: "trace", "think", "draw", "reflect"."""
+        ...
+
+    @property
+    def needs_pictures(self) -> bool: ...
+
+    @property
+    def columns(self) -> Mapping[str, Kind]:
+        """The columns of its sidecar: `value` and the parts that it may give."""
+        ...
+
+    def score(self, batch: Sequence[Sample]) -> list[Score]:
+        """One score a sample, in order."""
+
+
+def find_scorer(name: str) -> Scorer:
+    """The scorer of a bundled name, with or without its version, or at `module:object`.
+
+    Raises InputError for a name or version that is not there, and for what is no scorer.
+    """
+    bare, _, version = name.partition("@")
+    if ":" not in name and bare not in SCORERS:
+        near = difflib.get_close_matches(bare, SCORERS, n=1)
+        raise InputError(
+            f"there is no scorer {bare!r}{f' (did you mean {near[0]!r}?)' if near else ''}; "
+            f"known: {', '.join(sorted(SCORERS))}; one of your own is given as module:object"
+        )
+    scorer = _load(SCORERS.get(bare, name))
+    if bare in SCORERS and version not in ("", scorer.version):
+        raise InputError(
+            f"{bare} is at version {scorer.version} here, and not at {version}; "
+            f"score with {id_of(scorer)}, or install the coppice that had {name}"
+        )
+    return scorer
+
+
+def id_of(scorer: Scorer) -> ScorerId:
+    """Its name and version."""
+    return parse_scorer(f"{scorer.name}@{scorer.version}")
+
+
+def _load(place: str) -> Scorer:
+    module, _, attribute = place.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"the scorer {place} cannot be loaded: {error}") from error
+    scorer: Scorer = found() if isinstance(found, type) else found
+    needed = ("name", "version", "subjects", "needs_pictures", "columns", "score")
+    absent = [name for name in needed if not hasattr(scorer, name)]
+    if absent:
+        raise InputError(
+            f"{place} is no scorer: it lacks {', '.join(absent)} (see pipeline.scoring.scorers)"
+        )
+    id_of(scorer)
+    if taken := set(KEY_COLUMNS) & set(scorer.columns):
+        raise InputError(f"{place} has columns that sidecars keep for the key: {sorted(taken)}")
+    return scorer

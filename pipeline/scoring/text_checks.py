@@ -1,0 +1,178 @@
+"""Checks of what was said, without a model: is a thought, or a critique, fit to be learned from?
+
+They read English. Of a prompt in another language they say nothing (None), and never that it is
+fine.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.scoring.scorers import TRACE, Sample, Score
+from schemas.scores import Kind
+from schemas.trace import Role, Verdict
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)?")
+_SENTENCE_END = re.compile(r"[.!?]+(?=\s+\S)")
+# Thoughts say what is seen, not where on the page: the paper forbids these words.
+_ANCHORS = _set(
+    "top middle bottom upper lower layer layers section sections part parts band bands half third "
+    "canvas foreground background"
+)
+# Where an anchor is no place on the page: "on top of", "in the middle of", "a part of".
+_INNOCENT = re.compile(r"\b(?:on top of|in the middle of|(?:a |be )?part of)\b")
+_NO_NOUNS = _set(
+    "a an the this that these those of on in at to with and or by from for under over above below "
+    "beneath behind between beside near next left right side front is are was were be being there "
+    "it its his her their photo picture image drawing painting one two three four five six seven "
+    "eight nine ten"
+)
+_FOREIGN = _set(
+    "der das ein eine einen und mit auf ist le la les un une des et avec sur el los las una y "
+    "con sobre il gli uno di del della che um uma os na nao het een en op van"
+)
+
+
+class ThoughtChecks:
+    """Thoughts: one sentence, no words for places on the page, nothing said twice. The whole
+    trace: are the nouns of the prompt said in the thoughts that were drawn?
+    """
+
+    name = "thoughts"
+    version = "1"
+    subjects = frozenset({TRACE, Role.THINK.value})
+    needs_pictures = False
+    columns: Mapping[str, Kind] = {
+        "value": "float32",  # 1: every check of its own passed
+        "one_sentence": "float32",
+        "no_anchors": "float32",
+        "novelty": "float32",  # 1 less the likeness to the nearest earlier thought
+        "nouns_covered": "float32",  # of a trace: the share
+    }
+
+    def score(self, batch: Sequence[Sample]) -> list[Score]:
+        return [self._trace(one) if one.event is None else self._thought(one) for one in batch]
+
+    def _trace(self, sample: Sample) -> Score:
+        nouns = nouns_of(sample.prompt, sample.metadata)
+        drawn = [event["text"] for event in sample.events if _is_kept_drawing(event)]
+        if not nouns or not drawn:
+            return Score(value=None)
+        said = {_stem(word) for text in drawn for word in words_of(text)}
+        covered = sum(all(_stem(word) in said for word in words_of(noun)) for noun in nouns)
+        return Score(value=None, parts={"nouns_covered": covered / len(nouns)})
+
+    def _thought(self, sample: Sample) -> Score:
+        assert sample.event is not None
+        if not is_english(sample.prompt):
+            return Score(value=None)
+        text, index = sample.event["text"], sample.event["index"]
+        earlier = [
+            event["text"]
+            for event in sample.events
+            if event["role"] == Role.THINK and event["index"] < index
+        ]
+        checks = {
+            "one_sentence": float(is_one_sentence(text)),
+            "no_anchors": float(not anchors_in(text)),
+        }
+        novelty = 1 - max(likeness(text, other) for other in earlier) if earlier else None
+        return Score(value=min(checks.values()), parts={**checks, "novelty": novelty})
+
+
+class CritiqueChecks:
+    """Critiques: can it be used, is the score a round one, is the better thought another one?"""
+
+    name = "critiques"
+    version = "1"
+    subjects = frozenset({Role.REFLECT.value})
+    needs_pictures = False
+    columns: Mapping[str, Kind] = {
+        "value": "float32",  # 1: it can be used
+        "multiple_of_five": "float32",  # the question forbids rounding to fives
+        "revision_differs": "float32",  # null where nothing is to be revised
+        "better_one_sentence": "float32",
+        "better_no_anchors": "float32",
+    }
+
+    def score(self, batch: Sequence[Sample]) -> list[Score]:
+        return [self._critique(sample) for sample in batch]
+
+    def _critique(self, sample: Sample) -> Score:
+        event = sample.event
+        assert event is not None
+        verdict, score, better = event["verdict"], event["score"], event["better_thought"]
+        parts: dict[str, float | int | None] = {}
+        if score is not None:
+            parts["multiple_of_five"] = float(score % 5 == 0)
+        if verdict == Verdict.REVISE:
+            judged = thought_judged(sample.events, event, sample.prompt)
+            parts["revision_differs"] = float(words_of(better) != words_of(judged))
+        if better and is_english(sample.prompt):
+            parts["better_one_sentence"] = float(is_one_sentence(better))
+            parts["better_no_anchors"] = float(not anchors_in(better))
+        return Score(value=float(verdict != Verdict.UNPARSEABLE), parts=parts)
+
+
+def thought_judged(
+    events: Sequence[Mapping[str, Any]], critique: Mapping[str, Any], prompt: str
+) -> str:
+    """The thought that the drawing was made from; the prompt where nothing was thought."""
+    thought = prompt
+    for event in events[: critique["index"]]:
+        if event["region"] != critique["region"]:
+            continue
+        if event["role"] == Role.THINK:
+            thought = event["text"]
+        elif event["role"] == Role.REFLECT and event["revision"] < critique["revision"]:
+            thought = event["better_thought"] or thought
+    return str(thought)
+
+
+def words_of(text: str) -> list[str]:
+    """The words in small letters, without punctuation."""
+    return _WORD.findall(text.lower())
+
+
+def is_english(text: str) -> bool:
+    """Whether nothing says that the text is in another language."""
+    return text.isascii() and _FOREIGN.isdisjoint(words_of(text))
+
+
+def is_one_sentence(text: str) -> bool:
+    return bool(text.strip()) and not _SENTENCE_END.search(text)
+
+
+def anchors_in(text: str) -> set[str]:
+    """The words for places on the page in a text."""
+    return set(words_of(_INNOCENT.sub(" ", text.lower()))) & _ANCHORS
+
+
+def likeness(text: str, other: str) -> float:
+    """The share of words in common, from 0 to 1 (Jaccard)."""
+    one, two = set(words_of(text)), set(words_of(other))
+    return len(one & two) / len(one | two) if one | two else 1.0
+
+
+def nouns_of(prompt: str, metadata: Mapping[str, Any]) -> list[str]:
+    """What a prompt names: the record's own `nouns`, or else its words that carry meaning."""
+    nouns = metadata.get("nouns")
+    if isinstance(nouns, list) and all(isinstance(noun, str) for noun in nouns):
+        return [noun for noun in nouns if words_of(noun)]
+    if not is_english(prompt):
+        return []
+    return sorted({word for word in words_of(prompt) if word not in _NO_NOUNS})
+
+
+def _is_kept_drawing(event: Mapping[str, Any]) -> bool:
+    return event["role"] == Role.DRAW and event["superseded_by"] is None
+
+
+def _stem(word: str) -> str:
+    """A word without the ending of its plural."""
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") else word

@@ -1,0 +1,1 @@
+"""What stays: columns, candidates, decisions, recipes and the funnel. Pure numpy over columns."""

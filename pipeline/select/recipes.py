@@ -1,0 +1,244 @@
+"""Recipes from TOML, and whether the runs at hand can satisfy one. Refuses before work starts."""
+
+import difflib
+import hashlib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pipeline.prompts.evaluation_sets import read_evaluation_set
+from pipeline.scoring.scorers import SCORERS, find_scorer
+from pipeline.select.shard_candidates import Job
+from pipeline.store.runs import RunSource, common_columns, read_sidecar_notes
+from schemas.config import MethodConfig, Pictures, Program, canonical_json
+from schemas.errors import InputError
+from schemas.recipes import Kind, Recipe
+from schemas.scores import KEY_COLUMNS, ScorerId, ScoresFooter, parse_scorer
+from schemas.trace import Role
+
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "trace": ("num_events", "num_revisions", "num_unparseable", "rollout_index", "category"),
+    "event": ("score", "verdict", "finish", "region", "revision", "num_revisions"),
+}
+"""What a filter may go by without any scorer."""
+_WORDS = frozenset({"trace.category", "event.verdict", "event.finish"})
+_SHIPPED = files("pipeline.select") / "shipped"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """A recipe that these runs can satisfy, and what it goes by."""
+
+    job: Job
+    digest: str  # of the recipe
+    sidecars: Mapping[str, tuple[ScoresFooter, ...]]  # by scorer, of all runs in order
+
+
+def shipped_recipes() -> list[str]:
+    """The names that `load_recipe` knows."""
+    return sorted(entry.name.removesuffix(".toml") for entry in _SHIPPED.iterdir())
+
+
+def load_recipe(name: str) -> tuple[Recipe, Path]:
+    """The recipe of that name or in that file, and the folder that its paths start from."""
+    if name in shipped_recipes():
+        text, folder = (_SHIPPED / f"{name}.toml").read_text(encoding="utf-8"), Path()
+    elif Path(name).is_file():
+        text, folder = Path(name).read_text(encoding="utf-8"), Path(name).parent
+    else:
+        raise InputError(
+            f"there is no recipe {name!r}{_did_you_mean(name, shipped_recipes())}; give a TOML "
+            f"file, or one of: {', '.join(shipped_recipes())}"
+        )
+    return read_recipe(text, origin=name), folder
+
+
+def read_recipe(text: str, *, origin: str) -> Recipe:
+    """Check and read a recipe. `origin` is for the message."""
+    try:
+        return Recipe.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"recipe {origin} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            place = ".".join(str(part) for part in problem["loc"])
+            hint = ""
+            if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
+                hint = _did_you_mean(str(problem["loc"][0]), Recipe.model_fields)
+            lines.append(f"  {place or 'recipe'}: {problem['msg']}{hint}")
+        raise InputError(f"recipe {origin} cannot be used:\n" + "\n".join(lines)) from error
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """16 hex digits."""
+    return hashlib.sha256(canonical_json(recipe.model_dump(mode="json")).encode()).hexdigest()[:16]
+
+
+def check(
+    recipe: Recipe, folder: Path, runs: Sequence[RunSource], evaluation: Sequence[str] = ()
+) -> Checked:
+    """What the recipe goes by in these runs. Raises InputError for whatever cannot be had.
+
+    `evaluation` are files with prompts to be left out, beside those that the recipe names.
+    """
+    _check_possible(recipe, [run.manifest.config.method for run in runs])
+    for run in runs:
+        _check_run(recipe, run)
+    scorers = {scorer.name: scorer for scorer in map(parse_scorer, recipe.scorers)}
+    columns = _needed_columns(recipe, scorers)
+    footers: dict[str, tuple[ScoresFooter, ...]] = {}
+    for scorer in scorers.values():
+        _check_is_known(scorer, runs)
+        notes = [read_sidecar_notes(run, scorer) for run in runs]
+        there = common_columns((found for _, found in notes), scorer)
+        _check_columns(scorer, columns.get(scorer, frozenset()), there)
+        footers[str(scorer)] = tuple(footer for some, _ in notes for footer in some)
+    paths = [str(folder / path) for path in recipe.decontamination.files]
+    job = Job(
+        recipe=recipe,
+        evaluation=read_evaluation_set([*paths, *evaluation], recipe.decontamination.levels),
+        columns=columns,
+    )
+    return Checked(job=job, digest=recipe_digest(recipe), sidecars=footers)
+
+
+def tasks_of(method: MethodConfig) -> set[str]:
+    """The tasks that a run with this method has events for."""
+    is_while = method.program is Program.THINK_WHILE
+    num_regions = method.schedule.num_regions if is_while else 1
+    roles = {Role.DRAW.value}
+    if method.program in (Program.THINK_WHILE, Program.THINK_BEFORE):
+        roles.add(Role.THINK.value)
+    if method.program in (Program.THINK_WHILE, Program.THINK_AFTER):
+        roles |= {Role.REFLECT.value} if method.reflection.max_revisions else set()
+    return {f"{role}_{region + 1}" for role in roles for region in range(num_regions)}
+
+
+def _check_possible(recipe: Recipe, methods: Sequence[MethodConfig]) -> None:
+    """A pool that no run can fill is refused, and so are pairs of what was drawn once."""
+    there = {task for method in methods for task in tasks_of(method)}
+    mix = recipe.mix
+    for pool in () if mix is None else (mix.weights or mix.counts):
+        if not any(task == pool or task.startswith(f"{pool}_") for task in there):
+            raise InputError(
+                f"the mix of {recipe.name} asks for {pool}, which none of the runs can have: they "
+                f"have {', '.join(sorted(there))}; leave it out, or grow a run that has it"
+            )
+    if recipe.pairs is not None and "revision" in recipe.pairs.sources:
+        is_revised = any(method.reflection.max_revisions for method in methods)
+        if not is_revised and "group" not in recipe.pairs.sources:
+            raise InputError("no run revises its drawings, so there are no pairs of revisions")
+
+
+def _check_run(recipe: Recipe, run: RunSource) -> None:
+    method, place = run.manifest.config.method, f"run {run.run_id} at {run.store.url}"
+    num_rollouts = run.manifest.plan.rollouts_per_record
+    if recipe.kind == Kind.SFT and recipe.pictures == "required":
+        seen = sorted(task for task in tasks_of(method) if recipe.wants(task) and _sees(task))
+        if seen and method.pictures is not Pictures.ALL:
+            raise InputError(
+                f"{place} keeps pictures {method.pictures.value!r}, and {', '.join(seen)} look at "
+                'canvases; grow it with --pictures all, or set pictures = "tokens" in the recipe'
+            )
+    if recipe.groups is not None and num_rollouts < 2:
+        raise InputError(f"{place} has one rollout a record, so no groups; plan --rollouts 8")
+    is_greedy = method.sampling.text_temperature == 0 and tasks_of(method) != {"draw_1"}
+    if recipe.groups is not None and not recipe.groups.picture_only and is_greedy:
+        raise InputError(
+            f"{place} has greedy text, which has no log-probabilities to learn from; grow it "
+            "with --set method.sampling.text_temperature=1, or set picture_only = true under "
+            "[groups] to learn from the drawing alone"
+        )
+    if recipe.groups is not None and not method.sampling.with_logp:
+        raise InputError(f"{place} keeps no log-probabilities (method.sampling.with_logp)")
+
+
+def _sees(task: str) -> bool:
+    """Whether the question of a task shows a canvas."""
+    role, _, region = task.partition("_")
+    return role == Role.REFLECT or (role == Role.THINK and region != "1")
+
+
+def _needed_columns(
+    recipe: Recipe, scorers: Mapping[str, ScorerId]
+) -> dict[ScorerId, frozenset[str]]:
+    needed: dict[ScorerId, set[str]] = {scorer: set() for scorer in scorers.values()}
+    for column in _columns_named(recipe):
+        source, dot, name = column.partition(".")
+        if source in FIELDS:
+            _check_field(source, name)
+        elif not dot or not name:
+            raise InputError(
+                f"{column!r} is no column; expected scorer.column such as toy.value, or one of: "
+                f"{', '.join(_all_fields())}"
+            )
+        elif source not in scorers:
+            near = _did_you_mean(source, [*scorers, *FIELDS])
+            raise InputError(
+                f"recipe {recipe.name} goes by {column}, and pins no scorer {source!r}{near}; add "
+                f'its name and version to scorers, such as "{source}@1"'
+            )
+        else:
+            needed[scorers[source]].add(name)
+    for one in recipe.filters:
+        holds_words = one.column in _WORDS
+        if holds_words != (one.equals is not None) and not (
+            holds_words and one.min is None and one.max is None
+        ):
+            kind = "words: filter it with equals" if holds_words else "numbers: use min and max"
+            raise InputError(f"the column {one.column} holds {kind}")
+    return {scorer: frozenset(names) for scorer, names in needed.items()}
+
+
+def _columns_named(recipe: Recipe) -> Iterable[str]:
+    yield from (one.column for one in recipe.filters)
+    if recipe.agreement is not None:
+        yield recipe.agreement.by
+    if recipe.per_prompt is not None:
+        yield from filter(None, [recipe.per_prompt.by])
+        if recipe.per_prompt.min_distance:
+            yield recipe.per_prompt.hash
+    if recipe.pairs is not None:
+        yield recipe.pairs.by
+    if recipe.groups is not None:
+        yield from recipe.groups.rewards
+
+
+def _check_field(source: str, name: str) -> None:
+    if name not in FIELDS[source]:
+        raise InputError(
+            f"there is no field {source}.{name}{_did_you_mean(name, FIELDS[source])}; known: "
+            f"{', '.join(_all_fields())}"
+        )
+
+
+def _check_is_known(scorer: ScorerId, runs: Sequence[RunSource]) -> None:
+    """A scorer that is neither bundled nor has any scores here is a slip of the pen."""
+    if scorer.name in SCORERS:
+        return
+    if not any(any(run.store.list_folder(f"scores/{scorer}")) for run in runs):
+        find_scorer(scorer.name)
+
+
+def _check_columns(scorer: ScorerId, needed: Iterable[str], there: Mapping[str, str]) -> None:
+    known = [name for name in there if name not in KEY_COLUMNS]
+    for name in sorted(needed):
+        if name not in known:
+            raise InputError(
+                f"{scorer} has no column {name!r}{_did_you_mean(name, known)}; it has: "
+                f"{', '.join(known)}"
+            )
+
+
+def _all_fields() -> list[str]:
+    return [f"{source}.{name}" for source, names in FIELDS.items() for name in names]
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,1 @@
+"""What is written: rows, exports, cards and part files of training sets."""

@@ -1,0 +1,145 @@
+"""The data card: README.md with the front matter that the Hugging Face hub reads.
+
+It says what is known. What is not, such as a licence that no one has written down, is printed as
+unknown and never guessed.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipeline.select.funnel import lines_of
+from pipeline.store.runs import stack_of
+from schemas.config import MethodConfig
+from schemas.specs import Origin
+from schemas.trace import Role
+
+if TYPE_CHECKING:
+    from pipeline.sets.write import Curation
+
+_UNKNOWN = "unknown"
+_LONGEST_NAME = 120
+_JANUS_LICENCE = "DeepSeek Model License"
+_LICENCES = {"toy": "Apache-2.0", "tiny": "Apache-2.0", "fake": "Apache-2.0"}  # bundled
+_RESTRICTIONS = f"""\
+Janus-Pro's weights come under the {_JANUS_LICENCE}. It treats a model that is trained on the output
+of Janus so as to perform similarly as a *derivative of the model*: its use restrictions
+(Attachment A) then flow on to that model, and have to be passed on with it. Read the licence before
+training on rows that a Janus-Pro wrote, judged or drew."""
+
+
+def card_of(curation: "Curation", version: str, files: Mapping[str, Mapping[str, Any]]) -> str:
+    """The whole card. Equal sets have equal cards."""
+    recipe = curation.recipe
+    parts = [
+        "\n".join(_front_matter(recipe.name, files)),
+        f"# {recipe.name}",
+        recipe.about or "A training set of Thinking-while-Generating traces.",
+        f"Version `{version}`, of recipe `{curation.checked.digest}`. Made by Coppice from the "
+        "runs below; `manifest.json` names every input by its digest, `decisions.parquet` says of "
+        "every row that could have been why it is not here, and `leaks.json` which prompts were "
+        "found in evaluation sets.",
+        "## Rows\n\n" + "\n".join(_rows(files)),
+        "## Funnel\n\n```\n" + "\n".join(lines_of(curation.funnel)) + "\n```",
+        "## Where it comes from\n\n" + "\n".join(_runs(curation)),
+        "## Scorers\n\n" + (", ".join(f"`{one}`" for one in recipe.scorers) or "none"),
+        "## Licences and restrictions\n\n" + "\n".join(_licences(curation)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(name: str, files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """One config a task; exports are no configs, since they hold the same rows again."""
+    configs: dict[str, dict[str, str]] = {}
+    for key in files:
+        if not key.startswith("exports/"):
+            folder, _, split = key.rpartition("/")
+            configs.setdefault(folder, {})[split] = f"{key}-*.parquet"
+    yield "---"
+    yield f"pretty_name: {name}"
+    yield "license: other"
+    yield "license_name: unknown"
+    yield "tags: [coppice, thinking-while-generating, synthetic]"
+    yield "configs:"
+    for folder, splits in configs.items():
+        yield f"- config_name: {folder.rpartition('/')[2]}"
+        yield "  data_files:"
+        for split, pattern in splits.items():
+            yield f"  - split: {split}"
+            yield f"    path: {pattern}"
+    yield "---"
+
+
+def _rows(files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    yield "| files | rows |"
+    yield "|---|---|"
+    for key, note in files.items():
+        yield f"| `{key}-*` | {note['num_rows']:,} |"
+
+
+def _runs(curation: "Curation") -> Iterator[str]:
+    for place, run in enumerate(curation.runs):
+        manifest, method = run.manifest, run.manifest.config.method
+        sampling = method.sampling
+        yield (
+            f"- Run `{run.run_id}` (fingerprint `{manifest.fingerprint}`, coppice "
+            f"{manifest.coppice_version}): {method.program.value}, seed {method.seed}, "
+            f"{method.dtype}, pack {method.pack.name} (`{method.pack.digest}`), "
+            f"CFG {sampling.cfg_weight:g}, temperature {sampling.image_temperature:g} for images "
+            f"and {sampling.text_temperature:g} for text, theta {method.reflection.theta}, "
+            f"up to {method.reflection.max_revisions} revisions."
+        )
+        for role, verb in ((Role.THINK, "thought"), (Role.REFLECT, "judged"), (Role.DRAW, "drew")):
+            yield f"  - {_who(method, role)} {verb}."
+        stack = ", ".join(f"{name} {value}" for name, value in stack_of(run).items() if value)
+        yield f"  - Stack of its first trace (each trace has its own): {stack or _UNKNOWN}."
+        for origin, num_traces in _origins(curation, place):
+            yield f"  - {num_traces:,} traces of prompts from {_told(origin)}."
+
+
+def _who(method: MethodConfig, role: Role) -> str:
+    backend = method.backend_of(role)
+    name = "the fake backend" if backend == "fake" else f"Model {method.model.name}"
+    revision = "" if backend == "fake" else f" (digest `{method.model.digest}`)"
+    return f"{name}{revision}, on backend {backend},"
+
+
+def _origins(curation: "Curation", run: int) -> list[tuple[Origin, int]]:
+    """Where the prompts of a run's traces come from, the most of them first."""
+    total: Counter[Origin] = Counter()
+    for (place, _), part in zip(curation.objects, curation.parts, strict=True):
+        if place == run:
+            total += part.origins
+    return sorted(total.items(), key=lambda item: (-item[1], item[0].model_dump_json()))
+
+
+def _told(origin: Origin) -> str:
+    name = _quoted(origin.name) if origin.name else f"a source that is {_UNKNOWN}"
+    revision, licence = (
+        _quoted(one) if one else _UNKNOWN for one in (origin.revision, origin.licence)
+    )
+    return f"{name} (revision: {revision}, licence: {licence})"
+
+
+def _quoted(text: str) -> str:
+    """Words of a prompt file, which may be hostile, as code on one line of Markdown."""
+    plain = "".join(char if char.isprintable() and char != "`" else " " for char in text)
+    return f"`{' '.join(plain.split())[:_LONGEST_NAME]}`"
+
+
+def _licences(curation: "Curation") -> Iterator[str]:
+    models = {run.manifest.config.method.model.name for run in curation.runs}
+    for name in sorted(models):
+        is_janus = "janus" in name.lower()
+        licence = _JANUS_LICENCE if is_janus else _LICENCES.get(name, _UNKNOWN)
+        yield f"- Model {name}: {licence}."
+    origins = {one for part in curation.parts for one in part.origins}
+    if any(not origin.licence for origin in origins):
+        yield f"- Prompts: {_UNKNOWN}, at least of some. Find out before you publish."
+    for licence in sorted({origin.licence for origin in origins if origin.licence}):
+        yield f"- Prompts: {_quoted(licence)}."
+    yield ""
+    if models - set(_LICENCES):
+        yield _RESTRICTIONS
+    else:
+        yield "The bundled models are of this project; no restriction of Janus-Pro's flows on."

@@ -1,0 +1,1 @@
+"""How the toy Janus is trained, from an empty model on."""

@@ -1,0 +1,36 @@
+"""`coppice score` on a real Ray."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.store.objects import open_store
+from pipeline.store.runs import open_run, unscored
+from schemas.scores import parse_scorer
+from tests.jobs.conftest import Coppice
+from tests.support import plan_run, run_all
+
+
+@pytest.mark.ray
+def test_a_run_is_scored_on_ray_and_a_hole_is_filled(coppice: Coppice, tmp_path: Path):
+    store = open_store(str(tmp_path / "run"))
+    run_all(store, plan_run(store, 4, rollouts_per_shard=2))
+    first = coppice("score", "run", "--scorer", "thoughts", "--scorer", "tokens")
+    (tmp_path / "run/scores/tokens@1/shard-00001.parquet").unlink()
+    second = coppice("score", "run", "--scorer", "tokens")
+
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "Made 4 sidecars" in first.stdout
+    assert "Made 1 sidecar " in second.stdout
+    run = open_run(store.url)
+    assert not unscored(run, parse_scorer("tokens@1"))
+    assert not unscored(run, parse_scorer("thoughts@1"))
+
+
+def test_an_unknown_scorer_is_refused_before_ray_starts(coppice: Coppice, tmp_path: Path):
+    store = open_store(str(tmp_path / "run"))
+    run_all(store, plan_run(store, 2))
+    answer = coppice("score", "run", "--scorer", "tokenz")
+
+    assert answer.returncode == 2
+    assert "did you mean 'tokens'" in answer.stderr

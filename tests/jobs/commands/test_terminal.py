@@ -1,0 +1,202 @@
+"""What the terminal shows, and that a prompt cannot make it show something else."""
+
+import io
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from jobs.cluster.driver import Snapshot
+from jobs.commands.terminal import (
+    ProgressLine,
+    as_typed,
+    counted,
+    describe,
+    duration,
+    printable,
+    size,
+)
+
+
+def snapshot(**changes: Any) -> Snapshot:
+    """Half done, on two actors, in ten seconds."""
+    defaults: dict[str, Any] = {
+        "num_shards": 3,
+        "num_committed": 2,
+        "num_planned": 24,
+        "num_finished": 18,
+        "num_ok": 15,
+        "num_dead": 1,
+        "num_actors": 2,
+        "num_new": 18,
+        "num_bytes": 1234,
+        "growing_seconds": 9.0,
+    }
+    return Snapshot(**(defaults | changes))
+
+
+# A line
+
+
+def test_a_line_says_how_far_how_fast_and_how_long():
+    assert describe(snapshot()) == (
+        "18 of 24 rollouts, 2 of 3 shards committed (15 ok, 1 dead), 2 actors, "
+        "2.0 rollouts/s, 3 s left"
+    )
+
+
+def test_a_line_of_a_large_run_groups_its_digits():
+    large = snapshot(num_planned=1_000_000, num_finished=12_345, num_ok=12_000, num_actors=1)
+
+    assert describe(large).startswith("12,345 of 1,000,000 rollouts, ")
+    assert "(12,000 ok, 1 dead), 1 actor, " in describe(large)
+
+
+def test_until_an_actor_is_up_models_are_loading():
+    assert describe(snapshot(num_actors=0)).endswith("loading models")
+
+
+@pytest.mark.parametrize("changes", [{"num_new": 0}, {"growing_seconds": 0.0}])
+def test_a_line_promises_nothing_before_there_is_a_rate(changes: dict[str, Any]):
+    assert describe(snapshot(**changes)).endswith("(15 ok, 1 dead), 2 actors")
+
+
+# Without a terminal
+
+
+def printed(*times: float) -> list[str]:
+    """The lines that a log gets of a progress line that is shown at these times."""
+    sink, now = io.StringIO(), [0.0]
+    with ProgressLine(Console(file=sink, width=40), clock=lambda: now[0]) as line:
+        for number, now[0] in enumerate(times):
+            line.show(snapshot(num_finished=number))
+    return sink.getvalue().splitlines()
+
+
+def test_a_log_gets_a_line_now_and_then():
+    lines = printed(0, 1, 9.5, 10, 11, 19, 25)
+
+    assert [line.split()[0] for line in lines] == ["0", "3", "6"]
+
+
+def test_a_line_in_a_log_is_not_wrapped():
+    (line,) = printed(0)
+
+    assert line.startswith("0 of 24 rollouts")
+    assert line.endswith("left")
+
+
+# Words for numbers
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "0 s"),
+        (0.9, "0 s"),
+        (42.7, "42 s"),
+        (59.99, "59 s"),
+        (60, "1 min 0 s"),
+        (200, "3 min 20 s"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h 0 min"),
+        (18_720, "5 h 12 min"),
+        (400_000, "111 h 6 min"),
+    ],
+)
+def test_durations(seconds: float, expected: str):
+    assert duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "expected"),
+    [
+        (0, "0 B"),
+        (812, "812 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (1_300_000, "1.3 MB"),
+        (2_000_000_000, "2.0 GB"),
+        (3.5e12, "3.5 TB"),
+        (1.2e16, "12000.0 TB"),
+    ],
+)
+def test_sizes(num_bytes: float, expected: str):
+    assert size(num_bytes) == expected
+
+
+@given(st.integers(0, 10**14))
+@example(999_950)
+@example(999_949)
+@example(999_999_999)
+def test_a_size_is_shown_in_the_unit_that_fits_it(num_bytes: int):
+    number, unit = size(num_bytes).split()
+
+    assert float(number) < 1000 or unit == "TB"
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(0, "0 shards"), (1, "1 shard"), (2, "2 shards"), (12_345, "12,345 shards")],
+)
+def test_counts(number: int, expected: str):
+    assert counted(number, "shard") == expected
+
+
+# What is typed
+
+
+def test_a_run_below_here_is_named_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert as_typed(str(tmp_path / "runs" / "first")) == "runs/first"
+    assert as_typed(str(tmp_path)) == "."
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a/run", "/somewhere/else/run"])
+def test_a_run_elsewhere_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str):
+    monkeypatch.chdir(tmp_path)
+
+    assert as_typed(url) == url
+
+
+@pytest.mark.parametrize("name", ["my run", "a;b", "$HOME", "it's", "a\nb"])
+def test_a_name_is_quoted_for_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.chdir(tmp_path)
+
+    assert shlex.split(as_typed(str(tmp_path / name))) == [name]
+    assert shlex.split(as_typed(f"s3://bucket/{name}")) == [f"s3://bucket/{name}"]
+
+
+# Hostile text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a red cube", "a red cube"),
+        ("un caf\u00e9 \u6a39 \U0001f333", "un caf\u00e9 \u6a39 \U0001f333"),
+        ("\x1b[2J\x07", "\\u001b[2J\\u0007"),
+        ("one\ntwo\r\ttwo", "one\\u000atwo\\u000d\\u0009two"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("zero\u200bwidth\ufeff", "zero\\u200bwidth\\ufeff"),
+        ("half a pair \ud83d", "half a pair \\ud83d"),
+        ("\u2028\u2029\x9b", "\\u2028\\u2029\\u009b"),
+        ("[bold]", "[bold]"),
+    ],
+)
+def test_text_that_could_move_the_cursor_is_spelt_out(text: str, expected: str):
+    assert printable(text) == expected
+
+
+@given(st.text())
+def test_printable_text_is_one_line_that_can_be_encoded(text: str):
+    shown = printable(text)
+
+    assert len(shown.splitlines()) <= 1
+    assert shown.encode().decode() == shown
+    assert printable(shown) == shown

@@ -1,0 +1,130 @@
+"""Opening the backends that a config names: one each, of the weights that were planned with."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.engine.backends import Opened, open_backends
+from pipeline.engine.engine import Engine
+from pipeline.engine.fake import Fake
+from pipeline.plan.configs import resolve
+from pipeline.twig.requests import Message, Text, TextAnswer, Visual, VisualAnswer
+from schemas import __version__
+from schemas.config import RunConfig
+from schemas.errors import InputError
+from schemas.tables import STACK
+from schemas.trace import Role
+from tests.support import fake_config
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "janus-tiny"
+
+
+def golden_config(folder: Path = GOLDEN, **changes: Any) -> RunConfig:
+    execution = {"cache_gigabytes": 0.05}
+    return resolve({"method": {"model": str(folder), **changes}, "execution": execution}).config
+
+
+def answer_of(opened: Opened, role: Role) -> Any:
+    """What the backend of a role says or draws."""
+    backend = opened.backends.by_name[opened.backends.name_of[role]]
+    if role is Role.DRAW:
+        wanted: dict[str, Any] = {"codes": (), "num_tokens": 6, "cfg_weight": 5.0}
+        backend.submit(0, Visual(role=role, temperature=0.0, text="a red cube", **wanted))
+    else:
+        question = (Message(role="user", text="Hi"),)
+        backend.submit(0, Text(role=role, temperature=0.0, messages=question, max_tokens=3))
+    while not (answers := backend.poll()):
+        pass
+    ((_, answer),) = answers
+    return answer
+
+
+def test_the_fake_answers_every_role_and_paints():
+    opened = open_backends(fake_config())
+
+    assert isinstance(answer_of(opened, Role.THINK), TextAnswer)
+    assert isinstance(answer_of(opened, Role.DRAW), VisualAnswer)
+    assert opened.painter.paint([(1, 2)])[0].shape == (32, 32, 3)
+    assert (opened.stack["torch"], opened.stack["transformers"]) == ("", "")
+
+
+@pytest.mark.parametrize("backend", ["engine", "reference"])
+def test_a_checkpoint_draws_alike_whoever_runs_it(backend: str):
+    opened = open_backends(golden_config(backend=backend))
+
+    drawn = answer_of(opened, Role.DRAW)
+    assert isinstance(drawn, VisualAnswer)
+    assert len(drawn.codes) == 6
+    assert drawn == answer_of(open_backends(golden_config()), Role.DRAW)
+    assert opened.painter.paint([drawn.codes])[0].shape == (96, 96, 3)
+
+
+@pytest.mark.parametrize("make_config", [fake_config, golden_config])
+def test_the_stack_says_what_made_the_traces(make_config: Callable[[], RunConfig]):
+    import torch
+    import transformers
+
+    config = make_config()
+
+    stack = open_backends(config).stack
+
+    assert set(stack) == {field.name for field in STACK}
+    assert stack["coppice"] == __version__
+    assert stack["device"]
+    assert stack["arithmetic"] == "strict"
+    if config.method.backend == "engine":
+        assert stack["torch"] == torch.__version__
+        assert stack["transformers"] == transformers.__version__
+
+
+def test_a_role_may_have_a_backend_of_its_own():
+    opened = open_backends(golden_config(backends={"reflect": "fake", "think": "fake"}))
+
+    kinds = {
+        role: type(opened.backends.by_name[name]) for role, name in opened.backends.name_of.items()
+    }
+    assert kinds == {
+        Role.SCHEDULE: Engine,
+        Role.THINK: Fake,
+        Role.DRAW: Engine,
+        Role.REFLECT: Fake,
+    }
+    assert opened.painter is opened.backends.by_name["engine"]
+
+
+def test_roles_share_a_model_that_is_loaded_once():
+    backends = open_backends(golden_config()).backends
+
+    assert set(backends.name_of.values()) == set(backends.by_name) == {"engine"}
+
+
+def test_other_weights_than_the_planned_ones_are_refused(tmp_path: Path):
+    folder = Path(shutil.copytree(GOLDEN, tmp_path / "model"))
+    config = golden_config(folder)
+    weights = folder / "model.safetensors"
+    body = weights.read_bytes()
+    weights.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+
+    with pytest.raises(InputError, match=config.method.model.digest):
+        open_backends(config)
+
+
+def test_a_model_that_is_not_on_this_node_is_refused(tmp_path: Path):
+    folder = Path(shutil.copytree(GOLDEN, tmp_path / "model"))
+    config = golden_config(folder)
+    shutil.rmtree(folder)
+
+    with pytest.raises(InputError, match=str(folder)):
+        open_backends(config)
+
+
+def test_the_dtype_is_the_configs():
+    half = open_backends(golden_config(dtype="bfloat16"))
+
+    assert isinstance(answer_of(half, Role.DRAW), VisualAnswer)
+    (picture,) = half.painter.paint([tuple(range(36))])
+    (exact,) = open_backends(golden_config()).painter.paint([tuple(range(36))])
+    assert (picture != exact).any()

@@ -1,0 +1,243 @@
+"""From a config file and `--set` pairs to a frozen config whose model and pack are known."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.engine.checkpoints import digest_of
+from pipeline.plan.configs import Tables, read_config_file, resolve, validated, with_settings
+from pipeline.plan.models import describe_model
+from pipeline.plan.packs import load_pack
+from schemas.config import FakeConfig, RunConfig, fingerprint
+from schemas.errors import InputError
+from schemas.trace import Role
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "janus-tiny"
+FAKE: Tables = {"method": {"backend": "fake", "fake": {"image_size": 32, "patch_size": 8}}}
+
+
+def a_pack(folder: Path, **more: str) -> Path:
+    """A pack of one's own, with only the questions that every pack needs."""
+    path = folder / "mine.toml"
+    questions = {"think_first": "{prompt}?", "think_next": "And?", "reflect": "Score?"} | more
+    lines = [f"{name} = {json.dumps(text)}" for name, text in questions.items()]
+    path.write_text("\n".join(['name = "mine"', "[questions]", *lines]), encoding="utf-8")
+    return path
+
+
+# Files
+
+
+def test_a_config_file_is_read_as_tables(tmp_path: Path):
+    path = tmp_path / "run.toml"
+    path.write_text('[method]\nbackend = "fake"\n[execution]\nnum_actors = 2\n')
+
+    tables = read_config_file(str(path))
+
+    assert tables == {"method": {"backend": "fake"}, "execution": {"num_actors": 2}}
+    assert resolve(tables).config.execution.num_actors == 2
+
+
+@pytest.mark.parametrize("body", [b"method = [", b"\xff\xfe", b"a = 1\na = 2\n"])
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, body: bytes):
+    path = tmp_path / "run.toml"
+    path.write_bytes(body)
+
+    with pytest.raises(InputError, match=r"run\.toml"):
+        read_config_file(str(path))
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path):
+    for path in (tmp_path / "nowhere.toml", tmp_path):
+        with pytest.raises(InputError, match=str(path)):
+            read_config_file(str(path))
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ("method.sampling.cfg_weight=4", 4),
+        ("method.sampling.cfg_weight = 4.5", 4.5),
+        ("method.sampling.cfg_weight=true", True),
+        ("method.sampling.cfg_weight=think-while", "think-while"),
+        ('method.sampling.cfg_weight="4"', "4"),
+        ("method.sampling.cfg_weight=[1, 2]", [1, 2]),
+        ("method.sampling.cfg_weight=a=b", "a=b"),
+        ("method.sampling.cfg_weight=", ""),
+        ("method.sampling.cfg_weight=1\nmethod = 2", 1),
+    ],
+)
+def test_a_setting_is_a_toml_value_or_a_word(pair: str, value: Any):
+    assert with_settings({}, [pair]) == {"method": {"sampling": {"cfg_weight": value}}}
+
+
+def test_settings_go_over_a_file_and_later_ones_over_earlier_ones():
+    before = {"method": {"seed": 1, "backend": "fake"}}
+
+    after = with_settings(before, ["method.seed=2", "method.seed=3", "execution.num_actors=4"])
+
+    assert after == {"method": {"seed": 3, "backend": "fake"}, "execution": {"num_actors": 4}}
+    assert before == {"method": {"seed": 1, "backend": "fake"}}
+
+
+@pytest.mark.parametrize("pair", ["method.seed", "seed=1", "=1", ""])
+def test_what_is_no_setting_is_refused(pair: str):
+    with pytest.raises(InputError, match="dotted name"):
+        with_settings({}, [pair])
+
+
+def test_a_setting_below_a_value_is_refused():
+    with pytest.raises(InputError, match="seed is a value"):
+        with_settings({"method": {"seed": 1}}, ["method.seed.low=1"])
+
+
+# What it comes to
+
+
+def test_the_fake_needs_no_model():
+    resolved = resolve(FAKE)
+
+    assert (resolved.config.method.model.name, resolved.facts.geometry.rows) == ("fake", 4)
+    assert resolved.pack == load_pack("default")
+    assert resolved.config.method.pack.digest == load_pack("default").digest
+
+
+def test_a_model_is_found_by_name_and_gets_its_digest():
+    resolved = resolve({"method": {"model": str(GOLDEN)}})
+
+    assert resolved.config.method.model.name == str(GOLDEN)
+    assert resolved.config.method.model.digest == digest_of(GOLDEN)[:16]
+    assert resolved.facts.geometry == describe_model(str(GOLDEN)).geometry
+
+
+def test_without_a_word_the_model_is_the_bundled_one():
+    assert resolve({}).config.method.model.name == "toy"
+
+
+def test_a_pack_may_be_a_file(tmp_path: Path):
+    path = a_pack(tmp_path)
+
+    resolved = resolve({"method": {**FAKE["method"], "pack": str(path)}})
+
+    assert resolved.pack.questions["think_first"] == "{prompt}?"
+    assert resolved.config.method.pack.name == str(path)  # where a worker finds it again
+    assert load_pack(resolved.config.method.pack.name).digest == resolved.config.method.pack.digest
+
+
+def test_a_model_brings_the_pack_of_its_card(tmp_path: Path):
+    folder = Path(shutil.copytree(GOLDEN, tmp_path / "model"))
+    (folder / "coppice.json").write_text(json.dumps({"pack": str(a_pack(tmp_path))}))
+
+    assert resolve({"method": {"model": str(folder)}}).pack.name == "mine"
+    assert resolve({"method": {"model": str(folder), "pack": "default"}}).pack.name == "default"
+
+
+def test_a_planned_config_resolves_to_itself():
+    planned = resolve({"method": {"model": str(GOLDEN), "pack": "default", "seed": 7}}).config
+
+    again = resolve(planned.model_dump(mode="json")).config
+
+    assert again == planned
+    assert fingerprint(again.method) == fingerprint(planned.method)
+
+
+def test_roles_may_have_backends_of_their_own():
+    tables = with_settings({"method": {"model": str(GOLDEN)}}, ["method.backends.reflect=fake"])
+
+    method = resolve(tables).config.method
+
+    assert [method.backend_of(role) for role in (Role.THINK, Role.REFLECT)] == ["engine", "fake"]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("method.sampling.cfg_weight=-1", r"method\.sampling\.cfg_weight"),
+        ("method.sampling.cfg_wieght=1", r"method\.sampling\.cfg_wieght"),
+        ("method.program=think-hard", r"method\.program"),
+        ("method.backends.dream=fake", r"method\.backends"),
+        ("execution.num_actors=0", r"execution\.num_actors"),
+        ("method.sampling.cfg_weight=nan", r"method\.sampling\.cfg_weight"),
+        ("methods.seed=1", "methods"),
+        ("method.fake.image_size=33", "patch_size"),
+        ("method.schedule.num_regions=5", "5 regions"),
+        ("method.pack=no-such-pack", "no-such-pack"),
+    ],
+)
+def test_a_bad_field_is_named(setting: str, named: str):
+    with pytest.raises(InputError, match=named):
+        resolve(with_settings(FAKE, [setting]))
+
+
+def test_all_bad_fields_are_named_at_once():
+    tables = with_settings(FAKE, ["method.seed=-1", "method.reflection.theta=101"])
+
+    with pytest.raises(InputError, match=r"(?s)method\.reflection\.theta.*method\.seed") as refused:
+        resolve(tables)
+
+    assert "found 101" in str(refused.value)
+    assert "found -1" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"method": 3},
+        {"method": "fake"},
+        {"method": [["backend", "fake"]]},
+        {"method": None},
+        {"execution": 3},
+        {"method": {"model": 3}},
+        {"method": {"model": {"digest": "abc"}}},
+        {"method": {"model": {"name": 3}}},
+        {"method": {"model": ["tiny"]}},
+        {"method": {**FAKE["method"], "pack": 3}},
+        {"method": {**FAKE["method"], "pack": {}}},
+        {"method": {**FAKE["method"], "fake": 3}},
+        {"method": {**FAKE["method"], "fake": None}},
+        {"method": {"backend": ["fake"]}},
+    ],
+    ids=str,
+)
+def test_a_table_of_another_shape_is_refused(tables: Tables):
+    with pytest.raises(InputError):
+        resolve(tables)
+
+
+@pytest.mark.parametrize(
+    ("setting", "question"),
+    [
+        ("method.schedule.kind=adaptive", "schedule"),
+        ("method.reflection.on_unparseable=ask_again", "ask_again"),
+    ],
+)
+def test_a_pack_without_a_question_that_will_be_asked_is_refused(
+    tmp_path: Path, setting: str, question: str
+):
+    def tables(pack: Path) -> Tables:
+        return with_settings(FAKE, [f"method.pack={json.dumps(str(pack))}", setting])
+
+    with pytest.raises(InputError, match=f'lacks the question "{question}"'):
+        resolve(tables(a_pack(tmp_path)))
+    assert resolve(tables(a_pack(tmp_path, **{question: "Well?"}))).pack.name == "mine"
+
+
+def test_programs_that_draw_in_one_go_need_no_rows_for_regions():
+    settings = ["method.schedule.num_regions=5", "method.program=plain"]
+
+    assert resolve(with_settings(FAKE, settings)).config.method.schedule.num_regions == 5
+
+
+def test_a_table_is_checked_as_what_it_is_for():
+    assert validated(FakeConfig, {"num_codes": 99}).num_codes == 99
+    with pytest.raises(InputError, match=r"method\.model"):
+        validated(RunConfig, {"method": {}})

@@ -1,0 +1,137 @@
+"""Sidecars: what stands in them, and that a job started again leaves no duplicate and no hole."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.scoring.inputs import digest_of_tokens
+from pipeline.scoring.scorers import Sample, Score, find_scorer, id_of
+from pipeline.scoring.sidecars import score_object
+from pipeline.store.local import LocalStore
+from pipeline.store.objects import open_store
+from pipeline.store.runs import open_run, read_sidecar_notes, unscored
+from schemas.config import Pictures
+from schemas.errors import FatalFailure, InputError
+from schemas.runs import FOOTER_KEY
+from schemas.scores import parse_scorer
+from tests.support import all_rows, fake_config, fake_method, plan_run, run_all
+
+LENGTHS = "tests.pipeline.scoring.test_sidecars:Lengths"
+
+
+class Lengths:
+    """A scorer from outside: how long a prompt is."""
+
+    name, version = "lengths", "2"
+    subjects = frozenset({"trace"})
+    needs_pictures = False
+    columns = {"value": "float32", "words": "float32"}  # noqa: RUF012
+
+    def score(self, batch: Sequence[Sample]) -> list[Score]:
+        return [Score(value=None, parts={"words": float(len(one.prompt.split()))}) for one in batch]
+
+
+class Forgetful(Lengths):
+    """A scorer with a bug."""
+
+    def score(self, batch: Sequence[Sample]) -> list[Score]:
+        return super().score(batch)[1:]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    """A run of 6 records in 2 shards."""
+    store = open_store(str(tmp_path / "run"))
+    config = fake_config(fake_method(pictures=Pictures.ALL))
+    run_all(store, plan_run(store, 6, config, rollouts_per_shard=3))
+    return store
+
+
+def test_a_sidecar_has_a_row_for_the_trace_and_for_each_event_asked_about(store: LocalStore):
+    run, scorer = open_run(store.url), find_scorer("tokens@1")
+    for source in run.objects:
+        assert score_object(store, source, scorer).is_new
+
+    rows = [row for path in _sidecars(store, "tokens@1") for row in pq.read_table(path).to_pylist()]
+
+    wanted = []
+    for trace in all_rows(store, run.manifest):
+        wanted.append((trace["trace_id"], None, digest_of_tokens(trace["codes"])))
+        wanted += [
+            (trace["trace_id"], event["index"], digest_of_tokens(event["codes"]))
+            for event in trace["events"]
+            if event["role"] == "draw"
+        ]
+    assert [(row["trace_id"], row["event"], row["tokens"]) for row in rows] == wanted
+    footers, columns = read_sidecar_notes(run, id_of(scorer))
+    assert sum(footer.num_rows for footer in footers) == len(rows)
+    assert columns["entropy"] == "float"
+
+
+def test_what_is_scored_stays_and_only_the_rest_is_made(store: LocalStore):
+    run, scorer = open_run(store.url), find_scorer("phash")
+    first, second = run.objects
+    score_object(store, first, scorer)
+    before = store.read("scores/phash@1/shard-00000.parquet")
+
+    assert unscored(run, id_of(scorer)) == [second]
+    with pytest.raises(InputError, match=r"lacks scores of phash@1 for 1 of 2 shards.*coppice sco"):
+        read_sidecar_notes(run, id_of(scorer))
+    again = score_object(store, first, scorer)
+    score_object(store, second, scorer)
+
+    assert not again.is_new
+    assert store.read("scores/phash@1/shard-00000.parquet") == before
+    assert unscored(run, id_of(scorer)) == []
+
+
+def test_a_scorer_from_outside_plugs_in_by_its_place(store: LocalStore):
+    run, scorer = open_run(store.url), find_scorer(LENGTHS)
+    score_object(store, run.objects[0], scorer)
+
+    (path,) = _sidecars(store, "lengths@2")
+    assert pq.read_table(path)["words"].to_pylist() == [3.0] * 3
+    assert pq.read_table(path)["value"].null_count == 3
+
+
+def test_a_scorer_that_gives_too_few_scores_is_stopped(store: LocalStore):
+    with pytest.raises(FatalFailure, match="2 scores for 3 samples"):
+        score_object(store, open_run(store.url).objects[0], Forgetful())
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("thought", "did you mean 'thoughts'"),
+        ("toy@7", "version 1 here"),
+        ("nowhere.at.all:Scorer", "cannot be loaded"),
+        ("pathlib:Path", "is no scorer"),
+    ],
+)
+def test_what_is_no_scorer_is_refused(name: str, complaint: str):
+    with pytest.raises(InputError, match=complaint):
+        find_scorer(name)
+
+
+def test_a_scorer_is_pinned_by_name_and_version():
+    assert str(parse_scorer("toy@1")) == "toy@1"
+    with pytest.raises(InputError, match="such as toy@1"):
+        parse_scorer("toy")
+
+
+def test_a_foreign_schema_is_refused(store: LocalStore):
+    path = store.root / "traces" / "shard-00001.parquet"
+    note = pq.read_metadata(path).metadata[FOOTER_KEY]
+    table = pq.read_table(path).drop_columns("codes")
+    with pq.ParquetWriter(path, table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({FOOTER_KEY: note})
+
+    with pytest.raises(InputError, match=r"another schema.*codes"):
+        open_run(store.url)
+
+
+def _sidecars(store: LocalStore, scorer: str) -> list[Path]:
+    return sorted((store.root / "scores" / scorer).glob("*.parquet"))

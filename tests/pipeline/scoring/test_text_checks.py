@@ -1,0 +1,86 @@
+"""Checks of thoughts and critiques: what they pass, and what they have nothing to say of."""
+
+from typing import Any
+
+import pytest
+
+from pipeline.scoring.scorers import Sample, Score
+from pipeline.scoring.text_checks import CritiqueChecks, ThoughtChecks, anchors_in, is_one_sentence
+
+
+def event(index: int, role: str, text: str = "", **more: Any) -> dict[str, Any]:
+    row = {"index": index, "role": role, "region": 0, "revision": 0, "text": text}
+    blank = {"score": None, "verdict": None, "better_thought": None, "superseded_by": None}
+    return row | blank | more
+
+
+def thought(text: str, *earlier: str, prompt: str = "a red cube") -> Score:
+    events = [event(index, "think", said) for index, said in enumerate([*earlier, text])]
+    (score,) = ThoughtChecks().score([Sample(prompt=prompt, event=events[-1], events=events)])
+    return score
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("A red cube stands on grass.", 1.0),
+        ("A red cube. It stands on grass.", 0.0),
+        ("The top shows a red cube", 0.0),
+        ("A red cube on top of a table", 1.0),
+        ("", 0.0),
+    ],
+)
+def test_a_thought_is_one_sentence_without_places_on_the_page(text: str, passes: float):
+    assert thought(text).value == passes
+
+
+def test_a_thought_that_says_an_earlier_one_again_is_not_novel():
+    assert thought("a blue sky").parts["novelty"] is None
+    assert thought("a blue sky", "Green grass.", "A blue sky.").parts["novelty"] == 0
+    assert thought("a red cube", "green grass").parts["novelty"] == 1
+
+
+@pytest.mark.parametrize("prompt", ["ein roter Würfel", "ein roter Wagen", "赤い立方体"])
+def test_nothing_is_said_of_a_prompt_in_another_language(prompt: str):
+    assert thought("A red cube.", prompt=prompt) == Score(value=None)
+
+
+def test_the_nouns_of_a_prompt_are_covered_by_all_thoughts_together():
+    events = [
+        event(0, "draw", "two cats"),
+        event(1, "draw", "two cats on a wooden fence", superseded_by=2),
+        event(2, "draw", "two cats on a bench"),
+    ]
+    sample = Sample(prompt="a cat on a wooden bench", events=events)
+    named = Sample(prompt="?", metadata={"nouns": ["bench", "park tree"]}, events=events)
+
+    scores = ThoughtChecks().score([sample, named])
+
+    assert [score.parts["nouns_covered"] for score in scores] == [pytest.approx(2 / 3), 0.5]
+
+
+def critique(verdict: str, score: float | None, better: str) -> Score:
+    said = event(2, "reflect", verdict=verdict, score=score, better_thought=better)
+    events = [event(0, "think", "a red cube"), event(1, "draw"), said]
+    (checked,) = CritiqueChecks().score([Sample(prompt="a cube", event=said, events=events)])
+    return checked
+
+
+def test_a_critique_that_cannot_be_used_scores_0_and_has_no_parts_to_judge():
+    checked = critique("unparseable", None, "")
+
+    assert checked == Score(value=0.0)
+
+
+def test_a_revision_that_repeats_the_thought_is_found():
+    same, other = critique("revise", 40, "A red cube."), critique("revise", 41, "a big red cube")
+
+    assert (same.parts["revision_differs"], other.parts["revision_differs"]) == (0, 1)
+    assert (same.parts["multiple_of_five"], other.parts["multiple_of_five"]) == (1, 0)
+    assert "revision_differs" not in critique("accept", 97, "").parts
+
+
+def test_words_of_place_are_innocent_in_some_company():
+    assert anchors_in("in the middle of a field, part of a wall") == set()
+    assert anchors_in("the upper part is blue") == {"upper", "part"}
+    assert is_one_sentence("It costs 3.5 coins.")

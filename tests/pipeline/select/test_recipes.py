@@ -1,0 +1,115 @@
+"""Recipes: what cannot be had is refused before any work starts, with what to do."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.select.recipes import check, load_recipe, read_recipe, shipped_recipes
+from pipeline.store.objects import Store, open_store
+from pipeline.store.runs import open_run
+from schemas.config import Pictures, ReflectionConfig
+from schemas.errors import InputError
+from tests.pipeline.conftest import score
+from tests.support import fake_config, fake_method, plan_run, run_all
+
+
+def refuse(text: str, run: Store) -> str:
+    """The complaint about a recipe."""
+    recipe = read_recipe(f'name = "some"\n{text}', origin="some.toml")
+    with pytest.raises(InputError) as caught:
+        check(recipe, Path(), [open_run(run.url)])
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_can_be_read(name: str):
+    recipe, _ = load_recipe(name)
+
+    assert recipe.name == name
+    assert recipe.about
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("filter = []", "did you mean 'filters'"),
+        ('scorers = ["toy"]', "such as toy@1"),
+        ('scorers = ["toy@1", "toy@2"]', "pinned at one version"),
+        ('tasks = ["thinking"]', "'thinking' is no task"),
+        ("[mix]\nweights = { draw = 0 }", "above 0"),
+        ("[mix]\nweights = { draw = 1, draw_1 = 2 }", "draw_1 is also a part of draw"),
+        ("[mix]\nweights = { draw = 1 }\ncounts = { draw = 1 }", "either weights or counts"),
+        ('tasks = ["think"]\n[mix]\nweights = { draw = 1 }', "not among the tasks"),
+        ('kind = "grpo"', r"needs \[groups\]"),
+        ("[[filters]]\ncolumn = 'toy.value'\nnull = 'keep'", "drops nothing"),
+        ("name = 3", "not valid TOML"),
+    ],
+)
+def test_a_recipe_that_contradicts_itself_is_refused(text: str, complaint: str):
+    with pytest.raises(InputError, match=complaint):
+        read_recipe(f'name = "some"\n{text}', origin="some.toml")
+
+
+def test_an_unknown_recipe_is_named_with_a_suggestion():
+    with pytest.raises(InputError, match="did you mean 'twig-50k'"):
+        load_recipe("twig-50")
+
+
+def test_missing_scores_are_refused_with_the_command_that_makes_them(fake_run: Store):
+    complaint = refuse('scorers = ["tokens@1"]', fake_run)
+
+    assert "lacks scores of tokens@1 for 4 of 4 shards" in complaint
+    assert f"coppice score {fake_run.url} --scorer tokens" in complaint
+
+
+def test_scores_of_other_traces_are_refused(fake_run: Store, toy_run: Store):
+    score(fake_run, "tokens")
+    stranger = toy_run.read("scores/tokens@1/shard-00000.parquet")
+    fake_run.put("scores/tokens@1/shard-00000.parquet", stranger)
+
+    assert "is of other traces" in refuse('scorers = ["tokens@1"]', fake_run)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('scorers = ["tokenz@1"]', "did you mean 'tokens'"),
+        ('[[filters]]\ncolumn = "tokens.value"\nmin = 1', "pins no scorer 'tokens'"),
+        ('[[filters]]\ncolumn = "value"\nmin = 1', "is no column"),
+        ('[[filters]]\ncolumn = "trace.num_revision"\nmin = 1', "did you mean 'num_revisions'"),
+        ('[[filters]]\ncolumn = "event.verdict"\nmin = 1', "holds words"),
+        ('[[filters]]\ncolumn = "event.score"\nequals = "x"', "holds numbers"),
+        (
+            'scorers = ["tokens@1"]\n[[filters]]\ncolumn = "tokens.entropie"\nmin = 1',
+            "no column 'entropie' (did you mean 'entropy'?)",
+        ),
+        ("[mix]\nweights = { draw_4 = 1 }", "asks for draw_4, which none of the runs can have"),
+    ],
+)
+def test_what_the_runs_do_not_have_is_refused(fake_run: Store, text: str, complaint: str):
+    score(fake_run, "tokens")
+
+    assert complaint in refuse(text, fake_run)
+
+
+def run_with(folder: Path, **changes: Any) -> Store:
+    store = open_store(str(folder / "run"))
+    run_all(store, plan_run(store, 2, fake_config(fake_method(**changes))))
+    return store
+
+
+def test_rows_that_look_at_canvases_need_a_run_that_kept_them(tmp_path: Path):
+    run = run_with(tmp_path, pictures=Pictures.FINAL)
+
+    assert "--pictures all" in refuse("", run)
+    for recipe in ('tasks = ["draw", "think_1"]', 'pictures = "tokens"'):
+        check(read_recipe(f'name = "r"\n{recipe}', origin="r"), Path(), [open_run(run.url)])
+
+
+def test_a_mix_with_critiques_needs_a_run_that_reflects(tmp_path: Path):
+    run = run_with(tmp_path, pictures=Pictures.ALL, reflection=ReflectionConfig(max_revisions=0))
+
+    assert "asks for reflect" in refuse("[mix]\nweights = { reflect = 1, draw = 1 }", run)
+    pairs = 'kind = "preference"\nscorers = ["tokens@1"]\n[pairs]\nby = "tokens.value"\n'
+    assert "no run revises" in refuse(f'{pairs}sources = ["revision"]', run)

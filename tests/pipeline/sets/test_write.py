@@ -1,0 +1,300 @@
+"""Sets: the same bytes from the same inputs, every row accounted for, nothing that leaks."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.select.recipes import load_recipe, read_recipe
+from pipeline.sets.rows import read_positions
+from pipeline.sets.write import Curation, open_curation, write_set
+from pipeline.store.objects import Source, Store, open_store
+from pipeline.store.runs import open_run
+from pipeline.store.traces import read_rows
+from schemas.errors import InputError, StoreRefused
+from tests.pipeline.conftest import score
+from tests.support import Wrapped, plan_run, run_all
+
+ALL = 'name = "all"\nsplit = { validation = 0.5 }'
+
+
+def curate(run: Store, recipe: str, out: Path, **settings: Any) -> Curation:
+    """Curate by a shipped recipe, or by the text of one."""
+    read = read_recipe(recipe, origin="test") if "=" in recipe else load_recipe(recipe)[0]
+    num_workers = settings.pop("num_workers", 1)
+    curation = open_curation([open_run(run.url)], read, Path(), num_workers=num_workers, **settings)
+    write_set(curation, open_store(str(out)), num_workers=num_workers)
+    return curation
+
+
+def files_in(out: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()
+    }
+
+
+def rows_in(out: Path, pattern: str = "sft/**/*.parquet") -> list[dict[str, Any]]:
+    return [row for path in sorted(out.glob(pattern)) for row in pq.read_table(path).to_pylist()]
+
+
+def test_a_set_is_the_same_to_the_byte_for_any_number_of_workers(toy_run: Store, tmp_path: Path):
+    exports = '\nexports = ["trl", "webdataset", "nemo-curator"]'
+    curate(toy_run, ALL + exports, tmp_path / "one")
+    curate(toy_run, ALL + exports, tmp_path / "two", num_workers=2)
+    one, two = files_in(tmp_path / "one"), files_in(tmp_path / "two")
+
+    assert one == two
+    assert {"manifest.json", "funnel.json", "decisions.parquet", "README.md"} <= one.keys()
+    assert not [name for name, body in one.items() if str(tmp_path).encode() in body]
+    assert not [name for name, body in one.items() if toy_run.url.encode() in body]
+
+
+class Dying(Wrapped):
+    """The process dies at the n-th put."""
+
+    def __init__(self, store: Store, num_puts: int) -> None:
+        super().__init__(store)
+        self._left = num_puts
+
+    def put(self, key: str, source: Source) -> None:
+        if not self._left:
+            raise StoreRefused("killed")
+        self._left -= 1
+        self.store.put(key, source)
+
+
+@pytest.mark.parametrize("num_puts", [1, 4, 10, 14])
+def test_a_killed_job_started_again_leaves_no_duplicate_and_no_hole(
+    toy_run: Store, tmp_path: Path, num_puts: int
+):
+    undisturbed = curate(toy_run, ALL, tmp_path / "whole")
+    out = open_store(str(tmp_path / "out"))
+    with pytest.raises(StoreRefused):
+        write_set(undisturbed, Dying(out, num_puts))
+
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    write_set(undisturbed, out)
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "whole")
+
+
+def test_a_place_that_holds_something_else_is_refused(toy_run: Store, tmp_path: Path):
+    curate(toy_run, ALL, tmp_path / "out")
+    curate(toy_run, ALL, tmp_path / "out")  # the very same is no mistake
+    with pytest.raises(InputError, match="holds another set"):
+        curate(toy_run, ALL.replace("0.5", "0.1"), tmp_path / "out")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo.txt").write_text("buy milk")
+    with pytest.raises(InputError, match="not empty"):
+        curate(toy_run, ALL, tmp_path / "notes")
+
+
+def test_every_row_that_could_have_been_has_one_decision(toy_run: Store, tmp_path: Path):
+    funnel = curate(toy_run, "twig-50k", tmp_path / "out").funnel
+    decisions = pq.read_table(tmp_path / "out" / "decisions.parquet").to_pylist()
+    rows = rows_in(tmp_path / "out")
+
+    run = open_run(toy_run.url)
+    traces = [row for shard in range(len(run.objects)) for row in read_rows(toy_run, shard)]
+    possible = {
+        (trace["trace_id"], event["index"])
+        for trace in traces
+        for event in trace["events"]
+        if event["superseded_by"] is None
+    }
+    keys = [(one["trace_id"], one["event"]) for one in decisions]
+    assert len(keys) == len(set(keys))
+    assert set(keys) == possible
+    assert {key for key, one in zip(keys, decisions, strict=True) if one["is_kept"]} == {
+        (row["trace_id"], row["event"]) for row in rows
+    }
+    assert all(one["is_kept"] == (one["reason"] is None) for one in decisions)
+    removed = Counter(one["reason"] for one in decisions if not one["is_kept"])
+    assert dict(removed) == funnel.removed
+    assert funnel.num_rows - sum(removed.values()) == funnel.num_rows_kept == len(rows)
+
+
+def test_the_shape_of_twig_50k_comes_out_of_a_toy_run(toy_run: Store, tmp_path: Path):
+    curate(toy_run, "twig-50k", tmp_path / "out")
+    kinds = Counter(row["task"].partition("_")[0] for row in rows_in(tmp_path / "out"))
+
+    unit = min(kinds.values()) / 16
+    assert kinds["think"] == kinds["reflect"]
+    assert abs(kinds["think"] - 17 * unit) < 2
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "config_name: draw_1" in card
+
+
+def test_the_card_tells_where_prompts_come_from_as_far_as_it_is_known(
+    toy_run: Store, tmp_path: Path
+):
+    curate(toy_run, "twig-50k", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    traces = [row for shard in range(4) for row in read_rows(toy_run, shard)]
+    num_told = sum("triangle" in row["prompt"] for row in traces)
+
+    assert 0 < num_told < len(traces)
+    name = "`a set | of <b>rules</b>`"  # as code, and on one line
+    assert f"  - {num_told} traces of prompts from {name} (revision: `v7`, licence: `MIT`)." in card
+    rest = f"{len(traces) - num_told} traces of prompts from a source that is unknown"
+    assert f"  - {rest} (revision: unknown, licence: unknown)." in card
+    assert "- Prompts: `MIT`." in card
+    assert "- Prompts: unknown, at least of some. Find out before you publish." in card
+
+
+def test_prompts_are_split_and_never_rows(toy_run: Store, tmp_path: Path):
+    curate(toy_run, ALL, tmp_path / "out")
+    splits = [
+        {row["record_id"] for row in rows_in(tmp_path / "out", f"sft/*/{split}-*.parquet")}
+        for split in ("train", "validation")
+    ]
+
+    assert all(splits)
+    assert not splits[0] & splits[1]
+
+
+def test_a_smaller_mix_is_a_part_of_a_larger_one(toy_run: Store, tmp_path: Path):
+    sizes = {}
+    for num in (10, 20, 40):
+        mix = f"{ALL}\n[mix]\nweights = {{ think = 1, draw = 1 }}\nmax_rows = {num}"
+        curate(toy_run, mix, tmp_path / str(num))
+        sizes[num] = {row["id"] for row in rows_in(tmp_path / str(num))}
+
+    assert [len(ids) for ids in sizes.values()] == [10, 20, 40]
+    assert sizes[10] < sizes[20] < sizes[40]
+
+
+def test_a_mix_of_counts_is_exact_or_refused(toy_run: Store, tmp_path: Path):
+    curate(toy_run, f"{ALL}\n[mix]\ncounts = {{ think_2 = 7, draw = 5 }}", tmp_path / "out")
+    with pytest.raises(InputError, match="think_2 18"):
+        curate(toy_run, f"{ALL}\n[mix]\ncounts = {{ think_2 = 19 }}", tmp_path / "much")
+
+    tasks = Counter(row["task"] for row in rows_in(tmp_path / "out"))
+    assert tasks["think_2"] == 7
+    assert sum(tasks.values()) == 12
+    assert not (tmp_path / "much").exists()
+
+
+def test_prompts_of_an_evaluation_set_are_left_out(toy_run: Store, tmp_path: Path):
+    prompts = sorted({row["prompt"] for row in read_rows(toy_run, 0)})
+    (tmp_path / "val.txt").write_text(f"A photo of {prompts[0].upper()}!\n{prompts[1].title()}\n")
+    curate(toy_run, ALL, tmp_path / "out", evaluation=[str(tmp_path / "val.txt")])
+
+    assert not {row["prompt"] for row in rows_in(tmp_path / "out")} & set(prompts[:2])
+    leaks = json.loads((tmp_path / "out" / "leaks.json").read_text())
+    assert sorted(leak["level"] for leak in leaks) == ["L0", "L1"]
+
+
+def test_alike_pictures_are_dropped_within_a_prompt_and_the_best_stay(
+    toy_run: Store, tmp_path: Path
+):
+    rule = 'scorers = ["toy@1", "phash@1"]\n[per_prompt]\nkeep = 1\nby = "toy.value"'
+    curate(toy_run, f"{ALL}\n{rule}\nmin_distance = 1", tmp_path / "out")
+    kept = {(row["record_id"], row["trace_id"]) for row in rows_in(tmp_path / "out")}
+    reasons = Counter(row["reason"] for row in rows_in(tmp_path / "out", "decisions.parquet"))
+
+    scores: dict[str, dict[str, float]] = {}
+    for path in sorted(Path(toy_run.url, "scores/toy@1").iterdir()):
+        for row in pq.read_table(path).to_pylist():
+            if row["event"] is None:
+                record = row["trace_id"].split("-")[1]
+                scores.setdefault(record, {})[row["trace_id"]] = row["value"]
+    assert len(kept) == len(scores) == 6
+    assert all(scores[record][trace] == max(scores[record].values()) for record, trace in kept)
+    assert reasons["not_best"] + reasons["near_duplicate"] == 12 * 9
+
+
+def test_groups_are_whole_and_carry_rewards_and_log_probabilities(toy_run: Store, tmp_path: Path):
+    recipe = (
+        'name = "g"\nkind = "grpo"\nscorers = ["tokens@1"]\n[groups]\nrewards = ["tokens.entropy"]'
+    )
+    curate(toy_run, recipe, tmp_path / "out")
+    rows = rows_in(tmp_path / "out", "grpo/*.parquet")
+    groups = Counter(row["group_id"] for row in rows)
+
+    assert groups
+    assert set(groups.values()) == {3}
+    for row in rows:
+        assert row["rewards"] == [row["reward"]]
+        for segment in row["segments"]:
+            assert len(segment["logp_sample"]) == len(segment["tokens"])
+            assert segment["is_policy"]
+        kept = [one for one in row["segments"] if one["modality"] == "image" and one["is_kept"]]
+        assert [code for one in kept for code in one["tokens"]] == row["codes"]
+    some = next(iter(groups))
+    assert sum(row["advantage"] for row in rows if row["group_id"] == some) == pytest.approx(
+        0, abs=1e-3
+    )
+
+
+def test_greedy_text_is_refused_for_groups_unless_only_pictures_are_learned(
+    fake_run: Store, tmp_path: Path
+):
+    score(fake_run, "tokens")
+    recipe = (
+        'name = "g"\nkind = "grpo"\nscorers = ["tokens@1"]\n[groups]\nrewards = ["tokens.entropy"]'
+    )
+    with pytest.raises(InputError, match=r"greedy text.*picture_only"):
+        curate(fake_run, recipe, tmp_path / "out")
+    curate(fake_run, f"{recipe}\npicture_only = true", tmp_path / "out")
+
+    segments = [
+        one for row in rows_in(tmp_path / "out", "grpo/*.parquet") for one in row["segments"]
+    ]
+    assert {one["modality"] for one in segments if one["is_policy"]} == {"image"}
+
+
+def test_pairs_are_of_a_better_and_a_worse_drawing(toy_run: Store, tmp_path: Path):
+    curate(toy_run, "dpo", tmp_path / "out")
+    rows = rows_in(tmp_path / "out", "preference/*.parquet")
+
+    assert {row["task"] for row in rows} >= {"group"}
+    for row in rows:
+        assert row["chosen"]["score"] - row["rejected"]["score"] == pytest.approx(row["margin"])
+        assert row["margin"] >= 0.1
+        assert row["chosen"]["codes"] != row["rejected"]["codes"]
+        assert len(row["images"]) == 2
+        same_trace = row["chosen"]["trace_id"] == row["rejected"]["trace_id"]
+        assert same_trace == (row["task"] == "revision")
+
+
+def test_rows_of_a_supplement_count_like_those_of_its_shard(fake_run: Store, tmp_path: Path):
+    before = curate(fake_run, ALL, tmp_path / "before").funnel
+    traces = Path(fake_run.url) / "traces"
+    (traces / "shard-00003.parquet").rename(traces / "shard-00000.s1.parquet")
+    score(fake_run, "tokens")
+    after = curate(fake_run, f'{ALL}\nscorers = ["tokens@1"]', tmp_path / "after").funnel
+
+    assert after == before
+    assert [one.name for one in open_run(fake_run.url).objects][:2] == [
+        *("shard-00000.parquet", "shard-00000.s1.parquet")
+    ]
+    rows = {name: rows_in(tmp_path / name) for name in ("before", "after")}
+    assert {row["id"] for row in rows["before"]} == {row["id"] for row in rows["after"]}
+
+
+def test_rows_are_read_back_from_anywhere_in_an_object(tmp_path: Path):
+    store = open_store(str(tmp_path / "run"))
+    run_all(store, plan_run(store, 80, rollouts_per_shard=80))
+    wanted = [0, 31, 70, 79]  # none of them in the second batch of rows
+
+    read = list(read_positions(store, "traces/shard-00000.parquet", wanted, ["prompt"]))
+
+    prompts = [row["prompt"] for row in read_rows(store, 0)]
+    assert [(place, row["prompt"]) for place, row in read] == [
+        (place, prompts[place]) for place in wanted
+    ]
+
+
+def test_a_filter_on_words_and_one_that_keeps_nulls(toy_run: Store, tmp_path: Path):
+    rule = '[[filters]]\ncolumn = "event.verdict"\nequals = "accept"\ntasks = ["reflect"]\n'
+    filters = rule + '[[filters]]\ncolumn = "trace.category"\nequals = "other"\ntasks = ["draw"]'
+    curate(toy_run, f"{ALL}\n{filters}", tmp_path / "out")
+    rows = rows_in(tmp_path / "out")
+
+    assert {row["task"].partition("_")[0] for row in rows} == {"think", "reflect"}
+    answers = [row["messages"][-1]["content"] for row in rows if row["task"] == "reflect_1"]
+    assert answers
+    assert {row["category"] for row in rows} == {"toy"}
