@@ -34,7 +34,7 @@ from pipeline.plan.prompt_files import Prompt, PromptSet
 from pipeline.rollout.worker import Assignment, Worker
 from pipeline.scoring.scorers import find_scorer, id_of
 from pipeline.scoring.sidecars import score_object
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from pipeline.store.runs import open_run, sidecar_key
 from schemas.config import FakeConfig, MethodConfig, PackConfig, Pictures, RunConfig
 from schemas.runs import FOOTER_KEY, ShardFooter

@@ -28,7 +28,8 @@ from pipeline.plan.planning import commit_plan, make_plan
 from pipeline.plan.prompt_files import Prompt, PromptSet
 from pipeline.rollout.worker import Worker
 from pipeline.store import layout
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from schemas.config import (
     ExecutionConfig,

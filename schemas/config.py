@@ -5,12 +5,12 @@ the same tokens from the same records, on the same stack in strict mode.
 """
 
 import hashlib
-import json
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.json_values import JsonMapping, JsonObject, canonical_json
 from schemas.trace import TRACE_VERSION, Role
 
 
@@ -165,14 +165,9 @@ class RunConfig(Frozen):
     execution: ExecutionConfig = ExecutionConfig()
 
 
-def canonical_json(value: Any) -> str:
-    """One text for one value: sorted keys, no white space, NaN refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 def fingerprint(method: MethodConfig) -> str:
     """What makes two runs the same: 16 hex digits over the method and the trace version."""
-    body = {"method": method.model_dump(mode="json"), "trace_version": TRACE_VERSION}
+    body: JsonObject = {"method": method.model_dump(mode="json"), "trace_version": TRACE_VERSION}
     return hashlib.sha256(canonical_json(body).encode()).hexdigest()[:16]
 
 
@@ -187,8 +182,8 @@ def differences(planned: MethodConfig, current: MethodConfig) -> list[str]:
     ]
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(tree: JsonMapping, prefix: str = "") -> JsonObject:
+    flat: JsonObject = {}
     for key, value in tree.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")

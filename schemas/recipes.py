@@ -4,6 +4,7 @@ Checked here: what a recipe says by itself. Whether the runs can satisfy it is c
 """
 
 import re
+from enum import StrEnum
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -16,7 +17,7 @@ ROLES = (Role.THINK.value, Role.REFLECT.value, Role.DRAW.value)
 _TASK = re.compile(rf"(?:{'|'.join(ROLES)})(?:_[1-9]\d?)?")
 
 
-class Kind:
+class SetKind(StrEnum):
     """What the rows of a set are."""
 
     SFT = "sft"
@@ -137,7 +138,7 @@ class Recipe(Frozen):
     recipe_format: Literal[1] = 1
     name: str
     about: str = ""
-    kind: Literal["sft", "preference", "grpo"] = "sft"
+    kind: SetKind = SetKind.SFT
     seed: int = 0  # of every order by lot
     scorers: tuple[str, ...] = ()  # name@version
     tasks: tuple[str, ...] = ROLES  # sft only
@@ -168,21 +169,21 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _parts_belong_to_the_kind(self) -> Self:
         belongs = {
-            "pairs": (self.pairs, Kind.PREFERENCE),
-            "groups": (self.groups, Kind.GRPO),
-            "mix": (self.mix, Kind.SFT),
-            "agreement": (self.agreement, Kind.SFT),
-            "per_prompt": (self.per_prompt, Kind.SFT),
+            "pairs": (self.pairs, SetKind.PREFERENCE),
+            "groups": (self.groups, SetKind.GRPO),
+            "mix": (self.mix, SetKind.SFT),
+            "agreement": (self.agreement, SetKind.SFT),
+            "per_prompt": (self.per_prompt, SetKind.SFT),
         }
         for name, (part, kind) in belongs.items():
             if part is not None and self.kind != kind:
-                raise ValueError(f"[{name}] belongs to recipes of kind {kind!r}")
-        if self.kind == Kind.PREFERENCE and self.pairs is None:
+                raise ValueError(f"[{name}] belongs to recipes of kind {kind.value!r}")
+        if self.kind == SetKind.PREFERENCE and self.pairs is None:
             raise ValueError("a recipe of preferences needs [pairs]")
-        if self.kind == Kind.GRPO and self.groups is None:
+        if self.kind == SetKind.GRPO and self.groups is None:
             raise ValueError("a recipe of groups needs [groups]")
         for one in self.filters:
-            if self.kind != Kind.SFT and (one.of != "trace" or one.tasks):
+            if self.kind != SetKind.SFT and (one.of != "trace" or one.tasks):
                 raise ValueError(f"filters of a {self.kind} recipe are on whole traces")
         for pool in [] if self.mix is None else (self.mix.weights or self.mix.counts):
             if not self.wants(pool):

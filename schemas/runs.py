@@ -7,21 +7,13 @@ from pydantic import Field
 
 from schemas.config import Frozen, RunConfig
 from schemas.errors import FailureKind
+from schemas.geometry import Geometry
 
 RUN_FORMAT = 1
 """Raised when the layout of a run changes in a way that older code cannot read."""
 
 FOOTER_KEY = b"coppice"
 """The Parquet key-value entry that holds a `ShardFooter` as JSON."""
-
-
-class GeometryConfig(Frozen):
-    """`schemas.geometry.Geometry`, as JSON."""
-
-    image_size: int
-    rows: int
-    columns: int
-    num_codes: int
 
 
 class PlanPart(Frozen):
@@ -52,7 +44,7 @@ class RunManifest(Frozen):
     run_id: str
     fingerprint: str
     config: RunConfig
-    geometry: GeometryConfig
+    geometry: Geometry
     plan: PlanPart  # its first part
     created_at: str  # UTC, ISO 8601; for people
     coppice_version: str
@@ -172,7 +164,7 @@ class ShardReport(Frozen):
     duration_seconds: float = 0.0
 
 
-class Pulse(Frozen):
+class WorkerStatus(Frozen):
     """What a worker says of itself when asked."""
 
     num_finished: int = 0  # rollouts that ended there, of shards that are open

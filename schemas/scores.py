@@ -19,7 +19,7 @@ SCORE_FORMAT = 1
 SCORES_KEY = b"coppice_scores"
 """The Parquet key-value entry that holds a `ScoresFooter` as JSON."""
 
-Kind = Literal["float32", "uint64"]
+ColumnType = Literal["float32", "uint64"]
 KEY_COLUMNS = ("trace_id", "event", "tokens")
 
 _SCORER = re.compile(r"(?P<name>[a-z][a-z0-9_]*)@(?P<version>[A-Za-z0-9][A-Za-z0-9._-]*)")
@@ -58,7 +58,7 @@ def parse_scorer(text: str) -> ScorerId:
     return ScorerId(**match.groupdict())
 
 
-def scores_schema(columns: Mapping[str, Kind]) -> pa.Schema:
+def scores_schema(columns: Mapping[str, ColumnType]) -> pa.Schema:
     """The columns of a sidecar whose scorer has these columns of its own."""
     key = [
         pa.field("trace_id", pa.string(), nullable=False),

@@ -22,7 +22,7 @@ CATEGORY_KEY = "category"
 ORIGIN_KEY = "prompt_origin"
 
 
-class Origin(Frozen):
+class PromptOrigin(Frozen):
     """Where a prompt comes from, under `ORIGIN_KEY` of its metadata. None: nobody said."""
 
     name: str | None = None

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.engine.backends import Opened
+from pipeline.engine.backends import LoadedBackends
 from pipeline.engine.fake import Fake, Script
 from pipeline.plan.models import fake_facts
 from pipeline.plan.packs import load_pack
@@ -20,7 +20,7 @@ from pipeline.store.layout import traces_key
 from pipeline.store.objects import Source, Store
 from pipeline.store.plans import read_plan_shard
 from pipeline.store.supplements import commit_supplement, read_dead_keys, read_log
-from pipeline.store.traces import Origin, TraceWriter, read_footer, read_rows
+from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, read_rows
 from pipeline.twig.drive import Backends
 from schemas.config import (
     ExecutionConfig,
@@ -93,10 +93,10 @@ def plan_run(
 # Workers
 
 
-def open_fake(backend: Fake) -> Opened:
+def open_fake(backend: Fake) -> LoadedBackends:
     """A fake backend, or one derived from it, in every role."""
     backends = Backends({"fake": backend}, dict.fromkeys(Role, "fake"))
-    return Opened(backends=backends, painter=backend, stack={"device": "none"})
+    return LoadedBackends(backends=backends, painter=backend, stack={"device": "none"})
 
 
 @contextmanager
@@ -172,7 +172,7 @@ def some_trace(prompt: str = "a red cube", **changes: Any) -> Trace:
     return Trace(**(defaults | changes))
 
 
-def some_origin(**changes: Any) -> Origin:
+def some_origin(**changes: Any) -> ShardOrigin:
     method = fake_method()
     defaults: dict[str, Any] = {
         "run_id": "some-run",
@@ -184,10 +184,10 @@ def some_origin(**changes: Any) -> Origin:
         "worker": "some-worker",
         "stack": {"device": "none"},
     }
-    return Origin(**(defaults | changes))
+    return ShardOrigin(**(defaults | changes))
 
 
-def write_shard(path: Path, *traces: Trace, origin: Origin | None = None) -> ShardFooter:
+def write_shard(path: Path, *traces: Trace, origin: ShardOrigin | None = None) -> ShardFooter:
     """A closed shard file of these traces."""
     writer = TraceWriter(path, origin or some_origin())
     for trace in traces:

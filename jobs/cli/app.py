@@ -185,18 +185,18 @@ def rerun(
     """
     from jobs.commands.runs import PlanRequest, load_run, rerun_dead
     from jobs.commands.selection import parse_shards
-    from pipeline.plan.reruns import Wish
+    from pipeline.plan.reruns import RerunSelection
 
     flags = [] if actors is None else [f"execution.num_actors={actors}"]
     request = PlanRequest(sources=[], url=run, settings=[*flags, *(settings or [])])
-    wish = Wish(
+    selection = RerunSelection(
         reasons=tuple(sorted(reason or ())),
         shards=parse_shards(shards) if shards else (),
         records=tuple(sorted(record or ())),
     )
     manifest = load_run(request)
     console = Console()
-    raise typer.Exit(rerun_dead(run, manifest, wish, console, address=address, is_dry=dry_run))
+    raise typer.Exit(rerun_dead(run, manifest, selection, console, address=address, is_dry=dry_run))
 
 
 @app.command()

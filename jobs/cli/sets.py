@@ -60,7 +60,7 @@ def prompts(
         coppice run prompts.jsonl runs/first
     """
     from jobs.commands.prompts import PromptsRequest, make_prompt_file
-    from schemas.specs import Origin
+    from schemas.specs import PromptOrigin
 
     request = PromptsRequest(
         sources=sources,
@@ -70,7 +70,7 @@ def prompts(
         hits=hits,
         report=report,
         skip_bad=skip_bad,
-        origin=Origin(name=origin, revision=revision, licence=licence),
+        origin=PromptOrigin(name=origin, revision=revision, licence=licence),
     )
     make_prompt_file(request, Console())
 

@@ -12,10 +12,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine.backends import open_backends
 from pipeline.rollout.worker import Worker
-from pipeline.store.objects import open_store, repeat
+from pipeline.store.objects import repeat
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from schemas.errors import InputError
-from schemas.runs import Assignment, Pulse, RunManifest, ShardReport
+from schemas.runs import Assignment, RunManifest, ShardReport, WorkerStatus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,9 +55,9 @@ class RolloutActor:
         assert self._worker is not None, "open() comes first"
         return self._worker.run_shard(assignment)
 
-    def pulse(self) -> Pulse:
+    def status(self) -> WorkerStatus:
         """How it is doing."""
-        return self._worker.pulse() if self._worker else Pulse()
+        return self._worker.status() if self._worker else WorkerStatus()
 
 
 def start_actor(url: str, manifest: RunManifest, *, on_gpu: bool) -> Any:
@@ -66,7 +67,7 @@ def start_actor(url: str, manifest: RunManifest, *, on_gpu: bool) -> Any:
         "num_cpus": execution.cpus_per_actor,
         "num_gpus": execution.gpus_per_actor if on_gpu else 0,
         "max_restarts": 0,
-        "max_concurrency": execution.open_shards_per_actor + 1,  # and pulse()
+        "max_concurrency": execution.open_shards_per_actor + 1,  # and status()
     }
     return ray.remote(RolloutActor).options(**options).remote(url, manifest)
 

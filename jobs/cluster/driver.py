@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from jobs.cluster.actors import Place, end_actor, start_actor
 from jobs.cluster.shard_book import ShardBook, ShardState
-from pipeline.plan.reruns import Opened
+from pipeline.plan.reruns import OpenRerun
 from pipeline.store.objects import Store
 from pipeline.store.status import committed_shards, read_logs
 from schemas.errors import (
@@ -24,7 +24,7 @@ from schemas.errors import (
     StoreUnavailable,
     TooManyDead,
 )
-from schemas.runs import Assignment, Pulse, RunManifest, ShardEnd, ShardReport
+from schemas.runs import Assignment, RunManifest, ShardEnd, ShardReport, WorkerStatus
 
 _POLL_SECONDS = 0.5
 _MAX_DEATHS_IN_A_ROW = 20  # actors that die without a commit or a survived probe between them
@@ -67,7 +67,7 @@ class _Actor:
     handle: Any
     waits_for: dict[Any, Assignment | None] = field(default_factory=dict)  # None: not a shard
     opening: Any = None  # resolves to its place when the models are loaded
-    asking: Any = None  # resolves to pulse()
+    asking: Any = None  # resolves to status()
     asked_at: float = 0.0
     place: Place | None = None
     num_finished: int = 0  # rollouts that ended there, in shards that are open
@@ -106,7 +106,7 @@ class Driver:
         *,
         show: Callable[[Snapshot], None],
         is_stopping: Callable[[], bool],
-        rerun: Opened | None = None,
+        rerun: OpenRerun | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = store.url
@@ -153,7 +153,7 @@ class Driver:
     def snapshot(self) -> Snapshot:
         """How far the run is now."""
         num_settled = self._num_ok + self._num_dead
-        # A pulse may be older than a report: what it counts of settled shards is no work any more.
+        # A status may be older than a report: what it counts of settled shards is no work any more.
         num_ended = sum(
             min(actor.num_finished, sum(map(self._size_of, actor.open_shards)))
             for actor in self._actors
@@ -244,7 +244,7 @@ class Driver:
         """Wait a little for actors to answer, and act on what they say."""
         for actor in self._actors:
             if actor.is_ready and actor.asking is None:
-                actor.asking = actor.expect(actor.handle.pulse.remote())
+                actor.asking = actor.expect(actor.handle.status.remote())
                 actor.asked_at = self._clock()
         owner = {reference: actor for actor in self._actors for reference in actor.waits_for}
         if not owner:
@@ -281,18 +281,18 @@ class Driver:
                 actor.opening, actor.place = None, answer
                 self._growing_since = self._growing_since or self._clock()
             elif reference == actor.asking:
-                self._feel(actor, answer)
+                self._note_status(actor, answer)
             else:
                 assert assignment is not None, "what else it waits for are shards"
                 self._settle(actor, assignment, answer)
 
-    def _feel(self, actor: _Actor, pulse: Pulse) -> None:
+    def _note_status(self, actor: _Actor, status: WorkerStatus) -> None:
         actor.asking = None
-        actor.num_finished, actor.is_store_away = pulse.num_finished, pulse.is_store_away
+        actor.num_finished, actor.is_store_away = status.num_finished, status.is_store_away
 
     def _settle(self, actor: _Actor, assignment: Assignment, report: ShardReport) -> None:
         """An attempt at a shard came to its end on an actor."""
-        # Until the next pulse, what was its is not among the rollouts of open shards any more.
+        # Until the next status, what was its is not among the rollouts of open shards any more.
         actor.num_finished = max(0, actor.num_finished - self._size_of(assignment))
         match report.end:
             case ShardEnd.FAILED:

@@ -40,7 +40,7 @@ class Beat(Frozen):
     is_over: bool = False
 
 
-class Seat:
+class DriverHeartbeat:
     """A context in which this process drives a run. Raises DriverAlive if another one does."""
 
     def __init__(

@@ -14,7 +14,7 @@ from jobs.commands.terminal import as_typed, counted
 from pipeline.select.funnel import lines_of
 from pipeline.select.recipes import load_recipe
 from pipeline.sets.write import open_curation, write_set
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 
 

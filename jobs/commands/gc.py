@@ -6,7 +6,7 @@ from rich.text import Text
 
 from jobs.commands.terminal import counted, printable, say, size
 from pipeline.store.leftovers import find_leftovers, remove
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 
 

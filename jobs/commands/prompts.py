@@ -24,7 +24,7 @@ from pipeline.prompts.curated import (
 )
 from pipeline.prompts.leaks import EvaluationPrompt, LeakIndex, LeakLevel, parse_levels
 from schemas.errors import InputError
-from schemas.specs import Origin
+from schemas.specs import PromptOrigin
 
 _LISTED = 5
 _SHOWN_CHARACTERS = 70
@@ -41,7 +41,7 @@ class PromptsRequest:
     hits: Path | None
     report: Path | None
     skip_bad: bool
-    origin: Origin
+    origin: PromptOrigin
 
 
 def make_prompt_file(request: PromptsRequest, console: Console) -> None:

@@ -2,12 +2,12 @@
 
 from rich.console import Console
 
-from jobs.cluster.heartbeat import Seat
+from jobs.cluster.heartbeat import DriverHeartbeat
 from jobs.commands.selection import parse_shards
 from jobs.commands.terminal import as_typed, counted, say, size
 from jobs.commands.verify import describe_finding
 from pipeline.store.layout import QUARANTINE
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.repair import find_damage, move_aside
 
@@ -20,7 +20,7 @@ def repair_run(url: str, shards: str, console: Console) -> None:
     manifest = read_manifest(store)
     execution = manifest.config.execution
     patience = execution.store_patience_seconds
-    with Seat(store, beat_seconds=execution.beat_seconds, patience_seconds=patience):
+    with DriverHeartbeat(store, beat_seconds=execution.beat_seconds, patience_seconds=patience):
         damages = find_damage(store, manifest, parse_shards(shards), patience_seconds=patience)
         num_moved = 0
         for damage in damages:

@@ -9,7 +9,7 @@ from typing import Self
 
 from rich.console import Console
 
-from jobs.cluster.heartbeat import Seat
+from jobs.cluster.heartbeat import DriverHeartbeat
 from jobs.commands.selection import as_shards
 from jobs.commands.terminal import ProgressLine, as_typed, counted, duration, size
 from jobs.commands.terminal import say as _say
@@ -24,9 +24,10 @@ from pipeline.plan.configs import (
 from pipeline.plan.models import prompt_limit
 from pipeline.plan.planning import Plan, check_method, commit_plan, extend_plan, make_plan
 from pipeline.plan.prompt_files import PromptSet, read_prompts
-from pipeline.plan.reruns import Opened, Wish, choose, open_rerun
+from pipeline.plan.reruns import OpenRerun, RerunSelection, choose, open_rerun
 from pipeline.store.layout import TRACES, rejects_key
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest, read_plan_shard
 from pipeline.store.preflight import preflight
 from pipeline.store.status import RunStatus, read_status
@@ -130,7 +131,7 @@ def grow_run(url: str, manifest: RunManifest, console: Console, *, address: str 
         return _finish(store, manifest, console)
 
     execution = manifest.config.execution
-    with Seat(
+    with DriverHeartbeat(
         store,
         beat_seconds=execution.beat_seconds,
         patience_seconds=execution.store_patience_seconds,
@@ -142,7 +143,7 @@ def grow_run(url: str, manifest: RunManifest, console: Console, *, address: str 
 def rerun_dead(
     url: str,
     manifest: RunManifest,
-    wish: Wish,
+    selection: RerunSelection,
     console: Console,
     *,
     address: str | None,
@@ -151,9 +152,9 @@ def rerun_dead(
     """Try dead rollouts of a run again, on Ray. Returns how it ended."""
     store = open_store(url)
     if is_dry:
-        _say(console, _describe_keys(choose(store, manifest, wish)))
+        _say(console, _describe_keys(choose(store, manifest, selection)))
         return ExitCode.COMPLETE
-    opened = open_rerun(store, manifest, wish)
+    opened = open_rerun(store, manifest, selection)
     if opened is None:
         _say(console, "Nothing to rerun: no such rollout is dead.")
         return _finish(store, manifest, console)
@@ -169,7 +170,7 @@ def _drive(
     console: Console,
     *,
     address: str | None,
-    rerun: Opened | None = None,
+    rerun: OpenRerun | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> None:
     """Grow on Ray until all is settled, and say what came of it."""

@@ -15,7 +15,7 @@ from jobs.commands.runs import on_ray
 from jobs.commands.terminal import as_typed, counted
 from pipeline.scoring.scorers import find_scorer, id_of
 from pipeline.scoring.sidecars import score_object
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from pipeline.store.runs import RunSource, open_run, unscored
 
 

@@ -12,7 +12,8 @@ from rich.text import Text
 from jobs.commands.records import Row, current_rows, find_record
 from jobs.commands.terminal import as_typed, counted, printable
 from pipeline.pictures import Pixels, decode_picture
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.status import committed_shards
 from pipeline.store.traces import try_read_footer

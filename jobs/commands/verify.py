@@ -6,7 +6,7 @@ from rich.console import Console
 
 from jobs.commands.selection import as_shards
 from jobs.commands.terminal import as_typed, counted, printable, say
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.shard_check import Finding
 from pipeline.store.verify import Verification

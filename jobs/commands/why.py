@@ -12,7 +12,8 @@ from jobs.commands.records import PlannedRecord, Row, find_record
 from jobs.commands.terminal import as_typed, counted, printable, say
 from pipeline.store import layout
 from pipeline.store.contents import UNREADABLE
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.traces import read_rows, try_read_footer
 from schemas.errors import FatalFailure, ObjectMissing

@@ -23,7 +23,7 @@ _GPU_CACHE_SHARE = 0.85  # of what is free once the weights are there: activatio
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Opened:
+class LoadedBackends:
     """A run's backends, ready to answer."""
 
     backends: Backends
@@ -31,7 +31,7 @@ class Opened:
     stack: dict[str, str]  # see schemas.tables.STACK
 
 
-def open_backends(config: RunConfig) -> Opened:
+def open_backends(config: RunConfig) -> LoadedBackends:
     """Load the model of a config, once, on this process's GPU or else its CPU.
 
     Raises InputError if this machine has other weights than those that the run was planned with.
@@ -52,7 +52,7 @@ def open_backends(config: RunConfig) -> Opened:
             backend = _on_janus(name, janus, config)
             stack |= _stack_of(janus, is_strict=getattr(backend, "is_strict", True))
         by_name[name] = painters[name] = backend
-    return Opened(
+    return LoadedBackends(
         backends=Backends(by_name, name_of), painter=painters[name_of[Role.DRAW]], stack=stack
     )
 

@@ -1,10 +1,13 @@
 """Find a template pack: one that is bundled, or a TOML file of the user's."""
 
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from pipeline.twig.programs import Settings
 from pipeline.twig.templates import TemplatePack, read_pack
 from schemas.errors import InputError
+from schemas.runs import RunManifest
 
 _BUNDLED = files("pipeline.twig") / "templates"
 
@@ -26,3 +29,24 @@ def load_pack(name: str) -> TemplatePack:
             f"{', '.join(bundled_packs())}"
         )
     return read_pack(text, origin=name)
+
+
+def settings_of(manifest: RunManifest, packs: Sequence[str] = ()) -> Settings:
+    """What the programs of a run share, in the very words that it was planned with.
+
+    `packs`: files to look for that wording in, after the name that the run was planned with. Raises
+    InputError if it is in none of them.
+    """
+    planned = manifest.config.method.pack
+    for name in (planned.name, *packs):
+        try:
+            pack = load_pack(name)
+        except InputError:
+            continue
+        if pack.digest == planned.digest:
+            return Settings(method=manifest.config.method, pack=pack, geometry=manifest.geometry)
+    raise InputError(
+        f"run {manifest.run_id} is asked in the words of template pack {planned.name} (digest "
+        f"{planned.digest}), which is not here in that form; put the same file on every node of a "
+        "run, or name it with --pack when you curate"
+    )

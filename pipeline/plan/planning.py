@@ -20,10 +20,11 @@ from pipeline.store.plans import (
     write_plan_shard,
 )
 from schemas import __version__
-from schemas.config import Pictures, RunConfig, canonical_json, differences, fingerprint
+from schemas.config import Pictures, RunConfig, differences, fingerprint
 from schemas.errors import ConfigMismatch, InputError
 from schemas.ids import record_id
-from schemas.runs import GeometryConfig, PlanPart, RunManifest
+from schemas.json_values import canonical_json
+from schemas.runs import PlanPart, RunManifest
 
 MAX_ROLLOUTS_PER_SHARD = 256
 MAX_SHARD_BYTES = 256 * 2**20
@@ -138,7 +139,7 @@ def commit_plan(
             run_id=uuid.uuid4().hex[:12],
             fingerprint=fingerprint(config.method),
             config=config,
-            geometry=GeometryConfig.model_validate(asdict(facts.geometry)),
+            geometry=facts.geometry,
             plan=plan.part,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             coppice_version=__version__,

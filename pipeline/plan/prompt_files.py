@@ -24,7 +24,8 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.store.objects import open_object, open_store
+from pipeline.store.objects import open_object
+from pipeline.store.open import open_store
 from schemas.errors import InputError, ObjectMissing
 from schemas.ids import normalise
 

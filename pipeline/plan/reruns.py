@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline.store import layout
 from pipeline.store.objects import Store
@@ -16,7 +16,7 @@ from schemas.errors import InputError
 from schemas.runs import Key, RunManifest
 
 
-class Wish(Frozen):
+class RerunSelection(Frozen):
     """Which dead rollouts are asked for. Empty: all."""
 
     reasons: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Rerun(Frozen):
 
     rerun_id: str
     run_id: str
-    wish: Wish
+    selection: RerunSelection = Field(alias="wish")  # as version 0.1 wrote it
     keys: dict[int, tuple[Key, ...]]  # by shard
     created_at: str  # UTC, ISO 8601; for people
 
@@ -46,7 +46,7 @@ class Rerun(Frozen):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Opened:
+class OpenRerun:
     """A rerun and what is left of it."""
 
     rerun: Rerun
@@ -54,46 +54,51 @@ class Opened:
     is_resumed: bool
 
 
-def choose(store: Store, manifest: RunManifest, wish: Wish) -> dict[int, tuple[Key, ...]]:
-    """The dead rollouts that a wish means now, by shard. Raises InputError for unplanned shards."""
-    unplanned = [shard for shard in wish.shards if shard >= manifest.num_shards]
+def choose(
+    store: Store, manifest: RunManifest, selection: RerunSelection
+) -> dict[int, tuple[Key, ...]]:
+    """The dead rollouts that a selection names now, by shard.
+
+    Raises InputError for shards that are not planned.
+    """
+    unplanned = [shard for shard in selection.shards if shard >= manifest.num_shards]
     if unplanned:
         raise InputError(
             f"there is no shard {unplanned[0]}: the run has shards 0 to {manifest.num_shards - 1}"
         )
     shards = committed_shards(store, manifest)
-    if wish.shards:
-        shards &= set(wish.shards)
+    if selection.shards:
+        shards &= set(selection.shards)
     chosen = {}
     for log in read_logs(store, manifest, shards):
         dead = read_dead_keys(store, log)
-        keys = tuple(key for key, how in dead.items() if wish.wants(key, how))
+        keys = tuple(key for key, how in dead.items() if selection.wants(key, how))
         if keys:
             chosen[log.base.shard] = keys
     return chosen
 
 
-def open_rerun(store: Store, manifest: RunManifest, wish: Wish) -> Opened | None:
-    """The unfinished rerun of the same wish, or a new one. None if nothing dead is meant.
+def open_rerun(store: Store, manifest: RunManifest, selection: RerunSelection) -> OpenRerun | None:
+    """The unfinished rerun of the same selection, or a new one. None if nothing dead is meant.
 
     A list may lag, and then a new rerun begins where an old one could have gone on: keys that died
     again in the old one are then tried once more, and nothing else.
     """
     for rerun in _read_reruns(store, manifest):
-        if rerun.wish == wish and (left := _left_of(store, manifest, rerun)):
-            return Opened(rerun=rerun, left=left, is_resumed=True)
-    keys = choose(store, manifest, wish)
+        if rerun.selection == selection and (left := _left_of(store, manifest, rerun)):
+            return OpenRerun(rerun=rerun, left=left, is_resumed=True)
+    keys = choose(store, manifest, selection)
     if not keys:
         return None
     rerun = Rerun(
         rerun_id=uuid.uuid4().hex[:12],
         run_id=manifest.run_id,
-        wish=wish,
+        wish=selection,
         keys=keys,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    store.put(layout.rerun_key(rerun.rerun_id), rerun.model_dump_json().encode())
-    return Opened(rerun=rerun, left=keys, is_resumed=False)
+    store.put(layout.rerun_key(rerun.rerun_id), rerun.model_dump_json(by_alias=True).encode())
+    return OpenRerun(rerun=rerun, left=keys, is_resumed=False)
 
 
 def _read_reruns(store: Store, manifest: RunManifest) -> Iterator[Rerun]:

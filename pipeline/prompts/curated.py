@@ -19,7 +19,7 @@ from schemas.specs import (
     ORIGIN_KEY,
     SPEC_KEY,
     Category,
-    Origin,
+    PromptOrigin,
     PromptSpec,
     SpecSource,
 )
@@ -44,7 +44,7 @@ class CuratedPrompt:
         """The lowest level at which an evaluation set holds it."""
         return min((leak.level for leak in self.leaks), default=None)
 
-    def to_row(self, *, has_evaluation: bool, origin: Origin | None = None) -> dict[str, Any]:
+    def to_row(self, *, has_evaluation: bool, origin: PromptOrigin | None = None) -> dict[str, Any]:
         """A line of a prompt file: `prompt`, and the rest is metadata.
 
         `origin` is of rows that do not tell their own.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from pipeline.engine.backends import Opened
+from pipeline.engine.backends import LoadedBackends
 from pipeline.pictures import Pixels
 from pipeline.rollout.traces import canvases_to_keep
 from pipeline.twig.drive import Backends, Outcome, Rollout, drive
@@ -49,24 +49,24 @@ class OpenShard:
         return grown
 
 
-class Grower:
+class ModelThread:
     """Grows what it is fed. Once `broken`, it grows nothing any more, and its process should end.
 
     It breaks when the models raise what is no failure of a rollout, and when no answer has come for
     `no_progress_seconds`: then its thread hangs in the models, and no one can call it back.
     """
 
-    def __init__(self, opened: Opened, config: RunConfig) -> None:
+    def __init__(self, opened: LoadedBackends, config: RunConfig) -> None:
         self._opened = opened
         self._config = config
-        self._pulse = _Pulse()
-        self._feed = _Feed(self._pulse)
+        self._watchdog = _Watchdog()
+        self._feed = _Feed(self._watchdog)
         self._lock = threading.Lock()
         self._open: list[OpenShard] = []
         self.broken: TaskFailure | None = None
         self.num_ok = 0  # rollouts since it began
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._grow, name="grower", daemon=True)
+        self._thread = threading.Thread(target=self._grow, name="models", daemon=True)
         self._thread.start()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
@@ -106,11 +106,11 @@ class Grower:
         try:
             for outcome in drive(
                 self._feed,
-                self._pulse.felt_in(self._opened.backends),
+                self._watchdog.watching(self._opened.backends),
                 max_live=execution.live_rollouts_per_actor,
                 max_seconds=execution.rollout_timeout_seconds,
             ):
-                self._pulse.beat()
+                self._watchdog.beat()
                 self._hand_over(outcome)
         except Exception as error:  # a bug or a device error: no open shard can end here any more
             reason = f"{type(error).__name__}: {error}"
@@ -121,7 +121,7 @@ class Grower:
         """The thread that notices when the models' thread does not come back."""
         limit = self._config.execution.no_progress_seconds
         while not self._ended.wait(limit / _LOOKS_A_LIMIT):
-            silent = self._pulse.silent_seconds()
+            silent = self._watchdog.silent_seconds()
             if self._feed.is_out and silent > limit:
                 hung = f"the models have not answered for {silent:.0f} s"
                 self._break(TaskFailure(hung, reason="hung"))
@@ -149,8 +149,8 @@ class Grower:
 class _Feed:
     """Rollouts that wait to be taken up: those of older shards first, abandoned ones skipped."""
 
-    def __init__(self, pulse: "_Pulse") -> None:
-        self._pulse = pulse
+    def __init__(self, watchdog: "_Watchdog") -> None:
+        self._watchdog = watchdog
         self._waiting: deque[Rollout] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
@@ -180,7 +180,7 @@ class _Feed:
                 while self._waiting:
                     rollout = self._waiting.popleft()
                     if not rollout.tag.is_abandoned:
-                        self._pulse.beat()  # silence counts from here
+                        self._watchdog.beat()  # silence counts from here
                         self._num_out += 1
                         return rollout
                 if not wait:
@@ -189,7 +189,7 @@ class _Feed:
         return None
 
 
-class _Pulse:
+class _Watchdog:
     """When the models last gave a sign of life: an answer, or a rollout that ended."""
 
     def __init__(self) -> None:
@@ -201,25 +201,25 @@ class _Pulse:
     def silent_seconds(self) -> float:
         return time.monotonic() - self._last
 
-    def felt_in(self, backends: Backends) -> Backends:
+    def watching(self, backends: Backends) -> Backends:
         """The same backends, each answer of theirs a beat."""
-        by_name = {name: _Felt(backend, self) for name, backend in backends.by_name.items()}
+        by_name = {name: _Watched(backend, self) for name, backend in backends.by_name.items()}
         return replace(backends, by_name=by_name)
 
 
-class _Felt:
+class _Watched:
     """A backend whose questions and answers are signs of life."""
 
-    def __init__(self, backend: Backend, pulse: _Pulse) -> None:
+    def __init__(self, backend: Backend, watchdog: _Watchdog) -> None:
         self._backend = backend
-        self._pulse = pulse
+        self._watchdog = watchdog
 
     def submit(self, request_id: RequestId, request: Request) -> None:
-        self._pulse.beat()
+        self._watchdog.beat()
         self._backend.submit(request_id, request)
 
     def poll(self) -> Sequence[tuple[RequestId, Answer | RolloutError]]:
         answers = self._backend.poll()
         if answers:
-            self._pulse.beat()
+            self._watchdog.beat()
         return answers

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.engine.backends import Opened
-from pipeline.plan.packs import load_pack
-from pipeline.rollout.model_thread import Grower, OpenShard
+from pipeline.engine.backends import LoadedBackends
+from pipeline.plan.packs import settings_of
+from pipeline.rollout.model_thread import ModelThread, OpenShard
 from pipeline.rollout.traces import make_trace
 from pipeline.store.commits import Commit, check_run, commit_shard, record_failed_attempt
 from pipeline.store.objects import Store, repeat
@@ -29,29 +29,27 @@ from pipeline.store.supplements import (
     read_dead_keys,
     read_log,
 )
-from pipeline.store.traces import Origin, TraceWriter, read_footer, try_read_footer
+from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, try_read_footer
 from pipeline.twig.drive import Outcome, Rollout
-from pipeline.twig.programs import PROGRAMS, Settings
+from pipeline.twig.programs import PROGRAMS
 from schemas import __version__
 from schemas.errors import (
     FailureKind,
     FatalFailure,
     InfrastructureFailure,
-    InputError,
     RecordFailure,
     RolloutError,
     StoreError,
 )
-from schemas.geometry import Geometry
 from schemas.runs import (
     Assignment,
     FailedAttempt,
     Key,
-    Pulse,
     RunManifest,
     ShardEnd,
     ShardFooter,
     ShardReport,
+    WorkerStatus,
 )
 from schemas.trace import Status, Trace
 
@@ -63,20 +61,24 @@ T = TypeVar("T")
 class Worker:
     """Runs shards of one run on one set of models. `run_shard` may be called from many threads."""
 
-    def __init__(self, store: Store, manifest: RunManifest, opened: Opened, *, name: str) -> None:
+    def __init__(
+        self, store: Store, manifest: RunManifest, opened: LoadedBackends, *, name: str
+    ) -> None:
         self._store = store
         self._manifest = manifest
         self._stack = opened.stack
         self._name = name
-        self._settings = load_settings(manifest)
-        self._grower = Grower(opened, manifest.config)
+        self._settings = settings_of(manifest)
+        self._model_thread = ModelThread(opened, manifest.config)
         self._is_sick = False
         self._lock = threading.Lock()
         self._num_waiting = 0  # for the store
 
-    def pulse(self) -> Pulse:
+    def status(self) -> WorkerStatus:
         """How it is doing."""
-        return Pulse(num_finished=self._grower.num_finished, is_store_away=self._num_waiting > 0)
+        return WorkerStatus(
+            num_finished=self._model_thread.num_finished, is_store_away=self._num_waiting > 0
+        )
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
         """Grow a shard and commit it, unless it is committed. Blocks until that is settled.
@@ -97,7 +99,7 @@ class Worker:
 
     def close(self) -> None:
         """Stop growing. Shards that are still open fail."""
-        self._grower.close()
+        self._model_thread.close()
 
     def _try(self, assignment: Assignment) -> ShardReport:
         if assignment.rerun_id:
@@ -179,7 +181,7 @@ class Worker:
         assignment: Assignment,
         log: ShardLog,
         wanted: dict[Key, DeadKey],
-        origin: Origin,
+        origin: ShardOrigin,
         path: Path,
     ) -> ShardFooter:
         """Grow dead keys into a file of those that are ok now; its footer names the others."""
@@ -203,8 +205,8 @@ class Worker:
             if places[place] in left:
                 left.remove(places[place])
                 yield self._crashed(places[place], row_of[places[place]], what)
-        with self._grower.opened_shard(is_counted=not assignment.only) as shard:
-            self._grower.feed(
+        with self._model_thread.opened_shard(is_counted=not assignment.only) as shard:
+            self._model_thread.feed(
                 self._rollout(key, row_of[key].prompt, shard) for key in row_of if key in left
             )
             while left:
@@ -245,7 +247,7 @@ class Worker:
         A worker on which nothing has ended well yet may itself be what is wrong: the shard is left
         to another one, and believed only when its second try comes out the same.
         """
-        if not footer.num_ok and not self._grower.num_ok and assignment.attempt == 1:
+        if not footer.num_ok and not self._model_thread.num_ok and assignment.attempt == 1:
             self._is_sick = True
             raise InfrastructureFailure(
                 f"all {footer.num_dead} rollouts failed on a worker on which none has ended well",
@@ -262,8 +264,8 @@ class Worker:
                 reason="too_many_dead",
             )
 
-    def _origin(self, assignment: Assignment) -> Origin:
-        return Origin(
+    def _origin(self, assignment: Assignment) -> ShardOrigin:
+        return ShardOrigin(
             run_id=self._manifest.run_id,
             fingerprint=self._manifest.fingerprint,
             method=self._manifest.config.method,
@@ -320,26 +322,13 @@ class Worker:
             kind=kind,
             reason=reason,
             message=str(error),
-            is_worker_broken=self._is_sick or self._grower.broken is not None,
+            is_worker_broken=self._is_sick or self._model_thread.broken is not None,
         )
 
 
 def _keys_of(rows: Iterable[PlanRow]) -> dict[Key, PlanRow]:
     """The keys of a shard in their order, each with its row."""
     return {key: row for row in rows for key in row.rollout_keys()}
-
-
-def load_settings(manifest: RunManifest) -> Settings:
-    """What the programs of a run share. Raises InputError if the template pack is another one."""
-    method = manifest.config.method
-    pack = load_pack(method.pack.name)
-    if pack.digest != method.pack.digest:
-        raise InputError(
-            f"template pack {pack.name} is {pack.digest} here, and the run was planned with "
-            f"{method.pack.digest}: put the same file on every node"
-        )
-    geometry = Geometry(**manifest.geometry.model_dump())
-    return Settings(method=method, pack=pack, geometry=geometry)
 
 
 def _report(

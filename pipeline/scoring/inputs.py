@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.pictures import Pixels, decode_picture
-from pipeline.scoring.scorers import TRACE, Sample, Scorer
+from pipeline.scoring.scorers import TRACE, Scorer, ScoringInput
 from schemas.trace import Role
 
 _EVENT_COLUMNS = (
@@ -23,7 +23,7 @@ class Subject:
     trace_id: str
     event: int | None  # None: the whole trace
     tokens: str  # digest of the tokens that it is about
-    sample: Sample
+    sample: ScoringInput
 
 
 def columns_for(scorer: Scorer) -> list[str]:
@@ -47,7 +47,7 @@ def subjects_of(row: Mapping[str, Any], scorer: Scorer) -> Iterator[Subject]:
             trace_id=row["trace_id"],
             event=None,
             tokens=digest_of_tokens(row["codes"]),
-            sample=Sample(
+            sample=ScoringInput(
                 **common,
                 codes=row["codes"],
                 pixels=_picture(row, row.get("final_picture")) if scorer.needs_pictures else None,
@@ -60,7 +60,7 @@ def subjects_of(row: Mapping[str, Any], scorer: Scorer) -> Iterator[Subject]:
                 trace_id=row["trace_id"],
                 event=event["index"],
                 tokens=digest_of_tokens(event["codes"] or event["token_ids"]),
-                sample=Sample(
+                sample=ScoringInput(
                     **common,
                     codes=event["codes"],
                     pixels=_picture(row, event["picture"]) if is_seen else None,

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.pictures import Pixels
-from pipeline.scoring.scorers import TRACE, Sample, Score
-from schemas.scores import Kind
+from pipeline.scoring.scorers import TRACE, Score, ScoringInput
+from schemas.scores import ColumnType
 from schemas.trace import Role
 
 _NEAR_CONSTANT = 0.95  # of the tokens alike
@@ -24,17 +24,17 @@ class TokenChecks:
     version = "1"
     subjects = frozenset({TRACE, Role.DRAW.value})
     needs_pictures = False
-    columns: Mapping[str, Kind] = {
+    columns: Mapping[str, ColumnType] = {
         "value": "float32",  # of a trace: 0 where the picture is nearly one token, else 1
         "entropy": "float32",  # bits a token
         "longest_run": "float32",  # of one token, as a share of all
         "top_share": "float32",  # of the most frequent token
     }
 
-    def score(self, batch: Sequence[Sample]) -> list[Score]:
+    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
         return [self._of(sample) for sample in batch]
 
-    def _of(self, sample: Sample) -> Score:
+    def _of(self, sample: ScoringInput) -> Score:
         codes = list(sample.codes)
         if not codes:
             return Score(value=None)
@@ -57,9 +57,9 @@ class PerceptualHash:
     version = "1"
     subjects = frozenset({TRACE})
     needs_pictures = True
-    columns: Mapping[str, Kind] = {"hash": "uint64"}
+    columns: Mapping[str, ColumnType] = {"hash": "uint64"}
 
-    def score(self, batch: Sequence[Sample]) -> list[Score]:
+    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
         return [
             Score(value=None, parts={"hash": None if one.pixels is None else phash(one.pixels)})
             for one in batch

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
-from pipeline.scoring.scorers import TRACE, Sample, Score
+from pipeline.scoring.scorers import TRACE, Score, ScoringInput
 from pipeline.scoring.text_checks import is_english, words_of
-from schemas.scores import Kind
+from schemas.scores import ColumnType
 
 _FLAT_LEVELS = 2.0  # of 255: the spread of a picture that is one colour, as blacked-out ones are
 
@@ -22,12 +22,12 @@ class PromptFilter:
     version = "1"
     subjects = frozenset({TRACE})
     needs_pictures = False
-    columns: Mapping[str, Kind] = {"value": "float32"}
+    columns: Mapping[str, ColumnType] = {"value": "float32"}
 
-    def score(self, batch: Sequence[Sample]) -> list[Score]:
+    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
         return [self._of(sample) for sample in batch]
 
-    def _of(self, sample: Sample) -> Score:
+    def _of(self, sample: ScoringInput) -> Score:
         if not listed_words().isdisjoint(words_of(sample.prompt)):
             return Score(value=0.0)
         return Score(value=1.0 if is_english(sample.prompt) else None)
@@ -40,9 +40,9 @@ class PictureFilter:
     version = "1"
     subjects = frozenset({TRACE})
     needs_pictures = True
-    columns: Mapping[str, Kind] = {"value": "float32"}
+    columns: Mapping[str, ColumnType] = {"value": "float32"}
 
-    def score(self, batch: Sequence[Sample]) -> list[Score]:
+    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
         return [
             Score(value=0.0 if one.pixels is not None and one.pixels.std() < _FLAT_LEVELS else None)
             for one in batch

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from pipeline.pictures import Pixels
 from schemas.errors import InputError
-from schemas.scores import KEY_COLUMNS, Kind, ScorerId, parse_scorer
+from schemas.scores import KEY_COLUMNS, ColumnType, ScorerId, parse_scorer
 
 TRACE = "trace"
 """The subject of a score that is about a whole trace; the others are the roles of events."""
@@ -30,7 +30,7 @@ SCORERS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
+class ScoringInput:
     """What a scorer looks at: a trace, or one event of it.
 
     `pixels` are the finished picture of a trace, the canvas after a drawing, and None where the
@@ -73,11 +73,11 @@ class Scorer(Protocol):
     def needs_pictures(self) -> bool: ...
 
     @property
-    def columns(self) -> Mapping[str, Kind]:
+    def columns(self) -> Mapping[str, ColumnType]:
         """The columns of its sidecar: `value` and the parts that it may give."""
         ...
 
-    def score(self, batch: Sequence[Sample]) -> list[Score]:
+    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
         """One score a sample, in order."""
 
 

@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.scoring.scorers import TRACE, Sample, Score
-from schemas.scores import Kind
+from pipeline.scoring.scorers import TRACE, Score, ScoringInput
+from schemas.scores import ColumnType
 from schemas.trace import Role, Verdict
 
 
@@ -47,7 +47,7 @@ class ThoughtChecks:
     version = "1"
     subjects = frozenset({TRACE, Role.THINK.value})
     needs_pictures = False
-    columns: Mapping[str, Kind] = {
+    columns: Mapping[str, ColumnType] = {
         "value": "float32",  # 1: every check of its own passed
         "one_sentence": "float32",
         "no_anchors": "float32",
@@ -55,10 +55,10 @@ class ThoughtChecks:
         "nouns_covered": "float32",  # of a trace: the share
     }
 
-    def score(self, batch: Sequence[Sample]) -> list[Score]:
+    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
         return [self._trace(one) if one.event is None else self._thought(one) for one in batch]
 
-    def _trace(self, sample: Sample) -> Score:
+    def _trace(self, sample: ScoringInput) -> Score:
         nouns = nouns_of(sample.prompt, sample.metadata)
         drawn = [event["text"] for event in sample.events if _is_kept_drawing(event)]
         if not nouns or not drawn:
@@ -67,7 +67,7 @@ class ThoughtChecks:
         covered = sum(all(_stem(word) in said for word in words_of(noun)) for noun in nouns)
         return Score(value=None, parts={"nouns_covered": covered / len(nouns)})
 
-    def _thought(self, sample: Sample) -> Score:
+    def _thought(self, sample: ScoringInput) -> Score:
         assert sample.event is not None
         if not is_english(sample.prompt):
             return Score(value=None)
@@ -92,7 +92,7 @@ class CritiqueChecks:
     version = "1"
     subjects = frozenset({Role.REFLECT.value})
     needs_pictures = False
-    columns: Mapping[str, Kind] = {
+    columns: Mapping[str, ColumnType] = {
         "value": "float32",  # 1: it can be used
         "multiple_of_five": "float32",  # the question forbids rounding to fives
         "revision_differs": "float32",  # null where nothing is to be revised
@@ -100,10 +100,10 @@ class CritiqueChecks:
         "better_no_anchors": "float32",
     }
 
-    def score(self, batch: Sequence[Sample]) -> list[Score]:
+    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
         return [self._critique(sample) for sample in batch]
 
-    def _critique(self, sample: Sample) -> Score:
+    def _critique(self, sample: ScoringInput) -> Score:
         event = sample.event
         assert event is not None
         verdict, score, better = event["verdict"], event["score"], event["better_thought"]

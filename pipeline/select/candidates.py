@@ -37,10 +37,10 @@ from pipeline.select.shard_candidates import (
     region_task,
     task_name,
 )
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from pipeline.store.runs import sidecar_key
-from schemas.recipes import Filter, Kind, covers
-from schemas.specs import Origin
+from schemas.recipes import Filter, SetKind, covers
+from schemas.specs import PromptOrigin
 from schemas.trace import Finish, Verdict
 
 
@@ -91,7 +91,7 @@ class _Judge:
             rollout=frame.rollout,
             category=np.array([places[name] for name in self._categories], np.int64),
             categories=names,
-            origins=Counter(Origin.of(metadata) for metadata in self._metadata),
+            origins=Counter(PromptOrigin.of(metadata) for metadata in self._metadata),
             rank=self._rank(),
             hash=hashes,
             has_hash=has_hash,
@@ -113,7 +113,7 @@ class _Judge:
 
     def _candidates(self) -> _Rows:
         frame, events, recipe = self._frame, self._frame.events, self._recipe
-        if recipe.kind == Kind.SFT:
+        if recipe.kind == SetKind.SFT:
             is_row = (events.role == THINK) | (events.role == REFLECT)
             is_row |= (events.role == DRAW) & ~events.is_replaced
             task = region_task(events.role, events.region)
@@ -148,7 +148,7 @@ class _Judge:
     def _judge(self, rows: _Rows) -> None:
         """Give each row the first reason that there is to leave it out."""
         events = self._frame.events
-        if self._recipe.kind == Kind.SFT:
+        if self._recipe.kind == SetKind.SFT:
             drop = self._dropper(rows)
             drop("unparseable", events.verdict[rows.flat] == Verdict.UNPARSEABLE)
             drop("truncated", events.finish[rows.flat] == Finish.LENGTH)

@@ -14,9 +14,10 @@ from pipeline.prompts.evaluation_sets import read_evaluation_set
 from pipeline.scoring.scorers import SCORERS, find_scorer
 from pipeline.select.shard_candidates import Job
 from pipeline.store.runs import RunSource, common_columns, read_sidecar_notes
-from schemas.config import MethodConfig, Pictures, Program, canonical_json
+from schemas.config import MethodConfig, Pictures, Program
 from schemas.errors import InputError
-from schemas.recipes import Kind, Recipe
+from schemas.json_values import canonical_json
+from schemas.recipes import Recipe, SetKind
 from schemas.scores import KEY_COLUMNS, ScorerId, ScoresFooter, parse_scorer
 from schemas.trace import Role
 
@@ -138,7 +139,7 @@ def _check_possible(recipe: Recipe, methods: Sequence[MethodConfig]) -> None:
 def _check_run(recipe: Recipe, run: RunSource) -> None:
     method, place = run.manifest.config.method, f"run {run.run_id} at {run.store.url}"
     num_rollouts = run.manifest.plan.rollouts_per_record
-    if recipe.kind == Kind.SFT and recipe.pictures == "required":
+    if recipe.kind == SetKind.SFT and recipe.pictures == "required":
         seen = sorted(task for task in tasks_of(method) if recipe.wants(task) and _sees(task))
         if seen and method.pictures is not Pictures.ALL:
             raise InputError(

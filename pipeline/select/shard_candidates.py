@@ -15,7 +15,7 @@ from pipeline.prompts.evaluation_sets import EvaluationSet
 from pipeline.select.columns import ROLES, Flags, Floats, Ints
 from schemas.recipes import Recipe
 from schemas.scores import ScorerId
-from schemas.specs import Origin
+from schemas.specs import PromptOrigin
 
 GROUP, REVISION = "group", "revision"
 _REGIONS = 64  # at most, of a schedule
@@ -81,7 +81,7 @@ class Part:
     rollout: Ints
     category: Ints  # place in `categories`
     categories: list[str]
-    origins: Counter[Origin]  # of its traces' prompts
+    origins: Counter[PromptOrigin]  # of its traces' prompts
     rank: Floats
     hash: Keys
     has_hash: Flags

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.select.funnel import lines_of
 from pipeline.store.runs import stack_of
 from schemas.config import MethodConfig
-from schemas.specs import Origin
+from schemas.specs import PromptOrigin
 from schemas.trace import Role
 
 if TYPE_CHECKING:
@@ -104,16 +104,16 @@ def _who(method: MethodConfig, role: Role) -> str:
     return f"{name}{revision}, on backend {backend},"
 
 
-def _origins(curation: "Curation", run: int) -> list[tuple[Origin, int]]:
+def _origins(curation: "Curation", run: int) -> list[tuple[PromptOrigin, int]]:
     """Where the prompts of a run's traces come from, the most of them first."""
-    total: Counter[Origin] = Counter()
+    total: Counter[PromptOrigin] = Counter()
     for (place, _), part in zip(curation.objects, curation.parts, strict=True):
         if place == run:
             total += part.origins
     return sorted(total.items(), key=lambda item: (-item[1], item[0].model_dump_json()))
 
 
-def _told(origin: Origin) -> str:
+def _told(origin: PromptOrigin) -> str:
     name = _quoted(origin.name) if origin.name else f"a source that is {_UNKNOWN}"
     revision, licence = (
         _quoted(one) if one else _UNKNOWN for one in (origin.revision, origin.licence)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from schemas.recipes import Kind
+from schemas.recipes import SetKind
 from schemas.tables import IMAGE, with_features
 from schemas.training import MESSAGE
 
@@ -25,7 +25,7 @@ _STRING, _IDS = pa.string(), pa.list_(pa.int32())
 class Export:
     """`columns`: the trainer's name, ours (or a derived one), and the type."""
 
-    kind: str  # of the recipes whose rows it takes
+    kind: SetKind  # of the recipes whose rows it takes
     columns: tuple[tuple[str, str, pa.DataType], ...]
     container: Literal["parquet", "tar"] = "parquet"
     split: Callable[[Row], Sequence[Row]] = lambda row: [row]  # one of ours into theirs
@@ -155,16 +155,17 @@ _DERIVED: Mapping[str, Callable[[Row], Any]] = {
 
 EXPORTS: Mapping[str, Export] = {
     "trl": Export(
-        kind=Kind.SFT, columns=(("messages", "messages", _MESSAGES), ("images", "images", _IMAGES))
+        kind=SetKind.SFT,
+        columns=(("messages", "messages", _MESSAGES), ("images", "images", _IMAGES)),
     ),
     "llama-factory": Export(
-        kind=Kind.SFT, columns=(("messages", "tagged", _MESSAGES), ("images", "images", _IMAGES))
+        kind=SetKind.SFT, columns=(("messages", "tagged", _MESSAGES), ("images", "images", _IMAGES))
     ),
     "ms-swift": Export(
-        kind=Kind.SFT, columns=(("messages", "tagged", _MESSAGES), ("images", "images", _IMAGES))
+        kind=SetKind.SFT, columns=(("messages", "tagged", _MESSAGES), ("images", "images", _IMAGES))
     ),
     "verl": Export(
-        kind=Kind.SFT,
+        kind=SetKind.SFT,
         columns=(
             ("data_source", "data_source", _STRING),
             ("prompt", "tagged_question", _MESSAGES),
@@ -179,7 +180,7 @@ EXPORTS: Mapping[str, Export] = {
         ),
     ),
     "webdataset": Export(
-        kind=Kind.SFT,
+        kind=SetKind.SFT,
         container="tar",
         columns=(
             ("__key__", "id", _STRING),
@@ -188,17 +189,17 @@ EXPORTS: Mapping[str, Export] = {
         ),
     ),
     "nemo-curator": Export(
-        kind=Kind.SFT,
+        kind=SetKind.SFT,
         split=_parts,
         columns=tuple((name, name, kind) for name, kind in _PART_TYPES.items()),
     ),
     "verl-grpo": Export(
-        kind=Kind.GRPO,
+        kind=SetKind.GRPO,
         split=_segments,
         columns=tuple((name, name, kind) for name, kind in _SEGMENT_TYPES.items()),
     ),
     "trl-dpo": Export(
-        kind=Kind.PREFERENCE,
+        kind=SetKind.PREFERENCE,
         columns=(
             ("prompt", "prompt_message", _MESSAGES),
             ("chosen", "chosen_said", _MESSAGES),
@@ -212,6 +213,6 @@ to be learned."""
 
 def takes(export: Export, row: Row) -> bool:
     """Whether this form has a place for a row: drawings are tokens, which no trainer here reads."""
-    if export.kind == Kind.PREFERENCE:
+    if export.kind == SetKind.PREFERENCE:
         return bool(row["chosen"]["thoughts"] != row["rejected"]["thoughts"])
-    return export.kind == Kind.GRPO or "messages" in row
+    return export.kind == SetKind.GRPO or "messages" in row

@@ -4,36 +4,13 @@ A trace keeps answers and token ids, and not the wording of questions, which fol
 template pack. So the pack must be the very one that the run was planned with.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from pipeline.plan.packs import load_pack
 from pipeline.twig.programs import PROGRAMS, Judged, Planned, Settings
 from pipeline.twig.requests import Answer, Request, TextAnswer, Visual, VisualAnswer
-from schemas.errors import FatalFailure, InputError
-from schemas.geometry import Geometry
-from schemas.runs import RunManifest
+from schemas.errors import FatalFailure
 from schemas.trace import Finish
-
-
-def settings_of(manifest: RunManifest, packs: Sequence[str] = ()) -> Settings:
-    """What the run's programs were given. Raises InputError if its template pack is not here."""
-    planned = manifest.config.method.pack
-    for name in [planned.name, *packs]:
-        try:
-            pack = load_pack(name)
-        except InputError:
-            continue
-        if pack.digest == planned.digest:
-            return Settings(
-                method=manifest.config.method,
-                pack=pack,
-                geometry=Geometry(**manifest.geometry.model_dump()),
-            )
-    raise InputError(
-        f"run {manifest.run_id} was asked in the words of template pack {planned.name} (digest "
-        f"{planned.digest}), which is not here in that form; give its file with --pack"
-    )
 
 
 def requests_of(row: Mapping[str, Any], settings: Settings) -> list[Request]:

@@ -11,9 +11,10 @@ import pyarrow as pa
 from pipeline.sets.exports import EXPORTS, takes
 from pipeline.sets.part_files import ParquetStream, Stream, TarStream
 from pipeline.sets.rows import Making, Pick, Row, make_rows
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.twig.programs import Settings
-from schemas.recipes import Kind, Recipe
+from schemas.recipes import Recipe, SetKind
 from schemas.trace import Role
 from schemas.training import DRAW, GROUP, PREFERENCE, TEXT
 
@@ -107,8 +108,8 @@ class Streams:
 def schema_of(key: str) -> pa.Schema:
     """The columns of a canonical stream."""
     kind, task, *_ = key.split("/")
-    if kind != Kind.SFT:
-        return PREFERENCE if kind == Kind.PREFERENCE else GROUP
+    if kind != SetKind.SFT:
+        return PREFERENCE if kind == SetKind.PREFERENCE else GROUP
     return DRAW if task.startswith(Role.DRAW) else TEXT
 
 
@@ -119,4 +120,4 @@ def _table(stream: str, rows: Sequence[Row]) -> pa.Table:
 
 
 def _folder(recipe: Recipe, task: str) -> str:
-    return f"{Kind.SFT}/{task}" if recipe.kind == Kind.SFT else recipe.kind
+    return f"{SetKind.SFT}/{task}" if recipe.kind == SetKind.SFT else recipe.kind

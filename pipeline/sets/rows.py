@@ -16,7 +16,7 @@ from pipeline.sets.replay import requests_of
 from pipeline.store.objects import Store, open_object
 from pipeline.twig.programs import Settings
 from pipeline.twig.requests import Canvas, Text, Visual
-from schemas.recipes import Kind, Recipe
+from schemas.recipes import Recipe, SetKind
 from schemas.trace import Role
 from schemas.training import IGNORED
 
@@ -67,7 +67,7 @@ def make_rows(
         requests = requests_of(trace, settings)
         for pick in picks[position]:
             common = _lineage(trace, pick, making)
-            if pick.task == GROUP and making.recipe.kind == Kind.GRPO:
+            if pick.task == GROUP and making.recipe.kind == SetKind.GRPO:
                 yield pick, common | _group_row(trace, requests, pick, making.recipe)
             elif pick.task == GROUP:
                 assert pick.partner is not None
@@ -83,7 +83,7 @@ def make_rows(
 
 def columns_for(recipe: Recipe, picks: Sequence[Pick]) -> list[str]:
     """The columns that these rows are made from."""
-    events = [*_EVENT_COLUMNS, *(_LOGPS if recipe.kind == Kind.GRPO else ())]
+    events = [*_EVENT_COLUMNS, *(_LOGPS if recipe.kind == SetKind.GRPO else ())]
     columns = [*_TRACE_COLUMNS, *(f"events.list.element.{name}" for name in events)]
     is_blind = all(pick.task.startswith(Role.DRAW) or pick.task == "think_1" for pick in picks)
     return columns if is_blind else [*columns, "images"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.plan.packs import settings_of
 from pipeline.select.candidates import make_part
 from pipeline.select.columns import Flags
 from pipeline.select.decide import Candidates, decide, gather, validation_records
@@ -25,14 +26,13 @@ from pipeline.select.shard_candidates import Part
 from pipeline.sets.card import card_of
 from pipeline.sets.decisions import leaks_of, picks_of, write_decisions
 from pipeline.sets.exports import EXPORTS
-from pipeline.sets.replay import settings_of
 from pipeline.sets.router import Made, Streams, make_tables
 from pipeline.store.objects import Store
 from pipeline.store.runs import RunSource
 from pipeline.twig.programs import Settings
 from schemas import __version__
-from schemas.config import canonical_json
 from schemas.errors import InputError, ObjectMissing
+from schemas.json_values import canonical_json
 from schemas.recipes import Recipe
 from schemas.training import TRAINING_FORMAT
 

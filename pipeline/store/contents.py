@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from pipeline.store.objects import Store, open_object
 from pipeline.store.traces import RowsDigest
-from schemas.runs import FOOTER_KEY, GeometryConfig, Key, ShardFooter
+from schemas.geometry import Geometry
+from schemas.runs import FOOTER_KEY, Key, ShardFooter
 from schemas.tables import TRACES
 from schemas.trace import Status
 
@@ -43,9 +44,7 @@ class Contents:
         return self.ok | self.dead
 
 
-def read_contents(
-    store: Store, key: str, geometry: GeometryConfig, *, is_deep: bool = False
-) -> Contents:
+def read_contents(store: Store, key: str, geometry: Geometry, *, is_deep: bool = False) -> Contents:
     """Read an object, a few rows at a time, checksums of pages verified.
 
     Deep: all columns, and every picture is decoded. Raises ObjectMissing, and one of `UNREADABLE`

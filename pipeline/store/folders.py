@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from pipeline.store.local import LocalStore
-from pipeline.store.objects import Store, checked_folder, join_key, open_store
+from pipeline.store.objects import Store, checked_folder, join_key
+from pipeline.store.open import open_store
 
 
 def list_subfolders(store: Store, folder: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, TypeVar
 
-from schemas.errors import CredentialsRefused, InputError, StoreError, StoreUnavailable
+from schemas.errors import CredentialsRefused, StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -24,7 +24,6 @@ PASSING = (StoreUnavailable, CredentialsRefused)
 """What a run waits out. A start does not wait for credentials: no one has seen them work."""
 READ_AHEAD_BYTES = 256 * 1024  # a Parquet footer in one request; little next to a column chunk
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 # Control characters, the backslash, lone surrogates.
 _HOSTILE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
 
@@ -89,25 +88,6 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Not an error if the object is absent."""
         ...
-
-
-def open_store(url: str) -> Store:
-    """The store at a path, `file:///path` or `s3://bucket/prefix`. Asks nothing of it yet."""
-    scheme = _SCHEME.match(url)
-    match scheme and scheme[1]:
-        case None | "file" if url:
-            from pipeline.store.local import open_local
-
-            return open_local(url)
-        case "s3":
-            from pipeline.store.s3 import open_s3
-
-            return open_s3(url)
-        case other:  # not the URL itself: it may hold a password
-            raise InputError(
-                "expected a path, file:///path or s3://bucket/prefix as the place of a store; "
-                f"found {f'{other}://' if other else 'nothing'}"
-            )
 
 
 def open_object(store: Store, key: str) -> io.BufferedReader:

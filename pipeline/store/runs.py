@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.store import layout
-from pipeline.store.objects import Store, open_object, open_store
+from pipeline.store.objects import Store, open_object
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from schemas.errors import InputError, ObjectMissing
 from schemas.runs import FOOTER_KEY, RunManifest, ShardFooter

@@ -23,13 +23,11 @@ from urllib3.exceptions import HTTPError
 from pipeline.store.objects import (
     Entry,
     Source,
-    Store,
     checked_folder,
     checked_key,
     checked_range,
     join_key,
     open_source,
-    open_store,
 )
 from schemas.errors import (
     CredentialsRefused,
@@ -104,8 +102,8 @@ class S3Store:
         self._bucket, self._prefix = bucket, prefix
         self._client = _connect()
 
-    def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
-        return open_store, (self.url,)
+    def __reduce__(self) -> "tuple[Callable[[str], S3Store], tuple[str]]":
+        return open_s3, (self.url,)
 
     @property
     def url(self) -> str:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.store import layout
 from pipeline.store.commits import check_run
 from pipeline.store.objects import Store, repeat
-from pipeline.store.traces import Origin, TraceWriter, read_footer, read_rows, try_read_footer
+from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, read_rows, try_read_footer
 from schemas import __version__
 from schemas.runs import Key, ShardFooter
 from schemas.trace import Status
@@ -94,7 +94,7 @@ def read_keys(store: Store, footer: ShardFooter) -> set[Key]:
 
 
 def commit_supplement(
-    store: Store, path: Path, footer: ShardFooter, origin: Origin, *, patience_seconds: float
+    store: Store, path: Path, footer: ShardFooter, origin: ShardOrigin, *, patience_seconds: float
 ) -> ShardFooter | None:
     """Put a closed supplement under its number, or under the next one that is free.
 
@@ -125,7 +125,7 @@ def _put_or_read(store: Store, path: Path, footer: ShardFooter) -> ShardFooter |
     return read_footer(store, footer.shard, footer.supplement)
 
 
-def _without(path: Path, footer: ShardFooter, origin: Origin, keys: set[Key]) -> ShardFooter:
+def _without(path: Path, footer: ShardFooter, origin: ShardOrigin, keys: set[Key]) -> ShardFooter:
     """Write the file anew, without some keys and under the origin's number."""
     draft = path.with_suffix(".draft")
     writer = TraceWriter(draft, origin)

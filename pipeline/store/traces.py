@@ -33,7 +33,7 @@ _UNCOMPRESSED = "images.list.element.bytes"  # pictures are compressed already
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
+class ShardOrigin:
     """What all rows of one shard file share: where they come from."""
 
     run_id: str
@@ -54,7 +54,7 @@ class TraceWriter:
     Not thread-safe. A file that was not closed is no Parquet file, and no reader takes it for one.
     """
 
-    def __init__(self, path: Path, origin: Origin) -> None:
+    def __init__(self, path: Path, origin: ShardOrigin) -> None:
         self._origin = origin
         self._rows: list[dict[str, Any]] = []
         self._pending_bytes = 0
@@ -160,7 +160,7 @@ def read_rows(
             yield from batch.to_pylist()
 
 
-def make_row(trace: Trace, origin: Origin) -> dict[str, Any]:
+def make_row(trace: Trace, origin: ShardOrigin) -> dict[str, Any]:
     """A trace as a row of its file."""
     method, schedule = origin.method, trace.schedule
     return {

@@ -10,12 +10,12 @@ from itertools import permutations
 
 import numpy as np
 
-from pipeline.scoring.scorers import TRACE, Sample, Score
+from pipeline.scoring.scorers import TRACE, Score, ScoringInput
 from pipeline.toy.patches import IMAGE_SIZE
 from pipeline.toy.scenes import Spec
 from pipeline.toy.views import Spot, View, views_of_pixels
 from schemas.errors import InputError
-from schemas.scores import Kind
+from schemas.scores import ColumnType
 from schemas.trace import Role
 
 BANDS = ("sky", "objects", "ground")
@@ -70,11 +70,11 @@ class ToyScorer:
     version = "1"
     subjects = frozenset({TRACE, Role.DRAW.value})
     needs_pictures = True
-    columns: Mapping[str, Kind] = dict.fromkeys(
+    columns: Mapping[str, ColumnType] = dict.fromkeys(
         ("value", *_ATTRIBUTES, *(f"band: {band}" for band in BANDS)), "float32"
     )
 
-    def score(self, batch: Sequence[Sample]) -> list[Score]:
+    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
         """One score a sample.
 
         None for a sample without a spec, and for a picture of another size. Raises InputError for a
@@ -93,7 +93,7 @@ class ToyScorer:
         ]
 
 
-def _spec_of(sample: Sample) -> Spec | None:
+def _spec_of(sample: ScoringInput) -> Spec | None:
     """What a picture was to show; None for what is not of this world."""
     table = sample.metadata.get("spec")
     shape = None if sample.pixels is None else sample.pixels.shape
@@ -108,7 +108,7 @@ def _spec_of(sample: Sample) -> Spec | None:
         ) from error
 
 
-def _score_of(marks: Marks, sample: Sample) -> Score:
+def _score_of(marks: Marks, sample: ScoringInput) -> Score:
     if sample.region is not None:
         is_band = sample.num_regions == len(BANDS)
         return Score(value=share_right(marks.bands[sample.region].values()) if is_band else None)

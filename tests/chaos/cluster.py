@@ -24,7 +24,8 @@ from jobs.cluster.driver import Driver, Snapshot
 from jobs.cluster.heartbeat import DriverNote
 from pipeline.plan.planning import extend_plan
 from pipeline.store import layout
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.status import committed_shards, read_logs, read_status
 from pipeline.store.traces import read_rows

@@ -16,10 +16,11 @@ from typing import Any
 
 from pipeline.plan import reruns
 from pipeline.plan.planning import extend_plan
-from pipeline.plan.reruns import Wish, open_rerun
+from pipeline.plan.reruns import RerunSelection, open_rerun
 from pipeline.rollout import worker
 from pipeline.store import commits, layout, local, plans, repair, s3, supplements
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.repair import find_damage, move_aside
 from schemas.errors import InputError, RecordFailure, StoreUnavailable
@@ -136,7 +137,7 @@ def _plan_and_fail(store: Store) -> None:
 
 def _rerun(store: Store) -> None:
     manifest = read_manifest(store)
-    opened = open_rerun(store, manifest, Wish())
+    opened = open_rerun(store, manifest, RerunSelection())
     if opened is None:
         return
     with at_work(store, manifest) as at_it:

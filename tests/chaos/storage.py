@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.store import objects
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from schemas.runs import RunManifest, ShardEnd
 from tests.chaos.ledger import Ledger, Tokens, tokens_in
 from tests.faults.proxy import Fault, FaultyProxy

@@ -40,7 +40,7 @@ def test_killed_and_frozen_processes(ledger: Ledger, tmp_path: Path):
 
 def test_a_ledger_notices_what_is_lost_and_what_is_wrong(tmp_path: Path):
     """The suite bites: a run that lacks a key, and one with another token."""
-    from pipeline.store.objects import open_store
+    from pipeline.store.open import open_store
     from tests.chaos.ledger import tokens_in
     from tests.support import plan_run, run_all
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.store import objects
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from schemas.errors import StoreUnavailable
 from tests.chaos.ledger import Ledger, tokens_in
 from tests.chaos.lines import Work

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest, read_plan_shard
 from pipeline.store.traces import read_rows
 from tests.jobs.conftest import Coppice

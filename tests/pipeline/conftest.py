@@ -13,7 +13,8 @@ from pipeline.plan.prompt_files import read_prompts
 from pipeline.rollout.worker import Worker
 from pipeline.scoring.scorers import find_scorer
 from pipeline.scoring.sidecars import score_object
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 from pipeline.toy.prompts import held_out_prompts
 from schemas.config import Pictures

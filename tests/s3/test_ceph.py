@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from schemas.errors import StoreUnavailable
 from tests.s3.ceph import BUCKET, CephS3, Daemon
 from tests.s3.packages import CannotRun

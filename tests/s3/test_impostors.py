@@ -5,7 +5,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from pipeline.store.preflight import preflight
 from schemas.errors import StoreRefused
 from tests.s3.ceph import CephS3

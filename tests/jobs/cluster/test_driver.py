@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from jobs.cluster.driver import Driver, Snapshot, Summary
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.status import committed_shards
 from pipeline.store.traces import read_footer, read_rows

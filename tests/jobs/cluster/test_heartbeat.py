@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cluster.heartbeat import Beat, DriverNote, Seat
+from jobs.cluster.heartbeat import Beat, DriverHeartbeat, DriverNote
 from pipeline.store import layout
-from pipeline.store.objects import Source, Store, open_store
+from pipeline.store.objects import Source, Store
+from pipeline.store.open import open_store
 from schemas.errors import DriverAlive, ObjectMissing, StoreUnavailable
 from tests.support import Unanswered, Wrapped
 
@@ -22,8 +23,10 @@ def no_sleep(seconds: float) -> None:
     """Time stands still."""
 
 
-def seat(store: Store, sleep: Callable[[float], None] = no_sleep, beat_seconds: float = 60) -> Seat:
-    return Seat(store, beat_seconds=beat_seconds, patience_seconds=5, sleep=sleep)
+def seat(
+    store: Store, sleep: Callable[[float], None] = no_sleep, beat_seconds: float = 60
+) -> DriverHeartbeat:
+    return DriverHeartbeat(store, beat_seconds=beat_seconds, patience_seconds=5, sleep=sleep)
 
 
 def leave_driver(store: Store, number: int, count: int = 7, *, is_over: bool = False) -> DriverNote:
@@ -97,7 +100,7 @@ def test_of_many_at_once_one_drives(store: Store):
     def drive() -> None:
         start.wait()
         try:
-            with Seat(store, beat_seconds=0.05, patience_seconds=5):
+            with DriverHeartbeat(store, beat_seconds=0.05, patience_seconds=5):
                 ends.append("drove")
                 held.wait()
         except DriverAlive:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from schemas.config import Pictures
 from tests.jobs.conftest import Coppice
 from tests.support import fake_config, fake_method, plan_run, run_all

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from tests.jobs.conftest import Coppice
 from tests.support import plan_run, run_all
 

@@ -8,10 +8,10 @@ import pytest
 
 from jobs.commands.prompts import PromptsRequest, make_prompt_file
 from pipeline.plan.prompt_files import read_prompts
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest, read_plan_shard
 from schemas.errors import InputError
-from schemas.specs import Origin, PromptSpec
+from schemas.specs import PromptOrigin, PromptSpec
 from tests.jobs.conftest import Coppice
 
 TRAIN = ["a red cat on a table", "two dogs", "A photo of two dogs!", "two dogs", "красная кошка"]
@@ -102,7 +102,7 @@ def request(folder: Path, **changes: Any) -> PromptsRequest:
         "hits": None,
         "report": None,
         "skip_bad": False,
-        "origin": Origin(),
+        "origin": PromptOrigin(),
     }
     return PromptsRequest(**(fields | changes))
 

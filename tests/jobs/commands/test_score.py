@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from pipeline.store.runs import open_run, unscored
 from schemas.scores import parse_scorer
 from tests.jobs.conftest import Coppice

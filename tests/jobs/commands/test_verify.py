@@ -9,7 +9,8 @@ from rich.console import Console
 
 from jobs.commands.verify import verify_run
 from pipeline.store import layout
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from schemas.errors import ExitCode
 from tests.jobs.conftest import Coppice
 from tests.support import plan_run, replace_object, run_all

@@ -11,7 +11,8 @@ from jobs.commands.show import list_records, show_trace
 from jobs.commands.why import tell_why
 from pipeline.store import layout
 from pipeline.store.commits import record_failed_attempt
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.supplements import read_dead_keys, read_log
 from schemas.errors import FailureKind, InputError

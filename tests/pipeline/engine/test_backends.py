@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine.backends import Opened, open_backends
+from pipeline.engine.backends import LoadedBackends, open_backends
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import Fake
 from pipeline.plan.configs import resolve
@@ -27,7 +27,7 @@ def golden_config(folder: Path = GOLDEN, **changes: Any) -> RunConfig:
     return resolve({"method": {"model": str(folder), **changes}, "execution": execution}).config
 
 
-def answer_of(opened: Opened, role: Role) -> Any:
+def answer_of(opened: LoadedBackends, role: Role) -> Any:
     """What the backend of a role says or draws."""
     backend = opened.backends.by_name[opened.backends.name_of[role]]
     if role is Role.DRAW:

@@ -15,7 +15,8 @@ from pipeline.engine.collator import Collator, janus_loss
 from pipeline.engine.deepseek import janus_config
 from pipeline.select.recipes import read_recipe
 from pipeline.sets.write import open_curation, write_set
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 from pipeline.store.traces import read_rows
 from schemas.errors import InputError

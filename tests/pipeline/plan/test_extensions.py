@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.plan.planning import extend_plan
 from pipeline.store import layout
-from pipeline.store.objects import Source, Store, open_store
+from pipeline.store.objects import Source, Store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest, read_plan_shard
 from pipeline.store.status import read_status
 from schemas.errors import InputError, StoreUnavailable

@@ -21,7 +21,8 @@ from pipeline.plan.planning import (
 )
 from pipeline.plan.prompt_files import PromptSet, Reject
 from pipeline.store import layout
-from pipeline.store.objects import Source, Store, open_store
+from pipeline.store.objects import Source, Store
+from pipeline.store.open import open_store
 from pipeline.store.plans import PlanRow, read_manifest, read_plan_shard, try_read_manifest
 from schemas.config import (
     FakeConfig,

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.plan.reruns import Opened, Wish, choose, open_rerun
+from pipeline.plan.reruns import OpenRerun, RerunSelection, choose, open_rerun
 from pipeline.store import layout
-from pipeline.store.objects import Source, Store, open_store
+from pipeline.store.objects import Source, Store
+from pipeline.store.open import open_store
 from pipeline.store.status import read_status
 from pipeline.store.supplements import read_dead_keys, read_log
 from pipeline.store.traces import read_rows
@@ -61,7 +62,7 @@ def grown(store: Store) -> RunManifest:
 
 
 def bring_back(
-    store: Store, manifest: RunManifest, opened: Opened, *, still_bad: Iterable[int] = ()
+    store: Store, manifest: RunManifest, opened: OpenRerun, *, still_bad: Iterable[int] = ()
 ) -> list[ShardReport]:
     with at_work(store, manifest, script=failing(still_bad)) as worker:
         return [
@@ -70,8 +71,10 @@ def bring_back(
         ]
 
 
-def rerun(store: Store, manifest: RunManifest, wish: Wish | None = None, **how: Any) -> Opened:
-    opened = open_rerun(store, manifest, wish or Wish())
+def rerun(
+    store: Store, manifest: RunManifest, selection: RerunSelection | None = None, **how: Any
+) -> OpenRerun:
+    opened = open_rerun(store, manifest, selection or RerunSelection())
     assert opened
     bring_back(store, manifest, opened, **how)
     return opened
@@ -116,18 +119,20 @@ def test_rows_that_came_back_are_as_if_they_had_never_died(store: Store, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("wish", "numbers"),
+    ("selection", "numbers"),
     [
-        (Wish(), {1, 2, 4}),
-        (Wish(reasons=("timeout",)), {2, 4}),
-        (Wish(shards=(0,)), {1, 2}),
-        (Wish(records=(prompt_id(4)[:8],)), {4}),
-        (Wish(reasons=("timeout",), shards=(0,)), {2}),
-        (Wish(reasons=("nothing of the kind",)), set()),
+        (RerunSelection(), {1, 2, 4}),
+        (RerunSelection(reasons=("timeout",)), {2, 4}),
+        (RerunSelection(shards=(0,)), {1, 2}),
+        (RerunSelection(records=(prompt_id(4)[:8],)), {4}),
+        (RerunSelection(reasons=("timeout",), shards=(0,)), {2}),
+        (RerunSelection(reasons=("nothing of the kind",)), set()),
     ],
 )
-def test_a_wish_chooses(store: Store, manifest: RunManifest, wish: Wish, numbers: set[int]):
-    chosen = choose(store, manifest, wish)
+def test_a_selection_chooses(
+    store: Store, manifest: RunManifest, selection: RerunSelection, numbers: set[int]
+):
+    chosen = choose(store, manifest, selection)
 
     ids = {key[0] for keys in chosen.values() for key in keys}
     assert ids == {prompt_id(number) for number in numbers}
@@ -135,7 +140,7 @@ def test_a_wish_chooses(store: Store, manifest: RunManifest, wish: Wish, numbers
 
 def test_a_shard_that_is_not_planned_is_refused(store: Store, manifest: RunManifest):
     with pytest.raises(InputError, match="no shard 2"):
-        choose(store, manifest, Wish(shards=(0, 2)))
+        choose(store, manifest, RerunSelection(shards=(0, 2)))
 
 
 def test_what_dies_again_stays_dead_and_counts_its_tries(store: Store, manifest: RunManifest):
@@ -152,16 +157,16 @@ def test_what_dies_again_stays_dead_and_counts_its_tries(store: Store, manifest:
 
 
 def test_a_rerun_resumes_what_it_had_not_tried(store: Store, manifest: RunManifest):
-    opened = open_rerun(store, manifest, Wish())
-    first = Opened(rerun=opened.rerun, left={0: opened.left[0]}, is_resumed=False)
+    opened = open_rerun(store, manifest, RerunSelection())
+    first = OpenRerun(rerun=opened.rerun, left={0: opened.left[0]}, is_resumed=False)
     bring_back(store, manifest, first, still_bad=[1])
 
-    again = open_rerun(store, manifest, Wish())
+    again = open_rerun(store, manifest, RerunSelection())
 
     assert again.is_resumed
     assert (again.rerun, list(again.left)) == (opened.rerun, [1])
     bring_back(store, manifest, again)
-    new = open_rerun(store, manifest, Wish())
+    new = open_rerun(store, manifest, RerunSelection())
     assert not new.is_resumed
     assert new.left == {0: ((prompt_id(1), 0),)}
 
@@ -169,7 +174,7 @@ def test_a_rerun_resumes_what_it_had_not_tried(store: Store, manifest: RunManife
 def test_nothing_dead_is_nothing_to_rerun(store: Store, manifest: RunManifest):
     rerun(store, manifest)
 
-    assert open_rerun(store, manifest, Wish()) is None
+    assert open_rerun(store, manifest, RerunSelection()) is None
 
 
 class Overtaken(Wrapped):
@@ -184,7 +189,7 @@ class Overtaken(Wrapped):
         if ".s" in key and self.steps:
             numbers = self.steps.pop(0)
             ids = tuple(prompt_id(number) for number in numbers)
-            rerun(self.store, self.manifest, Wish(records=ids))
+            rerun(self.store, self.manifest, RerunSelection(records=ids))
         return self.store.put_if_absent(key, source)
 
 
@@ -200,7 +205,7 @@ class Overtaken(Wrapped):
 def test_two_reruns_at_once_leave_each_key_ok_once(
     store: Store, manifest: RunManifest, steps: list[list[int]], end: ShardEnd
 ):
-    opened = open_rerun(store, manifest, Wish(shards=(0,)))
+    opened = open_rerun(store, manifest, RerunSelection(shards=(0,)))
 
     (report,) = bring_back(Overtaken(store, manifest, *steps), manifest, opened)
 
@@ -215,7 +220,7 @@ def _has(store: Store, number: int) -> bool:
 
 
 def test_a_rerun_overtaken_in_all_writes_nothing(store: Store, manifest: RunManifest):
-    opened = open_rerun(store, manifest, Wish(shards=(0,)))
+    opened = open_rerun(store, manifest, RerunSelection(shards=(0,)))
     rerun(store, manifest)
 
     (report,) = bring_back(store, manifest, opened)
@@ -245,7 +250,7 @@ def test_a_supplement_whose_answer_was_lost_is_there_once(store: Store, monkeypa
     execution = manifest.config.execution.model_copy(update={"store_patience_seconds": 5.0})
     config = manifest.config.model_copy(update={"execution": execution})
     patient = manifest.model_copy(update={"config": config})
-    opened = open_rerun(store, manifest, Wish())
+    opened = open_rerun(store, manifest, RerunSelection())
 
     reports = bring_back(Unanswered(store), patient, opened)
 
@@ -267,8 +272,8 @@ def test_any_reruns_leave_no_key_twice(
     manifest = grown(store)
     dead = set(BAD)
     for asked, still_bad in steps:
-        wish = Wish(records=tuple(sorted(prompt_id(number) for number in asked)))
-        opened = open_rerun(store, manifest, wish)
+        selection = RerunSelection(records=tuple(sorted(prompt_id(number) for number in asked)))
+        opened = open_rerun(store, manifest, selection)
         if opened:
             bring_back(store, manifest, opened, still_bad=still_bad)
             meant = asked or set(BAD)

@@ -14,7 +14,8 @@ import pytest
 from pipeline.engine.fake import Fake
 from pipeline.pictures import decode_picture
 from pipeline.store import layout, objects
-from pipeline.store.objects import Source, Store, open_store
+from pipeline.store.objects import Source, Store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_plan_shard
 from pipeline.store.status import read_status
 from pipeline.store.traces import read_footer, read_rows, try_read_footer

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.engine.fake import Fake
 from pipeline.store import layout
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.traces import try_read_footer
 from pipeline.twig.requests import Answer, Request, RequestId
 from schemas.errors import FailureKind, RecordFailure, RolloutError
@@ -231,4 +232,4 @@ def test_counts_of_an_open_shard_are_gone_once_it_is_settled(store: Store):
 
     with at_work(store, manifest) as worker:
         worker.run_shard(attempt_at(0))
-        assert worker.pulse().num_finished == 0
+        assert worker.status().num_finished == 0

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.scoring.picture_checks import PerceptualHash, TokenChecks, phash
 from pipeline.scoring.safety import PictureFilter, PromptFilter
-from pipeline.scoring.scorers import Sample
+from pipeline.scoring.scorers import ScoringInput
 
 
 def test_a_canvas_of_one_token_is_flagged_and_a_flat_region_is_not():
@@ -13,10 +13,10 @@ def test_a_canvas_of_one_token_is_flagged_and_a_flat_region_is_not():
     event = {"role": "draw"}
     whole, region, good, empty = TokenChecks().score(
         [
-            Sample(prompt="p", codes=flat),
-            Sample(prompt="p", codes=flat, event=event),
-            Sample(prompt="p", codes=lively),
-            Sample(prompt="p"),
+            ScoringInput(prompt="p", codes=flat),
+            ScoringInput(prompt="p", codes=flat, event=event),
+            ScoringInput(prompt="p", codes=lively),
+            ScoringInput(prompt="p"),
         ]
     )
 
@@ -40,19 +40,23 @@ def test_pictures_that_look_alike_have_near_hashes_and_others_far_ones():
 
 
 def test_a_picture_that_is_not_there_has_no_hash():
-    (score,) = PerceptualHash().score([Sample(prompt="p")])
+    (score,) = PerceptualHash().score([ScoringInput(prompt="p")])
 
     assert score.parts == {"hash": None}
 
 
 def test_the_filters_say_no_or_nothing_where_they_cannot_know():
     good, bad, foreign = PromptFilter().score(
-        [Sample(prompt="a red cube"), Sample(prompt="a Nude statue"), Sample(prompt="ein Haus")]
+        [
+            ScoringInput(prompt="a red cube"),
+            ScoringInput(prompt="a Nude statue"),
+            ScoringInput(prompt="ein Haus"),
+        ]
     )
     flat, other = PictureFilter().score(
         [
-            Sample(prompt="p", pixels=np.zeros((8, 8, 3), np.uint8)),
-            Sample(prompt="p", pixels=picture(1)),
+            ScoringInput(prompt="p", pixels=np.zeros((8, 8, 3), np.uint8)),
+            ScoringInput(prompt="p", pixels=picture(1)),
         ]
     )
 

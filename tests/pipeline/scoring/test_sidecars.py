@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.scoring.inputs import digest_of_tokens
-from pipeline.scoring.scorers import Sample, Score, find_scorer, id_of
+from pipeline.scoring.scorers import Score, ScoringInput, find_scorer, id_of
 from pipeline.scoring.sidecars import score_object
 from pipeline.store.local import LocalStore
-from pipeline.store.objects import open_store
+from pipeline.store.open import open_store
 from pipeline.store.runs import open_run, read_sidecar_notes, unscored
 from schemas.config import Pictures
 from schemas.errors import FatalFailure, InputError
@@ -29,14 +29,14 @@ class Lengths:
     needs_pictures = False
     columns = {"value": "float32", "words": "float32"}  # noqa: RUF012
 
-    def score(self, batch: Sequence[Sample]) -> list[Score]:
+    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
         return [Score(value=None, parts={"words": float(len(one.prompt.split()))}) for one in batch]
 
 
 class Forgetful(Lengths):
     """A scorer with a bug."""
 
-    def score(self, batch: Sequence[Sample]) -> list[Score]:
+    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
         return super().score(batch)[1:]
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.scoring.scorers import Sample, Score
+from pipeline.scoring.scorers import Score, ScoringInput
 from pipeline.scoring.text_checks import CritiqueChecks, ThoughtChecks, anchors_in, is_one_sentence
 
 
@@ -16,7 +16,7 @@ def event(index: int, role: str, text: str = "", **more: Any) -> dict[str, Any]:
 
 def thought(text: str, *earlier: str, prompt: str = "a red cube") -> Score:
     events = [event(index, "think", said) for index, said in enumerate([*earlier, text])]
-    (score,) = ThoughtChecks().score([Sample(prompt=prompt, event=events[-1], events=events)])
+    (score,) = ThoughtChecks().score([ScoringInput(prompt=prompt, event=events[-1], events=events)])
     return score
 
 
@@ -51,8 +51,8 @@ def test_the_nouns_of_a_prompt_are_covered_by_all_thoughts_together():
         event(1, "draw", "two cats on a wooden fence", superseded_by=2),
         event(2, "draw", "two cats on a bench"),
     ]
-    sample = Sample(prompt="a cat on a wooden bench", events=events)
-    named = Sample(prompt="?", metadata={"nouns": ["bench", "park tree"]}, events=events)
+    sample = ScoringInput(prompt="a cat on a wooden bench", events=events)
+    named = ScoringInput(prompt="?", metadata={"nouns": ["bench", "park tree"]}, events=events)
 
     scores = ThoughtChecks().score([sample, named])
 
@@ -62,7 +62,7 @@ def test_the_nouns_of_a_prompt_are_covered_by_all_thoughts_together():
 def critique(verdict: str, score: float | None, better: str) -> Score:
     said = event(2, "reflect", verdict=verdict, score=score, better_thought=better)
     events = [event(0, "think", "a red cube"), event(1, "draw"), said]
-    (checked,) = CritiqueChecks().score([Sample(prompt="a cube", event=said, events=events)])
+    (checked,) = CritiqueChecks().score([ScoringInput(prompt="a cube", event=said, events=events)])
     return checked
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from pipeline.select.recipes import check, load_recipe, read_recipe, shipped_recipes
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 from schemas.config import Pictures, ReflectionConfig
 from schemas.errors import InputError

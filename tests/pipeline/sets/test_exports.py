@@ -13,7 +13,8 @@ from trl.data_utils import is_conversational, prepare_multimodal_messages
 from pipeline.select.recipes import read_recipe
 from pipeline.sets.exports import EXPORTS
 from pipeline.sets.write import open_curation, write_set
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 from schemas.errors import InputError
 

@@ -11,7 +11,8 @@ import pytest
 from pipeline.select.recipes import load_recipe, read_recipe
 from pipeline.sets.rows import read_positions
 from pipeline.sets.write import Curation, open_curation, write_set
-from pipeline.store.objects import Source, Store, open_store
+from pipeline.store.objects import Source, Store
+from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 from pipeline.store.traces import read_rows
 from schemas.errors import InputError, StoreRefused

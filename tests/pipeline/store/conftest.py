@@ -9,7 +9,8 @@ from uuid import uuid4
 import pytest
 from types_boto3_s3 import S3Client
 
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 
 
 class CannedS3(ThreadingHTTPServer):

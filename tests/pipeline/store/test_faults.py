@@ -11,7 +11,8 @@ from types_boto3_s3 import S3Client
 
 from pipeline.store import layout, objects
 from pipeline.store.commits import Commit
-from pipeline.store.objects import Store, open_store, repeat
+from pipeline.store.objects import Store, repeat
+from pipeline.store.open import open_store
 from pipeline.store.traces import read_footer
 from schemas.errors import CredentialsRefused, ObjectMissing, StoreRefused, StoreUnavailable
 from tests.faults.proxy import Fault, FaultyProxy, Request

@@ -10,7 +10,8 @@ from pipeline.store import layout
 from pipeline.store.folders import list_subfolders
 from pipeline.store.leftovers import find_leftovers, remove
 from pipeline.store.local import LocalStore
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest, try_commit_extension, write_plan_shard
 from pipeline.store.verify import Verification
 from schemas.errors import StoreUnavailable

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from types_boto3_s3 import S3Client
 
-from pipeline.store.objects import Entry, Store, open_object, open_store, repeat
+from pipeline.store.objects import Entry, Store, open_object, repeat
+from pipeline.store.open import open_store
 from schemas.errors import InputError, ObjectMissing, StoreRefused, StoreUnavailable
 from tests.pipeline.store.conftest import CannedS3
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.store import preflight as module
-from pipeline.store.objects import Entry, Source, Store, open_store
+from pipeline.store.objects import Entry, Source, Store
+from pipeline.store.open import open_store
 from pipeline.store.preflight import FOLDER, preflight
 from schemas.errors import (
     CredentialsRefused,

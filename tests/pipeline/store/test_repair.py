@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.store import layout, repair
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.repair import Moved, find_damage, move_aside
 from pipeline.store.shard_check import exists

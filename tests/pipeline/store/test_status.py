@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.store import layout
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.status import committed_shards, read_logs, read_status
 from schemas.errors import FatalFailure
 from schemas.runs import RunManifest

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image as Pillow
 
 from pipeline.store import layout
-from pipeline.store.objects import Store, open_store
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
 from pipeline.store.traces import TraceWriter, read_footer, read_rows, try_read_footer
 from pipeline.twig.schedules import equal_bands
 from schemas.errors import ObjectMissing

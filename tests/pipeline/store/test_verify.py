@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.engine.fake import Fake
 from pipeline.pictures import encode_webp
-from pipeline.plan.reruns import Wish, open_rerun
+from pipeline.plan.reruns import RerunSelection, open_rerun
 from pipeline.store import layout, objects
 from pipeline.store.objects import Store
 from pipeline.store.plans import (
@@ -124,7 +124,7 @@ def test_a_run_with_supplements_is_whole(store: Store, manifest: RunManifest, tm
 
 def test_a_run_that_was_really_rerun_is_whole(store: Store, manifest: RunManifest):
     for share in (1.0, 0.5, 0.0):  # of the records that die again
-        opened = open_rerun(store, manifest, Wish())
+        opened = open_rerun(store, manifest, RerunSelection())
         assert opened
         fake = Fake(SMALL.model_copy(update={"dead_share": share}))
         with at_work(store, manifest, backend=fake) as worker:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.scoring.scorers import Sample, Scorer
+from pipeline.scoring.scorers import Scorer, ScoringInput
 from pipeline.toy.patches import code_of, tile
 from pipeline.toy.scenes import (
     Scene,
@@ -128,9 +128,9 @@ def test_the_scorer_gives_each_attribute_and_each_band():
     wrong_sky = render(replace(SCENE, sky="grey"))
     right, wrong, foreign = scorer.score(
         [
-            Sample(prompt="p", pixels=render(SCENE), metadata=spec),
-            Sample(prompt="p", pixels=wrong_sky, metadata=spec),
-            Sample(prompt="p", pixels=wrong_sky),
+            ScoringInput(prompt="p", pixels=render(SCENE), metadata=spec),
+            ScoringInput(prompt="p", pixels=wrong_sky, metadata=spec),
+            ScoringInput(prompt="p", pixels=wrong_sky),
         ]
     )
     assert right.value == 1
@@ -144,7 +144,7 @@ def test_the_scorer_gives_each_attribute_and_each_band():
 
 
 def test_a_picture_of_another_size_is_not_scored():
-    sample = Sample(
+    sample = ScoringInput(
         prompt="p",
         pixels=np.zeros((96, 96, 3), np.uint8),
         metadata={"spec": spec_of(SCENE).to_json()},
@@ -153,6 +153,8 @@ def test_a_picture_of_another_size_is_not_scored():
 
 
 def test_a_spec_of_another_world_is_refused():
-    sample = Sample(prompt="p", pixels=render(SCENE), metadata={"spec": {"objects": [], "x": 1}})
+    sample = ScoringInput(
+        prompt="p", pixels=render(SCENE), metadata={"spec": {"objects": [], "x": 1}}
+    )
     with pytest.raises(InputError, match="no spec of the toy world"):
         ToyScorer().score([sample])

@@ -1,0 +1,26 @@
+"""From a URL to the store behind it."""
+
+import re
+
+from pipeline.store.local import open_local
+from pipeline.store.objects import Store
+from schemas.errors import InputError
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+
+
+def open_store(url: str) -> Store:
+    """The store at a path, `file:///path` or `s3://bucket/prefix`. Asks nothing of it yet."""
+    scheme = _SCHEME.match(url)
+    match scheme and scheme[1]:
+        case None | "file" if url:
+            return open_local(url)
+        case "s3":
+            from pipeline.store.s3 import open_s3  # loads boto3, which a local store does without
+
+            return open_s3(url)
+        case other:  # not the URL itself: it may hold a password
+            raise InputError(
+                "expected a path, file:///path or s3://bucket/prefix as the place of a store; "
+                f"found {f'{other}://' if other else 'nothing'}"
+            )
