@@ -30,13 +30,14 @@ from pipeline.engine.backends import open_backends
 from pipeline.plan.models import fake_facts
 from pipeline.plan.packs import load_pack
 from pipeline.plan.planning import commit_plan, make_plan
-from pipeline.plan.prompt_files import Prompt, PromptSet
+from pipeline.plan.prompt_files import PromptSet
 from pipeline.rollout.worker import Assignment, Worker
 from pipeline.scoring.scorers import find_scorer, id_of
 from pipeline.scoring.sidecars import score_object
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run, sidecar_key
 from schemas.config import FakeConfig, MethodConfig, PackConfig, Pictures, RunConfig
+from schemas.prompts import Prompt
 from schemas.runs import FOOTER_KEY, ShardFooter
 from schemas.scores import SCORES_KEY, ScoresFooter
 

@@ -25,7 +25,7 @@ from pipeline.engine.backends import open_backends
 from pipeline.plan.models import fake_facts
 from pipeline.plan.packs import load_pack
 from pipeline.plan.planning import commit_plan, make_plan
-from pipeline.plan.prompt_files import Prompt, PromptSet
+from pipeline.plan.prompt_files import PromptSet
 from pipeline.rollout.worker import Worker
 from pipeline.store import layout
 from pipeline.store.objects import Store
@@ -40,6 +40,7 @@ from schemas.config import (
     RunConfig,
 )
 from schemas.errors import ExitCode
+from schemas.prompts import Prompt
 from schemas.runs import Assignment, RunManifest
 
 _SIZES = (1_000, 10_000, 100_000)

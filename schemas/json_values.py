@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from pydantic import JsonValue
+from pydantic import JsonValue as JsonValue
 
 JsonObject: TypeAlias = dict[str, JsonValue]
 """A JSON object."""

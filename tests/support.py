@@ -14,7 +14,7 @@ from pipeline.engine.fake import Fake, Script
 from pipeline.plan.models import fake_facts
 from pipeline.plan.packs import load_pack
 from pipeline.plan.planning import commit_plan, make_plan
-from pipeline.plan.prompt_files import Prompt, PromptSet
+from pipeline.plan.prompt_files import PromptSet
 from pipeline.rollout.worker import Assignment, Worker
 from pipeline.store.layout import traces_key
 from pipeline.store.objects import Source, Store
@@ -32,6 +32,7 @@ from schemas.config import (
 )
 from schemas.errors import StoreUnavailable
 from schemas.ids import record_id
+from schemas.prompts import Prompt
 from schemas.runs import FOOTER_KEY, RunManifest, ShardFooter
 from schemas.tables import TRACES
 from schemas.trace import Event, Role, Status, Trace

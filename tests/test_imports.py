@@ -1,22 +1,40 @@
-"""Who may import whom: schemas <- pipeline <- jobs; torch, transformers, Ray in their places."""
+"""Who may import whom: packages, rooms, torch and Ray in their places, and no circles of files."""
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = ("schemas", "pipeline", "jobs")  # each may import those before it, and itself
+ORDER = ("schemas", "pipeline", "jobs", "coppice")  # each may import those before it, and itself
+ROOMS = (  # of `pipeline`; each may import those above its own line, and what its line says
+    ("twig", "store", "pictures"),
+    ("engine", "prompts"),
+    ("plan", "scoring", "toy"),
+    ("rollout", "select"),
+    ("sets",),
+    ("view",),
+)
+BESIDE = {  # of rooms on one line, the imports between them that there are
+    ("pictures", "twig"),  # what a canvas is
+    ("toy", "plan"),  # its template pack
+    ("toy", "scoring"),  # its scorer is one of them
+}
+MAX_MODULES = 20  # of a folder
 HEAVY = {"torch", "transformers", "ray"}
-TORCH_FREE = ("schemas", "pipeline.twig", "pipeline.store")  # not even inside a function
+TORCH_FREE = (  # not even inside a function
+    *("schemas", "pipeline.twig", "pipeline.store", "pipeline.plan", "pipeline.prompts"),
+    *("pipeline.select", "pipeline.sets", "pipeline.view"),
+)
 MAY_USE = {  # beside the standard library
     "schemas": ("schemas", "pydantic", "pyarrow"),
     "pipeline.twig": ("schemas", "pipeline.twig", "pydantic"),
 }
+MAY_USE_RAY = ("jobs.cluster", "jobs.commands.score")
 
 
 class Import(NamedTuple):
@@ -37,24 +55,72 @@ class Import(NamedTuple):
         return f"{self.module}.".startswith(tuple(f"{package}." for package in packages))
 
 
-def imports() -> list[Import]:
-    """Every import of our three packages, wherever it stands in its module."""
-    return [
-        found
+def module_paths() -> dict[str, Path]:
+    """Every module of our packages by its dotted name."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
         for package in ORDER
         for path in sorted((ROOT / package).rglob("*.py"))
-        for found in _imports_in(path)
+    }
+
+
+def imports() -> list[Import]:
+    """Every import of our packages that ever runs, wherever it stands in its module.
+
+    `from package import module` counts as an import of that module.
+    """
+    paths = module_paths()
+    return [
+        statement
+        for module, path in paths.items()
+        for statement in _imports_in(module, path, frozenset(paths))
     ]
 
 
-def _imports_in(path: Path) -> Iterator[Import]:
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for node in ast.walk(ast.parse(path.read_text())):
+def _imports_in(by: str, path: Path, modules: frozenset[str]) -> Iterator[Import]:
+    for node in _running_nodes(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (Import(module, alias.name, node.lineno) for alias in node.names)
+            yield from (Import(by, alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{module}:{node.lineno} imports relatively"
-            yield Import(module, node.module or "", node.lineno)
+            assert not node.level, f"{by}:{node.lineno} imports relatively"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield Import(by, inner if inner in modules else node.module or "", node.lineno)
+
+
+def _running_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under TYPE_CHECKING, which never run."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from _running_nodes(node)
+
+
+def room_of(module: str) -> str:
+    """`store` of `pipeline.store.s3`; empty for what stands in no room."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "pipeline" and len(parts) > 1 else ""
+
+
+def circle_in(graph: Mapping[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, in order; empty if there is none."""
+    path: list[str] = []
+    done: set[str] = set()
+
+    def visit(module: str) -> list[str]:
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return []
+        path.append(module)
+        for imported in sorted(graph.get(module, ())):
+            if circle := visit(imported):
+                return circle
+        done.add(path.pop())
+        return []
+
+    return next((circle for module in sorted(graph) if (circle := visit(module))), [])
 
 
 def test_packages_import_in_one_direction():
@@ -65,6 +131,38 @@ def test_packages_import_in_one_direction():
     assert not [i for i in imports() if i.is_of("tests", "benchmarks")]
 
 
+def test_rooms_import_in_one_direction():
+    rank = {room: index for index, line in enumerate(ROOMS) for room in line}
+    between = {
+        (room_of(i.by), room_of(i.module), i)
+        for i in imports()
+        if room_of(i.by) and room_of(i.module) and room_of(i.by) != room_of(i.module)
+    }
+
+    assert not [i for by, of, i in between if rank[of] >= rank[by] and (by, of) not in BESIDE]
+    assert {(by, of) for by, of, _ in between} >= BESIDE, "what is permitted and not there"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    graph: dict[str, set[str]] = {module: set() for module in module_paths()}
+    for statement in imports():
+        if statement.module in graph and statement.module != statement.by:
+            graph[statement.by].add(statement.module)
+
+    assert circle_in(graph) == []
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": set()}) == ["a", "b", "c"]
+
+
+def test_no_folder_holds_more_modules_than_a_reader_can_keep_in_mind():
+    folders = {path.parent for path in module_paths().values()}
+
+    assert {
+        str(folder.relative_to(ROOT)): num_modules
+        for folder in folders
+        if (num_modules := len(list(folder.glob("*.py")))) > MAX_MODULES
+    } == {}
+
+
 @pytest.mark.parametrize("package", MAY_USE)
 def test_the_pure_packages_use_little_but_the_standard_library(package: str):
     may_use = (*MAY_USE[package], *sys.stdlib_module_names)
@@ -72,21 +170,15 @@ def test_the_pure_packages_use_little_but_the_standard_library(package: str):
     assert not [i for i in imports() if i.is_by(package) and not i.is_of(*may_use)]
 
 
-def test_only_jobs_import_ray():
+def test_only_the_cluster_and_the_scoring_job_import_ray():
     users = [i for i in imports() if i.is_of("ray")]
 
     assert users
-    assert all(i.is_by("jobs") for i in users)
+    assert not [i for i in users if not i.is_by(*MAY_USE_RAY)]
 
 
-def test_the_formats_the_method_and_the_store_do_without_torch():
+def test_what_plans_stores_selects_and_writes_does_without_torch():
     assert not [i for i in imports() if i.is_by(*TORCH_FREE) and i.is_of("torch", "transformers")]
-
-
-def test_what_curates_needs_no_torch():
-    rooms = [f"pipeline.{room}" for room in ("prompts", "scoring", "select", "sets", "view")]
-
-    assert not [i for i in imports() if i.is_by(*rooms) and i.is_of("torch")]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +191,7 @@ def test_what_curates_needs_no_torch():
         ("jobs.commands.score", HEAVY),
         ("jobs.commands.curate", HEAVY),
         ("pipeline.rollout.worker", HEAVY),
+        ("pipeline.sets.write", HEAVY),
     ],
 )
 def test_importing_it_loads_nothing_heavy(module: str, heavy: set[str]):

@@ -13,7 +13,9 @@ from rich.text import Text
 from jobs.commands.terminal import as_typed, counted
 from pipeline.select.funnel import lines_of
 from pipeline.select.recipes import load_recipe
-from pipeline.sets.write import open_curation, write_set
+from pipeline.select.selection import open_curation
+from pipeline.sets.exports import check_exports
+from pipeline.sets.write import write_set
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 
@@ -40,6 +42,7 @@ def curate_runs(request: CurateRequest, console: Console) -> None:
 
     recipe, folder = load_recipe(request.recipe)
     exports = tuple(dict.fromkeys([*recipe.exports, *request.exports]))
+    check_exports(exports)
     recipe = recipe.model_copy(update={"exports": exports})
     curation = open_curation(
         [open_run(url) for url in request.runs],

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from pipeline.plan.models import ModelFacts
-from pipeline.plan.prompt_files import Prompt, PromptSet
+from pipeline.plan.prompt_files import PromptSet
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.plans import (
@@ -24,6 +24,7 @@ from schemas.config import Pictures, RunConfig, differences, fingerprint
 from schemas.errors import ConfigMismatch, InputError
 from schemas.ids import record_id
 from schemas.json_values import canonical_json
+from schemas.prompts import Prompt
 from schemas.runs import PlanPart, RunManifest
 
 MAX_ROLLOUTS_PER_SHARD = 256

@@ -28,8 +28,9 @@ from pipeline.store.objects import open_object
 from pipeline.store.open import open_store
 from schemas.errors import InputError, ObjectMissing
 from schemas.ids import normalise
+from schemas.json_values import JsonObject, JsonValue
+from schemas.prompts import Prompt, Reject
 
-JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 Limit: TypeAlias = Callable[[str], str | None]  # why a prompt is too long for the model, or None
 _Raw: TypeAlias = bytes | dict[str, Any]  # a line of a text file, or a row of a Parquet file
 
@@ -39,26 +40,6 @@ _SHOWN_CHARACTERS = 60
 _SUFFIXES = (".txt", ".jsonl", ".parquet")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")  # all but the tab
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # JSON can name half a pair; UTF-8 cannot store it
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prompt:
-    """One prompt to plan. `text` is normalised, and that is the text that gets drawn."""
-
-    text: str
-    metadata: dict[str, JSON]  # every other column of its row
-    source: str  # the file, as a path or an s3:// URL
-    line: int  # from 1; the row in Parquet
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reject:
-    """One row that cannot be planned, and why."""
-
-    source: str
-    line: int
-    reason: str
-    text: str  # the whole line, or the prompt in Parquet; a byte that is not UTF-8 shows as \xff
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -249,8 +230,8 @@ def _text(fields: dict[str, Any], limit: Limit | None) -> str:
     return text
 
 
-def _metadata(fields: dict[str, Any]) -> dict[str, JSON]:
-    metadata: dict[str, JSON] = {}
+def _metadata(fields: dict[str, Any]) -> JsonObject:
+    metadata: JsonObject = {}
     for column, value in fields.items():
         if column != "prompt":
             try:
@@ -260,7 +241,7 @@ def _metadata(fields: dict[str, Any]) -> dict[str, JSON]:
     return metadata
 
 
-def _json(value: Any) -> JSON:
+def _json(value: Any) -> JsonValue:
     match value:
         case None | bool() | int():
             return value

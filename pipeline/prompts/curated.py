@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.plan.prompt_files import Prompt, Reject
 from pipeline.prompts.annotations import known_category, read_annotation
 from pipeline.prompts.leaks import Leak, LeakIndex, LeakLevel
 from pipeline.prompts.parser import Unread, parse
 from schemas.errors import InputError
+from schemas.prompts import Prompt, Reject
 from schemas.specs import (
     CATEGORY_KEY,
     LEAKS_KEY,

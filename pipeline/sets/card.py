@@ -6,16 +6,14 @@ unknown and never guessed.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.select.funnel import lines_of
+from pipeline.select.selection import Curation
 from pipeline.store.runs import stack_of
 from schemas.config import MethodConfig
 from schemas.specs import PromptOrigin
 from schemas.trace import Role
-
-if TYPE_CHECKING:
-    from pipeline.sets.write import Curation
 
 _UNKNOWN = "unknown"
 _LONGEST_NAME = 120
@@ -28,7 +26,7 @@ of Janus so as to perform similarly as a *derivative of the model*: its use rest
 training on rows that a Janus-Pro wrote, judged or drew."""
 
 
-def card_of(curation: "Curation", version: str, files: Mapping[str, Mapping[str, Any]]) -> str:
+def card_of(curation: Curation, version: str, files: Mapping[str, Mapping[str, Any]]) -> str:
     """The whole card. Equal sets have equal cards."""
     recipe = curation.recipe
     parts = [
@@ -77,7 +75,7 @@ def _rows(files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         yield f"| `{key}-*` | {note['num_rows']:,} |"
 
 
-def _runs(curation: "Curation") -> Iterator[str]:
+def _runs(curation: Curation) -> Iterator[str]:
     for place, run in enumerate(curation.runs):
         manifest, method = run.manifest, run.manifest.config.method
         sampling = method.sampling
@@ -104,7 +102,7 @@ def _who(method: MethodConfig, role: Role) -> str:
     return f"{name}{revision}, on backend {backend},"
 
 
-def _origins(curation: "Curation", run: int) -> list[tuple[PromptOrigin, int]]:
+def _origins(curation: Curation, run: int) -> list[tuple[PromptOrigin, int]]:
     """Where the prompts of a run's traces come from, the most of them first."""
     total: Counter[PromptOrigin] = Counter()
     for (place, _), part in zip(curation.objects, curation.parts, strict=True):
@@ -127,7 +125,7 @@ def _quoted(text: str) -> str:
     return f"`{' '.join(plain.split())[:_LONGEST_NAME]}`"
 
 
-def _licences(curation: "Curation") -> Iterator[str]:
+def _licences(curation: Curation) -> Iterator[str]:
     models = {run.manifest.config.method.model.name for run in curation.runs}
     for name in sorted(models):
         is_janus = "janus" in name.lower()

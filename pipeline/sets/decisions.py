@@ -1,13 +1,14 @@
 """From decisions as arrays to what is written: the table of decisions, and what to make of whom."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.select.columns import WHOLE, Scores, read_frame
+from pipeline.select.selection import Curation
 from pipeline.select.shard_candidates import GROUP, REVISION, task_name
 from pipeline.sets.rows import Pick
 from pipeline.store.objects import Store
@@ -15,14 +16,11 @@ from pipeline.store.runs import sidecar_key
 from schemas.scores import parse_scorer
 from schemas.training import DECISIONS
 
-if TYPE_CHECKING:
-    from pipeline.sets.write import Curation
-
 DECISIONS_KEY = "decisions.parquet"
 _SPLITS = ("train", "validation")
 
 
-def picks_of(curation: "Curation", place: int) -> dict[int, list[Pick]]:
+def picks_of(curation: Curation, place: int) -> dict[int, list[Pick]]:
     """The rows to be made of one object, by the positions of their traces in it."""
     found, recipe = curation.found, curation.recipe
     rows = _kept_rows(curation, place)
@@ -63,7 +61,7 @@ def picks_of(curation: "Curation", place: int) -> dict[int, list[Pick]]:
     return picks
 
 
-def write_decisions(curation: "Curation", out: Store, scratch: Path) -> None:
+def write_decisions(curation: Curation, out: Store, scratch: Path) -> None:
     """Write what became of every row, one object after the other."""
     path = scratch / DECISIONS_KEY
     with pq.ParquetWriter(path, DECISIONS, compression="zstd") as writer:
@@ -74,7 +72,7 @@ def write_decisions(curation: "Curation", out: Store, scratch: Path) -> None:
     path.unlink()
 
 
-def decisions_of(curation: "Curation", place: int) -> pa.Table:
+def decisions_of(curation: Curation, place: int) -> pa.Table:
     """The decisions about the rows of one object."""
     found, part = curation.found, curation.parts[place]
     run_id = curation.runs[curation.objects[place][0]].run_id
@@ -107,7 +105,7 @@ def decisions_of(curation: "Curation", place: int) -> pa.Table:
     return pa.table(columns, schema=DECISIONS)
 
 
-def leaks_of(curation: "Curation") -> list[dict[str, str]]:
+def leaks_of(curation: Curation) -> list[dict[str, str]]:
     """The prompts that were left out for being in an evaluation set, by their ids and levels."""
     found = curation.found
     hits: dict[str, str] = {}
@@ -118,13 +116,13 @@ def leaks_of(curation: "Curation") -> list[dict[str, str]]:
     return [{"record_id": record, "level": hits[record]} for record in sorted(hits)]
 
 
-def _kept_rows(curation: "Curation", place: int) -> Any:
+def _kept_rows(curation: Curation, place: int) -> Any:
     found = curation.found
     first, last = found.first_row[place], found.first_row[place + 1]
     return first + np.flatnonzero(found.is_kept[first:last])
 
 
-def _scores_beside(curation: "Curation", place: int, rows: Any) -> list[Any]:
+def _scores_beside(curation: Curation, place: int, rows: Any) -> list[Any]:
     """What stands beside a row: the rewards of a trace, or the scores of a pair of drawings."""
     found, recipe = curation.found, curation.recipe
     if recipe.groups is None and recipe.pairs is None:
@@ -163,7 +161,7 @@ def _scores_beside(curation: "Curation", place: int, rows: Any) -> list[Any]:
     return list(zip(at(columns[0], after), at(columns[0], events), strict=True))
 
 
-def _place_of(curation: "Curation", trace: int) -> tuple[str, int]:
+def _place_of(curation: Curation, trace: int) -> tuple[str, int]:
     """The object of a trace, and its position there. Pairs are of one run, so of one store."""
     found = curation.found
     place = int(np.searchsorted(found.first_trace, trace, side="right")) - 1

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from schemas.errors import InputError
 from schemas.recipes import SetKind
 from schemas.tables import IMAGE, with_features
 from schemas.training import MESSAGE
@@ -216,3 +217,9 @@ def takes(export: Export, row: Row) -> bool:
     if export.kind == SetKind.PREFERENCE:
         return bool(row["chosen"]["thoughts"] != row["rejected"]["thoughts"])
     return export.kind == SetKind.GRPO or "messages" in row
+
+
+def check_exports(names: Sequence[str]) -> None:
+    """Raises InputError for a name that is none of `EXPORTS`."""
+    if unknown := [name for name in names if name not in EXPORTS]:
+        raise InputError(f"there is no export {unknown[0]!r}; known: {', '.join(EXPORTS)}")

@@ -14,7 +14,8 @@ from pipeline.engine.checkpoints import Janus, load_janus, resolve_checkpoint
 from pipeline.engine.collator import Collator, janus_loss
 from pipeline.engine.deepseek import janus_config
 from pipeline.select.recipes import read_recipe
-from pipeline.sets.write import open_curation, write_set
+from pipeline.select.selection import open_curation
+from pipeline.sets.write import write_set
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run

@@ -19,7 +19,7 @@ from pipeline.plan.planning import (
     commit_plan,
     make_plan,
 )
-from pipeline.plan.prompt_files import PromptSet, Reject
+from pipeline.plan.prompt_files import PromptSet
 from pipeline.store import layout
 from pipeline.store.objects import Source, Store
 from pipeline.store.open import open_store
@@ -35,6 +35,7 @@ from schemas.config import (
 )
 from schemas.errors import ConfigMismatch, InputError, StoreUnavailable
 from schemas.ids import record_id
+from schemas.prompts import Reject
 from schemas.runs import RunManifest
 from tests.support import Unanswered, Wrapped, fake_config, fake_method, plan_run, prompt_set
 

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
-from pipeline.plan.prompt_files import PromptSet, Reject, read_prompts
+from pipeline.plan.prompt_files import PromptSet, read_prompts
 from schemas.errors import InputError
 from schemas.ids import normalise, record_id
+from schemas.prompts import Reject
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "prompts.txt"
 

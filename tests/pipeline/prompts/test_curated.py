@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.plan.prompt_files import Prompt, read_rows
+from pipeline.plan.prompt_files import read_rows
 from pipeline.prompts.curated import CuratedSet, curate_prompts, hit_rows, report
 from pipeline.prompts.leaks import DROPPED, EvaluationPrompt, LeakIndex, LeakLevel
 from pipeline.prompts.lexicon import lexicon
 from pipeline.prompts.parser import parse
 from schemas.errors import InputError
+from schemas.prompts import Prompt
 from schemas.specs import PromptSpec
 
 PUBLISHED = os.environ.get("COPPICE_PUBLISHED_PROMPTS")

@@ -11,8 +11,9 @@ from PIL import Image
 from trl.data_utils import is_conversational, prepare_multimodal_messages
 
 from pipeline.select.recipes import read_recipe
-from pipeline.sets.exports import EXPORTS
-from pipeline.sets.write import open_curation, write_set
+from pipeline.select.selection import open_curation
+from pipeline.sets.exports import EXPORTS, check_exports
+from pipeline.sets.write import write_set
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
@@ -158,9 +159,7 @@ def test_verl_has_a_row_for_every_segment_of_whole_groups(toy_run: Store, tmp_pa
         assert (told["trace_id"], told["event"]) == (group["trace_id"], segment["event"])
 
 
-def test_an_unknown_export_is_refused(toy_run: Store):
-    recipe = read_recipe('name = "r"\nexports = ["trl2"]', origin="r")
-
+def test_an_unknown_export_is_refused():
     with pytest.raises(InputError, match=r"no export 'trl2'.*llama-factory"):
-        open_curation([open_run(toy_run.url)], recipe, Path())
+        check_exports(["trl", "trl2"])
     assert set(SFT) < set(EXPORTS)

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.select.recipes import load_recipe, read_recipe
+from pipeline.select.selection import Curation, open_curation
 from pipeline.sets.rows import read_positions
-from pipeline.sets.write import Curation, open_curation, write_set
+from pipeline.sets.write import write_set
 from pipeline.store.objects import Source, Store
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run

@@ -1,0 +1,59 @@
+"""How the house is kept: sizes that can be read at a glance, and types that say what is meant."""
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.test_imports import module_paths
+
+MAX_MODULE_LINES = 400
+MAX_FUNCTION_LINES = 60
+MAX_ANY_PER_THOUSAND_LINES = 3.0
+MAX_ESCAPES = 20  # ways around the type checker that are not `Any`; the number only falls
+
+_ESCAPE = re.compile(r"\bcast\(|# type: ignore|\bobject\]|: object\b|-> object\b")
+
+
+def sources() -> Iterator[tuple[Path, str]]:
+    for path in module_paths().values():
+        yield path, path.read_text()
+
+
+def num_any(text: str) -> int:
+    """How often the word `Any` stands in the code, its import not counted."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    names = sum(token.type == tokenize.NAME and token.string == "Any" for token in tokens)
+    return names - len(re.findall(r"^(?:from typing import|    Any,).*\bAny\b", text, re.M))
+
+
+def test_no_module_is_longer_than_a_reader_can_hold():
+    assert {
+        path.name: num_lines
+        for path, text in sources()
+        if (num_lines := text.count("\n")) > MAX_MODULE_LINES
+    } == {}
+
+
+def test_no_function_is_longer_than_a_screen():
+    assert [
+        f"{path.name}: {node.name}"
+        for path, text in sources()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
+    ] == []
+
+
+def test_types_say_what_is_meant():
+    num_lines = sum(text.count("\n") for _, text in sources())
+    counts = {path: count for path, text in sources() if (count := num_any(text))}
+
+    assert 1000 * sum(counts.values()) / num_lines <= MAX_ANY_PER_THOUSAND_LINES, counts
+
+
+def test_nothing_else_takes_the_place_of_any():
+    assert sum(len(_ESCAPE.findall(text)) for _, text in sources()) <= MAX_ESCAPES
