@@ -5,20 +5,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/first
 
-.PHONY: run test chaos s3 check format bench clean
+.PHONY: run test slow test-all chaos check format bench clean
 
 run: $(VENV)/ready  ## the main job, on this machine, with the bundled prompts and model
 	$(BIN)/coppice run examples/toy.jsonl $(RUN) --shard-rollouts 8 --pictures all
 	$(BIN)/coppice show $(RUN) --sheet $(RUN)/contact-sheet.png
 
-test: $(VENV)/ready  ## every test
-	$(BIN)/python -m pytest
+test: $(VENV)/ready  ## the tests: the main path on a real Ray, S3 over the wire, the toy, and all else that is quick
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+slow: $(VENV)/ready  ## what takes minutes: cuts of the fault suite, the toy's training, a real S3 server
+	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --s3 real tests/pipeline/store tests/s3 tests/faults
+
+test-all:  ## everything there is, part by part, each with its time
+	@for part in check test slow chaos; do \
+	  begun=$$(date +%s); $(MAKE) --no-print-directory $$part || exit 1; \
+	  echo "make $$part: $$(($$(date +%s) - begun)) s"; \
+	done
 
 chaos: $(VENV)/ready  ## the fault suite: hundreds of faults, and nothing lost, doubled or wrong
 	$(BIN)/python -m tests.chaos --real
-
-s3: $(VENV)/ready  ## what touches storage, against a real S3 server: Ceph, from Debian's packages
-	$(BIN)/python -m pytest --s3 real tests/pipeline/store tests/s3 tests/faults
 
 check: $(VENV)/ready  ## formatter, linter, types
 	$(BIN)/ruff format --check .

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from botocore import exceptions as botocore_errors
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import Loader
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
@@ -85,6 +87,7 @@ _ADVICE = {
     "RequestTimeTooSkewed": "set this machine's clock",
 }
 _GOOGLE = "storage.googleapis.com"
+_SERVICE_MODELS = Loader()
 
 
 class _ObjectPresent(StoreError):
@@ -261,7 +264,10 @@ def _upload(body: BinaryIO) -> BinaryIO:
 
 
 def _connect() -> "S3Client":
-    """A client of its own session: boto3's shared one keeps the first credentials it ever saw."""
+    """A client of its own session: boto3's shared one keeps the first credentials it ever saw.
+
+    What S3 is, some 30 files of JSON, is read once a process, whichever session asks.
+    """
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         read_timeout=READ_TIMEOUT_SECONDS,
@@ -269,7 +275,9 @@ def _connect() -> "S3Client":
         retries={"total_max_attempts": 1},
     )
     try:
-        return boto3.session.Session().client("s3", config=config)
+        session = botocore.session.Session()
+        session.register_component("data_loader", _SERVICE_MODELS)
+        return boto3.session.Session(botocore_session=session).client("s3", config=config)
     except (BotoCoreError, ValueError) as error:
         raise InputError(
             f"the AWS settings cannot be used ({type(error).__name__}); check AWS_PROFILE, the AWS "

@@ -26,6 +26,7 @@ def dry_run(stage: str, folder: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_the_kernels_stage_compares_the_kernel_with_its_oracle(tmp_path: Path):
     result = dry_run("kernels", tmp_path)
 
@@ -33,6 +34,7 @@ def test_the_kernels_stage_compares_the_kernel_with_its_oracle(tmp_path: Path):
     assert result["decode_attention_share_of_copy"] >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["1b", "7b"])
 def test_a_model_stage_measures_both_mixes_and_the_plain_loop(stage: str, tmp_path: Path):
     result = dry_run(stage, tmp_path)

@@ -24,6 +24,7 @@ def test_killed_on_lines_and_failed_at_calls(ledger: Ledger, tmp_path: Path):
     assert min(ledger.faults.values()) >= 1
 
 
+@pytest.mark.slow
 def test_faults_on_the_wire(ledger: Ledger, tmp_path: Path, aws_settings: pytest.MonkeyPatch):
     del aws_settings
     on_storage(ledger, tmp_path, is_real=False)
@@ -31,6 +32,7 @@ def test_faults_on_the_wire(ledger: Ledger, tmp_path: Path, aws_settings: pytest
     assert len(ledger.faults) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_killed_and_frozen_processes(ledger: Ledger, tmp_path: Path):
     on_a_cluster(ledger, tmp_path, seed=1, is_cut=True)

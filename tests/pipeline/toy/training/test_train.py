@@ -103,6 +103,7 @@ def test_some_drawings_come_again_without_their_text(janus, lessons):
         assert tuple(batch.ids[twin, : len(prefix.uncond)]) == prefix.uncond
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_hundredth_of_the_training_goes_through_and_can_be_taken_up_again(tmp_path, capfd):
     script.main(["--out", str(tmp_path), "--steps-share", "0.01"])
