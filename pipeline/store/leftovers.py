@@ -44,7 +44,10 @@ def find_leftovers(
     patience_seconds: float = 0.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Leftover]:
-    """All leftovers of a run. Waits `settle_seconds` if anything is there that might be in use."""
+    """All leftovers of a run; removes none. Waits `settle_seconds` if any might still be in use.
+
+    Raises StoreUnavailable when patience ends, and StoreRefused.
+    """
 
     def find(finder: Callable[[], Iterator[Leftover]]) -> list[Leftover]:
         return repeat(lambda: list(finder()), patience_seconds=patience_seconds)

@@ -38,12 +38,15 @@ def committed_shards(store: Store, manifest: RunManifest) -> set[int]:
 
 
 def read_logs(store: Store, manifest: RunManifest, shards: Iterable[int]) -> Iterator[ShardLog]:
-    """What is committed of these shards, in order. Raises FatalFailure for one of another run."""
+    """What is committed of these shards, in order; a batch of them is read ahead.
+
+    Raises ObjectMissing for a shard that is not committed, FatalFailure for one of another run.
+    """
     ordered = sorted(shards)
     with ThreadPoolExecutor(_READERS) as readers:
         for start in range(0, len(ordered), _BATCH_SHARDS):
-            some = ordered[start : start + _BATCH_SHARDS]
-            for log in readers.map(lambda shard: read_log(store, shard), some):
+            batch = ordered[start : start + _BATCH_SHARDS]
+            for log in readers.map(lambda shard: read_log(store, shard), batch):
                 for footer in (log.base, *log.supplements):
                     check_run(
                         store, footer, run_id=manifest.run_id, fingerprint=manifest.fingerprint
@@ -52,7 +55,10 @@ def read_logs(store: Store, manifest: RunManifest, shards: Iterable[int]) -> Ite
 
 
 def read_status(store: Store, manifest: RunManifest) -> RunStatus:
-    """Count what is committed: one small read a shard, and two where rows are dead."""
+    """Count what is committed: one small read a shard, and two where rows are dead.
+
+    Raises as `read_logs` does, and no store's error is repeated here: `repeat` the whole call.
+    """
     num_committed = num_ok = num_dead = 0
     for log in read_logs(store, manifest, committed_shards(store, manifest)):
         num_committed += 1
