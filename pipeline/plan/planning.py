@@ -48,10 +48,12 @@ class Plan:
 
     @property
     def num_bytes(self) -> int:
+        """An estimate of all traces."""
         return self.part.num_rollouts * self.rollout_bytes
 
     @property
     def actor_seconds(self) -> float:
+        """An estimate of what all rollouts take of one GPU."""
         return self.part.num_rollouts * self.rollout_seconds
 
 

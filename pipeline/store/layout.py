@@ -1,4 +1,7 @@
-"""The names of everything in a run. No other module spells a key."""
+"""The names of everything in a run. No other module spells a key.
+
+What is parsed here is what is spelt here: a `try_` function answers None to every other name.
+"""
 
 import re
 
@@ -27,6 +30,7 @@ def shard_name(shard: int) -> str:
 
 
 def plan_folder(number: int, digest: str) -> str:
+    """Where part `number` of a plan, from 1, has its shard files; `digest` is of what they say."""
     return f"{PLAN}/{number:04d}-{digest}"
 
 
@@ -37,10 +41,12 @@ def try_number_of(folder: str) -> int | None:
 
 
 def plan_key(folder: str, shard: int) -> str:
+    """The rollouts of a shard, in the folder of the part that planned it."""
     return f"{folder}/{shard_name(shard)}.parquet"
 
 
 def rejects_key(folder: str) -> str:
+    """The prompts that a part of a plan left out."""
     return f"{folder}/rejects.jsonl"
 
 
@@ -87,6 +93,7 @@ def object_name(key: str) -> str:
 
 
 def attempts_folder(shard: int) -> str:
+    """The notes of how attempts at a shard failed."""
     return f"{ATTEMPTS}/{shard_name(shard)}"
 
 
@@ -95,14 +102,17 @@ def attempt_key(shard: int, attempt_id: str) -> str:
 
 
 def rerun_key(rerun_id: str) -> str:
+    """The frozen selection of a rerun."""
     return f"{RERUNS}/{rerun_id}.json"
 
 
 def driver_key(number: int) -> str:
+    """Who drives, or drove, under this number, from 1."""
     return f"{DRIVERS}/{number:06d}.json"
 
 
 def beat_key(number: int) -> str:
+    """The counter of a driver, which moves while it lives."""
     return f"{DRIVERS}/{number:06d}.beat"
 
 

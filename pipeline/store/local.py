@@ -125,7 +125,10 @@ class LocalStore:
 
 
 def open_local(url: str) -> LocalStore:
-    """A relative path is made absolute, so that `url` means the same to every process."""
+    """A relative path is made absolute, so that `url` means the same to every process.
+
+    Makes nothing. Raises InputError for a file URL that is no absolute path on this host.
+    """
     if not url.startswith("file:"):
         return LocalStore(Path(url).absolute())
     path = unquote(url.removeprefix("file://").removeprefix("localhost"))

@@ -99,7 +99,10 @@ class Store(Protocol):
 
 
 def open_object(store: Store, key: str) -> io.BufferedReader:
-    """An object as a seekable file that fetches what is read of it, as pyarrow likes it."""
+    """An object as a seekable file that fetches what is read of it, as pyarrow likes it.
+
+    The caller closes it. Raises ObjectMissing here, and a store's errors while it is read.
+    """
     return io.BufferedReader(_ObjectFile(store, key), READ_AHEAD_BYTES)
 
 
@@ -153,7 +156,7 @@ def join_key(*parts: str) -> str:
 
 
 def open_source(source: Source) -> BinaryIO:
-    """What a put reads. Opened by the caller's side of a put: its errors are not the store's."""
+    """What a put reads; the caller closes it. Its errors are OSErrors, and not the store's."""
     return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
 
 

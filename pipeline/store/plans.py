@@ -127,7 +127,7 @@ def _read_extensions(store: Store, manifest: RunManifest) -> Iterator[PlanPart]:
 
 
 def read_manifest(store: Store) -> RunManifest:
-    """The manifest with all parts of its plan. Raises InputError if the folder holds no run."""
+    """As `try_read_manifest`; raises InputError also if the folder holds no run."""
     manifest = try_read_manifest(store)
     if manifest is None:
         raise InputError(

@@ -54,7 +54,10 @@ class RunSource:
 
 
 def open_run(url: str) -> RunSource:
-    """The run at this place. Raises InputError for one without traces, and for a foreign schema."""
+    """The run at a URL, its data objects as listed now: a list may lag. Reads each one's footer.
+
+    Raises InputError for a run without traces, for a foreign object and for another schema.
+    """
     store = open_store(url)
     manifest = read_manifest(store)
     listed = (layout.try_traces_of(entry.key) for entry in store.list_folder(layout.TRACES))

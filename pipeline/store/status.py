@@ -31,7 +31,7 @@ class RunStatus(Frozen):
 
 
 def committed_shards(store: Store, manifest: RunManifest) -> set[int]:
-    """The shards whose data object is listed. A list may lag: one not in it may be committed."""
+    """The planned shards whose base is listed. A list may lag: more may be committed."""
     entries = store.list_folder(layout.TRACES)
     shards = (layout.try_shard_of(entry.key) for entry in entries)
     return {shard for shard in shards if shard is not None and shard < manifest.num_shards}

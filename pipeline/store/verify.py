@@ -190,6 +190,7 @@ class PlannedKeys:
         self._pieces: list[npt.NDArray[np.void]] = []
 
     def add(self, rows: list[PlanRow]) -> None:
+        """Keep what rows of a plan say, and not the rows."""
         planned = [(_hash(row.record_id), row.rollout_start, row.rollout_stop) for row in rows]
         self._pieces.append(np.array(planned, dtype=_ROW))
 
@@ -212,7 +213,7 @@ class Names:
 
 
 def list_names(store: Store, manifest: RunManifest) -> Names:
-    """Go through a list of `traces/`, of which bases are forgotten at once."""
+    """Go through a list of `traces/`, of which bases are forgotten at once. Repeats nothing."""
     names = Names()
     for entry in store.list_folder(layout.TRACES):
         match layout.try_traces_of(entry.key):
