@@ -34,8 +34,9 @@ from pipeline.plan.prompt_files import PromptSet
 from pipeline.rollout.worker import Assignment, Worker
 from pipeline.scoring.scorers import find_scorer, id_of
 from pipeline.scoring.sidecars import score_object
+from pipeline.store.layout import sidecar_key
 from pipeline.store.open import open_store
-from pipeline.store.runs import open_run, sidecar_key
+from pipeline.store.runs import open_run
 from schemas.config import FakeConfig, MethodConfig, PackConfig, Pictures, RunConfig
 from schemas.prompts import Prompt
 from schemas.runs import FOOTER_KEY, ShardFooter

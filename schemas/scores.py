@@ -66,8 +66,3 @@ def scores_schema(columns: Mapping[str, ColumnType]) -> pa.Schema:
         pa.field("tokens", pa.string(), nullable=False),  # digest of what was looked at
     ]
     return pa.schema(key + [pa.field(name, _TYPES[kind]) for name, kind in columns.items()])
-
-
-def scores_folder(scorer: ScorerId) -> str:
-    """Below the run."""
-    return f"scores/{scorer}"

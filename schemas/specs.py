@@ -4,14 +4,14 @@ A spec is metadata of its record, under `SPEC_KEY`, so every run carries it. A p
 be read has null there: that is unknown, never a spec that anything would satisfy.
 """
 
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from schemas.config import Frozen
 from schemas.errors import InputError
+from schemas.json_values import JsonMapping, JsonObject
 
 SPEC_VERSION = 1
 """Raised when a field changes its meaning, so that older specs are not read as newer ones."""
@@ -30,8 +30,8 @@ class PromptOrigin(Frozen):
     licence: str | None = None
 
     @classmethod
-    def of(cls, metadata: Mapping[str, Any]) -> Self:
-        """As the metadata has it; what is there in another form says nothing."""
+    def of(cls, metadata: JsonMapping) -> Self:
+        """As the metadata of a record has it; an origin in another form says nothing."""
         try:
             return cls.model_validate(metadata.get(ORIGIN_KEY) or {})
         except ValidationError:
@@ -133,15 +133,15 @@ class PromptSpec(Frozen):
     @property
     def detector_phrases(self) -> tuple[str, ...]:
         """One phrase an object, each once, in the order of the objects."""
-        return tuple(dict.fromkeys(thing.phrase for thing in self.objects))
+        return tuple(dict.fromkeys(spec_object.phrase for spec_object in self.objects))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As metadata of a record, with the derived phrases for readers that have no code."""
         phrases = list(self.detector_phrases)
         return self.model_dump(mode="json") | {"detector_phrases": phrases}
 
     @classmethod
-    def from_json(cls, table: dict[str, Any]) -> Self:
+    def from_json(cls, table: JsonMapping) -> Self:
         """The inverse of `to_json`. Raises InputError for what this version cannot read."""
         stored = {name: value for name, value in table.items() if name != "detector_phrases"}
         try:
@@ -153,7 +153,7 @@ class PromptSpec(Frozen):
                 f"{error.errors()[0]['loc']}; make it anew with `coppice prompts`"
             ) from error
         phrases = table.get("detector_phrases")
-        if phrases is not None and tuple(phrases) != spec.detector_phrases:
+        if phrases is not None and phrases != list(spec.detector_phrases):
             raise InputError(
                 f"expected detector phrases {spec.detector_phrases}, found {phrases}; change the "
                 "objects, the phrases follow from them"

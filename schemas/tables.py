@@ -5,9 +5,10 @@ apply"; it never stands for zero, false or an empty answer.
 """
 
 import json
-from typing import Any
 
 import pyarrow as pa
+
+from schemas.json_values import JsonObject
 
 _IDS = pa.list_(pa.int32())
 _CODES = pa.list_(pa.uint16())
@@ -97,7 +98,7 @@ _TRACE_FIELDS = [
 ]
 
 
-def _feature(kind: pa.DataType) -> Any:
+def _feature(kind: pa.DataType) -> JsonObject:
     """A type as a feature of Hugging Face `datasets`, in the JSON that it keeps in schemas."""
     if kind == IMAGE:
         return {"_type": "Image"}

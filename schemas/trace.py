@@ -1,8 +1,9 @@
 """What a rollout leaves behind: a trace of events. The nouns; `schemas.tables` has the columns."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+
+from schemas.json_values import JsonObject
 
 TRACE_VERSION = 1
 """Raised by hand when the same inputs would give other tokens or other columns."""
@@ -110,7 +111,7 @@ class Trace:
     record_id: str
     rollout_index: int
     prompt: str
-    metadata: dict[str, Any]
+    metadata: JsonObject
     status: Status
     schedule: Schedule | None
     events: tuple[Event, ...]
@@ -122,4 +123,3 @@ class Trace:
     attempts: int = 1  # tries at this rollout, from 1
     started_at: float  # seconds since the epoch, UTC
     duration_seconds: float
-    stack: dict[str, str] = field(default_factory=dict)  # versions and device that made it

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from jobs.commands.terminal import as_typed, counted, printable
 from pipeline.store.contents import UNREADABLE
@@ -11,9 +10,10 @@ from pipeline.store.plans import PlanRow, read_plan_shard
 from pipeline.store.supplements import read_keys, read_log
 from pipeline.store.traces import read_rows
 from schemas.errors import InputError
+from schemas.rows import TraceRow
 from schemas.runs import RunManifest
 
-Row = dict[str, Any]
+Row = TraceRow
 
 _NAMED = 5  # of many records that start alike
 

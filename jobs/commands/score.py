@@ -15,6 +15,7 @@ from jobs.commands.runs import on_ray
 from jobs.commands.terminal import as_typed, counted
 from pipeline.scoring.scorers import find_scorer, id_of
 from pipeline.scoring.sidecars import score_object
+from pipeline.store.layout import scores_folder
 from pipeline.store.open import open_store
 from pipeline.store.runs import RunSource, open_run, unscored
 
@@ -41,7 +42,7 @@ def score_run(
             num_rows = _score_on_ray(run, work, num_workers=num_workers, num_gpus=num_gpus)
         _say(console, f"Made {counted(len(work), 'sidecar')} with {counted(num_rows, 'score')}.")
     for scorer in scorers.values():
-        _say(console, f"Scored by {scorer}: {as_typed(url)}/scores/{scorer}/*.parquet")
+        _say(console, f"Scored by {scorer}: {as_typed(url)}/{scores_folder(scorer)}/*.parquet")
 
 
 class Scoring:

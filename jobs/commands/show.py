@@ -19,6 +19,7 @@ from pipeline.store.status import committed_shards
 from pipeline.store.traces import try_read_footer
 from pipeline.view.contact_sheet import contact_sheet
 from schemas.errors import InputError
+from schemas.rows import EventRow
 from schemas.runs import RunManifest
 
 _LISTED = 20
@@ -88,10 +89,10 @@ def _lines(row: Row) -> Iterator[Text]:
     for event in row["events"]:
         yield _event_line(event)
     if row["dead_reason"] is not None:
-        yield Text(f"dead      {row['dead_reason']}: {printable(row['dead_message'])}")
+        yield Text(f"dead      {row['dead_reason']}: {printable(row['dead_message'] or '')}")
 
 
-def _event_line(event: Row) -> Text:
+def _event_line(event: EventRow) -> Text:
     head = f"{event['role']:<9} region {event['region']}"
     if event["revision"]:
         head += f", revision {event['revision']}"

@@ -11,6 +11,7 @@ from pipeline.twig.requests import Backend
 from schemas import __version__
 from schemas.config import RunConfig
 from schemas.errors import InputError
+from schemas.rows import StackRow
 from schemas.trace import Role
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class LoadedBackends:
 
     backends: Backends
     painter: Painter  # of what the draw role draws
-    stack: dict[str, str]  # see schemas.tables.STACK
+    stack: StackRow
 
 
 def open_backends(config: RunConfig) -> LoadedBackends:
@@ -40,8 +41,7 @@ def open_backends(config: RunConfig) -> LoadedBackends:
     name_of = {role: method.backend_of(role) for role in Role}
     by_name: dict[str, Backend] = {}
     painters: dict[str, Painter] = {}
-    stack = {"torch": "", "transformers": "", "device": platform.machine(), "arithmetic": "strict"}
-    stack |= {"coppice": __version__, "python": platform.python_version()}
+    stack = _stack_without_model()
     janus: Janus | None = None
     for name in sorted(set(name_of.values())):
         backend: Fake | Reference | Engine
@@ -50,7 +50,7 @@ def open_backends(config: RunConfig) -> LoadedBackends:
         else:
             janus = janus or _load(config)
             backend = _on_janus(name, janus, config)
-            stack |= _stack_of(janus, is_strict=getattr(backend, "is_strict", True))
+            stack = _stack_of(janus, is_strict=getattr(backend, "is_strict", True))
         by_name[name] = painters[name] = backend
     return LoadedBackends(
         backends=Backends(by_name, name_of), painter=painters[name_of[Role.DRAW]], stack=stack
@@ -103,12 +103,24 @@ def _cache_bytes(config: RunConfig) -> int:
     return int(free * _GPU_CACHE_SHARE * min(1.0, execution.gpus_per_actor))
 
 
-def _stack_of(janus: "Janus", *, is_strict: bool) -> dict[str, str]:
+def _stack_without_model() -> StackRow:
+    return {
+        "coppice": __version__,
+        "python": platform.python_version(),
+        "torch": "",
+        "transformers": "",
+        "device": platform.machine(),
+        "arithmetic": "strict",
+    }
+
+
+def _stack_of(janus: "Janus", *, is_strict: bool) -> StackRow:
     import torch
     import transformers
 
     is_on_gpu = janus.model.device.type == "cuda"
     return {
+        **_stack_without_model(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "device": torch.cuda.get_device_name() if is_on_gpu else platform.machine(),

@@ -4,10 +4,10 @@ In a config file the model and the template pack are names; here they get their 
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
@@ -17,12 +17,13 @@ from pipeline.twig.schedules import equal_bands
 from pipeline.twig.templates import TemplatePack
 from schemas.config import FakeConfig, Frozen, PackConfig, Program, RunConfig
 from schemas.errors import InputError
+from schemas.json_values import JsonMapping, JsonObject, JsonValue
 from schemas.trace import Role
 
 DEFAULT_MODEL = "toy"
 Table = TypeVar("Table", bound=Frozen)
-Tables = dict[str, Any]
-"""A config as nested tables, as TOML has them."""
+Tables: TypeAlias = JsonObject
+"""A config as nested tables, as TOML has them. A date of TOML's is no value of ours: refused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,10 +44,13 @@ def read_config_file(path: str) -> Tables:
 
 
 def with_settings(tables: Tables, pairs: Iterable[str]) -> Tables:
-    """The tables with `method.sampling.cfg_weight=4` and the like put in. Values are TOML."""
+    """The tables with `method.sampling.cfg_weight=4` and the like put in. Values are TOML.
+
+    Returns new tables. Raises InputError for what is no pair, or would go into a value.
+    """
     for pair in pairs:
-        name, found, value = pair.partition("=")
-        if not found or "." not in name:
+        name, equals_sign, value = pair.partition("=")
+        if not equals_sign or "." not in name:
             raise InputError(
                 f"--set {pair}: expected a dotted name and a value, such as "
                 "method.sampling.cfg_weight=4 or execution.num_actors=2"
@@ -56,21 +60,23 @@ def with_settings(tables: Tables, pairs: Iterable[str]) -> Tables:
 
 
 def resolve(tables: Tables) -> Resolved:
-    """Find the model and the pack, and check everything. Raises InputError."""
+    """Find the model and the pack, and check everything. Raises InputError.
+
+    Reads the model's small files and takes the digest of its weights, but does not load it.
+    """
     method = tables.get("method", {})
-    if not isinstance(method, Mapping):
+    if not isinstance(method, dict):
         raise InputError(f"the config cannot be used: method is no table (found {method!r:.60})")
-    method = dict(method)
     facts = _facts(method)
     pack = load_pack(_name(method, "pack") or facts.pack or "default")
-    method["model"] = facts.model
-    method["pack"] = PackConfig(name=_name(method, "pack") or pack.name, digest=pack.digest)
-    config = validated(RunConfig, {**tables, "method": method})
+    pack_config = PackConfig(name=_name(method, "pack") or pack.name, digest=pack.digest)
+    names = {"model": facts.model.model_dump(), "pack": pack_config.model_dump()}
+    config = validated(RunConfig, {**tables, "method": {**method, **names}})
     _check_fit(config, facts, pack)
     return Resolved(config=config, facts=facts, pack=pack)
 
 
-def _facts(method: Mapping[str, Any]) -> ModelFacts:
+def _facts(method: JsonMapping) -> ModelFacts:
     if method.get("backend") == "fake":
         return fake_facts(validated(FakeConfig, method.get("fake", {})))
     return describe_model(_name(method, "model") or DEFAULT_MODEL)
@@ -98,34 +104,39 @@ def _check_fit(config: RunConfig, facts: ModelFacts, pack: TemplatePack) -> None
             raise InputError(f'template pack {pack.name} lacks the question "{question}"')
 
 
-def _name(method: Mapping[str, Any], key: str) -> str | None:
+def _name(method: JsonMapping, key: str) -> str | None:
     """The name under a key: a word in a config file, a table in a planned config."""
     value = method.get(key)
-    name = value.get("name") if isinstance(value, Mapping) else value
-    if value is not None and not isinstance(name, str):
+    if value is None:
+        return None
+    name = value.get("name") if isinstance(value, dict) else value
+    if not isinstance(name, str):
         raise InputError(
             f"the config cannot be used: method.{key} is no name (found {value!r:.60})"
         )
     return name
 
 
-def _with(tables: Tables, path: list[str], value: Any) -> Tables:
+def _with(tables: Tables, path: list[str], value: JsonValue) -> Tables:
     head, *rest = path
+    if not rest:
+        return {**tables, head: value}
     inner = tables.get(head, {})
-    if rest and not isinstance(inner, dict):
+    if not isinstance(inner, dict):
         raise InputError(f"--set: {head} is a value, not a table")
-    return {**tables, head: _with(inner, rest, value) if rest else value}
+    return {**tables, head: _with(inner, rest, value)}
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> JsonValue:
     """A TOML value; what is none (a bare word) is the text itself."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value: JsonValue = tomllib.loads(f"value = {text}")["value"]
+        return value
     except tomllib.TOMLDecodeError:
         return text
 
 
-def validated(kind: type[Table], tables: Mapping[str, Any]) -> Table:
+def validated(kind: type[Table], tables: JsonValue) -> Table:
     """The tables as a config of that kind. Raises InputError that names every bad field."""
     try:
         return kind.model_validate(tables)

@@ -1,11 +1,9 @@
 """What planning has to know of a model, read from its small files: no weights, no torch."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.engine.checkpoints import digest_of, resolve_checkpoint
 from pipeline.engine.fake import fake_geometry
@@ -15,6 +13,7 @@ from pipeline.twig.templates import TemplatePack
 from schemas.config import FakeConfig, MethodConfig, ModelConfig
 from schemas.errors import InputError
 from schemas.geometry import Geometry
+from schemas.json_values import JsonMapping, JsonObject, read_json_object
 
 _LLAMA_POSITIONS, _LLAMA_LAYERS = 2048, 32  # of transformers, where a config leaves them out
 _CHAT_TOKENS = 16  # role tags, line ends and the begin and end of a picture, generously
@@ -45,20 +44,29 @@ def fake_facts(config: FakeConfig) -> ModelFacts:
 
 
 def describe_model(name: str) -> ModelFacts:
-    """Find a checkpoint and read its sizes. Raises InputError for what is no Janus."""
+    """Find a checkpoint and read its sizes; its weights are read for their digest alone.
+
+    Raises InputError for what is no Janus.
+    """
     folder = resolve_checkpoint(name)
     config = _read(folder / "config.json")
     tokenizer = read_tokenizer(folder / "tokenizer.json")
     tokenizer.encode_special_tokens = True  # a prompt that spells one is its letters, as when asked
     card = folder / "coppice.json"
-    llama = config.get("text_config") or config.get("language_config") or {}
+    llama = _table(config, "text_config") or _table(config, "language_config")
+    try:
+        geometry = _geometry(config, folder)
+        num_layers = _number(llama, "num_hidden_layers", _LLAMA_LAYERS)
+        max_positions = _number(llama, "max_position_embeddings", _LLAMA_POSITIONS)
+    except KeyError as error:
+        raise InputError(f"{folder}/config.json does not describe a Janus: no {error}") from error
     return ModelFacts(
         model=ModelConfig(name=name, digest=digest_of(folder)[:16]),
-        geometry=_geometry(config, folder),
-        num_layers=int(llama.get("num_hidden_layers", _LLAMA_LAYERS)),
-        max_positions=int(llama.get("max_position_embeddings", _LLAMA_POSITIONS)),
+        geometry=geometry,
+        num_layers=num_layers,
+        max_positions=max_positions,
         count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids),
-        pack=_read(card).get("pack") if card.is_file() else None,
+        pack=_pack_of(card) if card.is_file() else None,
     )
 
 
@@ -97,31 +105,58 @@ def prompt_limit(
     return too_long
 
 
-def _geometry(config: dict[str, Any], folder: Path) -> Geometry:
-    kind = config.get("model_type")
-    try:
-        if kind == "janus":
-            image_size = config["vision_config"]["image_size"]
-            patch = config["vision_config"]["patch_size"]
-            num_codes = config["vq_config"]["num_embeddings"]
-        elif kind == "multi_modality":
-            vision = config["vision_config"]["params"]
-            image_size = vision["image_size"]
-            patch = int(re.findall(r"patch(\d+)", vision["model_name"])[0])
-            num_codes = config["gen_vision_config"]["params"]["image_token_size"]
-        else:
-            raise InputError(
-                f"{folder} holds a model of type {kind!r}; expected janus (Hugging Face format) "
-                "or multi_modality (DeepSeek's own)"
-            )
-    except (KeyError, IndexError, TypeError) as error:
-        raise InputError(f"{folder}/config.json does not describe a Janus: no {error}") from error
+def _geometry(config: JsonMapping, folder: Path) -> Geometry:
+    """Raises KeyError for a size that the config does not tell, InputError for another model."""
+    kind, vision = config.get("model_type"), _table(config, "vision_config")
+    if kind == "janus":
+        image_size, patch = _number(vision, "image_size"), _number(vision, "patch_size")
+        num_codes = _number(_table(config, "vq_config"), "num_embeddings")
+    elif kind == "multi_modality":
+        params = _table(vision, "params")
+        image_size, patch = _number(params, "image_size"), _patch_size(params)
+        num_codes = _number(
+            _table(_table(config, "gen_vision_config"), "params"), "image_token_size"
+        )
+    else:
+        raise InputError(
+            f"{folder} holds a model of type {kind!r}; expected janus (Hugging Face format) "
+            "or multi_modality (DeepSeek's own)"
+        )
     side = image_size // patch
     return Geometry(image_size=image_size, rows=side, columns=side, num_codes=num_codes)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _patch_size(params: JsonMapping) -> int:
+    """DeepSeek's own configs have it in a name: `siglip_large_patch16_384`."""
+    match = re.search(r"patch(\d+)", str(params.get("model_name")))
+    if match is None:
+        raise KeyError("model_name")
+    return int(match[1])
+
+
+def _table(config: JsonMapping, name: str) -> JsonObject:
+    """A table of a config; empty where there is none."""
+    table = config.get(name)
+    return table if isinstance(table, dict) else {}
+
+
+def _number(table: JsonMapping, name: str, default: int | None = None) -> int:
+    """A size in a table. Raises KeyError where there is none, and no default."""
+    number = table.get(name, default)
+    if not isinstance(number, int):
+        raise KeyError(name)
+    return number
+
+
+def _pack_of(card: Path) -> str | None:
+    pack = _read(card).get("pack")
+    if pack is not None and not isinstance(pack, str):
+        raise InputError(f"{card}: expected the name of a template pack, found {pack!r:.60}")
+    return pack
+
+
+def _read(path: Path) -> JsonObject:
     try:
-        return dict(json.loads(path.read_bytes()))
-    except (OSError, TypeError, ValueError) as error:
+        return read_json_object(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a JSON object: {error}") from error

@@ -18,7 +18,10 @@ def bundled_packs() -> list[str]:
 
 
 def load_pack(name: str) -> TemplatePack:
-    """The pack called `name`, or the one in the file at that path."""
+    """The pack called `name`, or the one in the file at that path.
+
+    Raises InputError if there is neither, or if it cannot be used.
+    """
     if name in bundled_packs():
         text = (_BUNDLED / f"{name}.toml").read_text(encoding="utf-8")
     elif Path(name).is_file():

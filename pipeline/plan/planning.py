@@ -48,10 +48,12 @@ class Plan:
 
     @property
     def num_bytes(self) -> int:
+        """An estimate of all traces."""
         return self.part.num_rollouts * self.rollout_bytes
 
     @property
     def actor_seconds(self) -> float:
+        """An estimate of what all rollouts take of one GPU."""
         return self.part.num_rollouts * self.rollout_seconds
 
 
@@ -133,8 +135,8 @@ def commit_plan(
     Raises ConfigMismatch if the run has another method, InputError if it has other records. A
     planner that dies before run.json leaves only files that nothing refers to.
     """
-    there = try_read_manifest(store)
-    if there is None:
+    planned = try_read_manifest(store)
+    if planned is None:
         _write_part(store, plan.part, plan.rows, prompts)
         manifest = RunManifest(
             run_id=uuid.uuid4().hex[:12],
@@ -145,17 +147,17 @@ def commit_plan(
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             coppice_version=__version__,
         )
-        there = commit_manifest(store, manifest)
-    check_method(there, config, store.url)
-    if there.plan.folder != plan.part.folder:
+        planned = commit_manifest(store, manifest)
+    check_method(planned, config, store.url)
+    if planned.plan.folder != plan.part.folder:
         raise InputError(
-            f"{store.url} was planned with {there.plan.num_records} records in "
-            f"{there.plan.num_shards} shards ({there.plan.folder}), and these prompts make "
+            f"{store.url} was planned with {planned.plan.num_records} records in "
+            f"{planned.plan.num_shards} shards ({planned.plan.folder}), and these prompts make "
             f"{plan.part.num_records} in {plan.part.num_shards} ({plan.part.folder}); "
             f"run it as planned with: coppice run {store.url}, "
             f"add to it with: coppice plan --extend PROMPTS {store.url}, or give another folder"
         )
-    return there
+    return planned
 
 
 def extend_plan(
@@ -170,7 +172,8 @@ def extend_plan(
 
     What is missing to that is added as one more part, in shards of its own; the parts that stand
     are not touched. So the same call again adds nothing, and of two callers at once the second one
-    adds what the first one did not. Without `prompts` it is about the records of the plan.
+    adds what the first one did not. Without `prompts` it is about the records of the plan. Returns
+    the manifest with that part. Raises InputError if the folder holds no run.
     """
     while True:
         manifest = read_manifest(store)
@@ -206,8 +209,9 @@ def _num_planned(planned: dict[str, PlanRow], row: PlanRow) -> int:
 
 def _write_part(store: Store, part: PlanPart, rows: Sequence[PlanRow], prompts: PromptSet) -> None:
     """Write the files of a part. Nothing refers to them until its commit."""
-    for shard, some in enumerate(_cut(rows, part.rollouts_per_shard), start=part.first_shard):
-        write_plan_shard(store, part.folder, shard, some)
+    shards = enumerate(_cut(rows, part.rollouts_per_shard), start=part.first_shard)
+    for shard, shard_rows in shards:
+        write_plan_shard(store, part.folder, shard, shard_rows)
     if prompts.rejects:
         lines = [canonical_json(asdict(reject)) for reject in prompts.rejects]
         store.put(layout.rejects_key(part.folder), "\n".join([*lines, ""]).encode())
@@ -226,7 +230,7 @@ def check_method(manifest: RunManifest, config: RunConfig, url: str) -> None:
 
 
 def estimate_rollout_bytes(config: RunConfig, facts: ModelFacts) -> int:
-    """About what one trace weighs, from the config alone. Errs on the heavy side."""
+    """About what one trace weighs, in bytes, from the config alone. Errs on the heavy side."""
     method, geometry = config.method, facts.geometry
     redraws = 1 + method.reflection.max_revisions
     text = 2 * method.schedule.num_regions * redraws * (geometry.num_tokens + 400)
@@ -240,7 +244,7 @@ def estimate_rollout_bytes(config: RunConfig, facts: ModelFacts) -> int:
 
 
 def estimate_rollout_seconds(config: RunConfig, facts: ModelFacts) -> float:
-    """About what one rollout takes of a GPU, half of its regions redrawn.
+    """About what one rollout takes of a GPU, in seconds, half of its regions redrawn.
 
     Sequential decode steps of the plain loop at 25 ms for 30 layers, and what the engine gains by
     doing many at once. Thoughts of 45 and critiques of 75 tokens are the lengths that the project's

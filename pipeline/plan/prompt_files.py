@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from glob import glob, has_magic
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 from uuid import UUID
 
 import pyarrow as pa
@@ -32,7 +32,12 @@ from schemas.json_values import JsonObject, JsonValue
 from schemas.prompts import Prompt, Reject
 
 Limit: TypeAlias = Callable[[str], str | None]  # why a prompt is too long for the model, or None
-_Raw: TypeAlias = bytes | dict[str, Any]  # a line of a text file, or a row of a Parquet file
+_Scalar: TypeAlias = (
+    bool | int | float | str | bytes | date | time | timedelta | Decimal | UUID | None
+)
+# What a column may hold: JSON's values, and those of Arrow's other types.
+_Cell: TypeAlias = "_Scalar | list[_Cell] | tuple[_Cell, ...] | dict[str, _Cell]"
+_Raw: TypeAlias = bytes | dict[str, _Cell]  # a line of a text file, or a row of a Parquet file
 
 _BATCH_ROWS = 1024
 _LISTED_REJECTS = 10
@@ -172,7 +177,7 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
             last = number
 
 
-def _parquet_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, _Cell]]]:
     row = 0
     try:
         parquet = pq.ParquetFile(stream)
@@ -188,11 +193,11 @@ def _parquet_rows(stream: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, 
 
 def _require_prompt_column(columns: Collection[str], name: str) -> None:
     if list(columns).count("prompt") != 1:
-        found = _shown(", ".join(sorted(columns)))
-        raise InputError(f"{name}: expected one `prompt` column, found {found}; rename yours")
+        names = _shown(", ".join(sorted(columns)))
+        raise InputError(f"{name}: expected one `prompt` column, found {names}; rename yours")
 
 
-def _fields(raw: _Raw, suffix: str) -> dict[str, Any]:
+def _fields(raw: _Raw, suffix: str) -> dict[str, _Cell]:
     if isinstance(raw, dict):
         return raw
     try:
@@ -202,7 +207,7 @@ def _fields(raw: _Raw, suffix: str) -> dict[str, Any]:
     return _parsed(text) if suffix == ".jsonl" else {"prompt": text}
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def _parsed(line: str) -> dict[str, _Cell]:
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
@@ -214,7 +219,7 @@ def _parsed(line: str) -> dict[str, Any]:
     return fields
 
 
-def _text(fields: dict[str, Any], limit: Limit | None) -> str:
+def _text(fields: dict[str, _Cell], limit: Limit | None) -> str:
     if "prompt" not in fields:
         raise _BadRow("no `prompt`")
     prompt = fields["prompt"]
@@ -230,7 +235,7 @@ def _text(fields: dict[str, Any], limit: Limit | None) -> str:
     return text
 
 
-def _metadata(fields: dict[str, Any]) -> JsonObject:
+def _metadata(fields: dict[str, _Cell]) -> JsonObject:
     metadata: JsonObject = {}
     for column, value in fields.items():
         if column != "prompt":
@@ -241,7 +246,7 @@ def _metadata(fields: dict[str, Any]) -> JsonObject:
     return metadata
 
 
-def _json(value: Any) -> JsonValue:
+def _json(value: _Cell) -> JsonValue:
     match value:
         case None | bool() | int():
             return value

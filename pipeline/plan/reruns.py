@@ -50,7 +50,7 @@ class OpenRerun:
     """A rerun and what is left of it."""
 
     rerun: Rerun
-    left: dict[int, tuple[Key, ...]]
+    left: dict[int, tuple[Key, ...]]  # by shard
     is_resumed: bool
 
 

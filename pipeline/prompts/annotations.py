@@ -5,10 +5,9 @@ published file names things that are not in the prompt, and "side" as the object
 key". Then it is set aside whole, and the reason is reported.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,6 +15,7 @@ from pipeline.prompts.lexicon import lexicon
 from pipeline.prompts.parser import parse
 from pipeline.prompts.phrases import tokens
 from schemas.config import Frozen
+from schemas.json_values import JsonMapping, JsonValue
 from schemas.specs import (
     CATEGORY_KEY,
     Attribute,
@@ -65,7 +65,7 @@ class Annotated:
     fault: str | None = None  # why it was set aside
 
 
-def known_category(source: str, metadata: Mapping[str, Any]) -> Category | None:
+def known_category(source: str, metadata: JsonMapping) -> Category | None:
     """What the prompt's file says that it tests: a column, T2I-R1's `task_type`, or its name."""
     for column in (CATEGORY_KEY, "task_type"):
         if (category := _category(metadata.get(column))) is not None:
@@ -76,9 +76,7 @@ def known_category(source: str, metadata: Mapping[str, Any]) -> Category | None:
     )
 
 
-def read_annotation(
-    prompt: str, metadata: Mapping[str, Any], category: Category | None
-) -> Annotated:
+def read_annotation(prompt: str, metadata: JsonMapping, category: Category | None) -> Annotated:
     """The spec that a row's annotation and the parser make together."""
     if "nouns" not in metadata:
         return Annotated()
@@ -88,13 +86,13 @@ def read_annotation(
         return Annotated(spec=_spec(prompt, annotation, category))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        return Annotated(fault=f"the annotation's {place}: {first['msg']}")
+        field = ".".join(map(str, first["loc"]))
+        return Annotated(fault=f"the annotation's {field}: {first['msg']}")
     except BadAnnotation as bad:
         return Annotated(fault=str(bad))
 
 
-def _category(name: object) -> Category | None:
+def _category(name: JsonValue) -> Category | None:
     if not isinstance(name, str):
         return None
     return _TASK_TYPES.get(name) or next((c for c in Category if c.value == name), None)
@@ -102,7 +100,7 @@ def _category(name: object) -> Category | None:
 
 def _spec(prompt: str, annotation: _Annotation, category: Category | None) -> PromptSpec:
     parsed = parse(prompt, category).spec
-    objects = _Objects(prompt, list(parsed.objects) if parsed else [])
+    objects = _Objects(prompt, parsed.objects if parsed else ())
     for noun in annotation.nouns:
         objects.add(noun)
     for phrase in annotation.attr_nouns or ():
@@ -112,12 +110,12 @@ def _spec(prompt: str, annotation: _Annotation, category: Category | None) -> Pr
     relations = parsed.relations if parsed else ()
     if annotation.spatial_info:
         relations = (*relations, _relation(annotation.spatial_info, objects))
-    if not objects.found:
+    if not objects.listed:
         raise BadAnnotation("the annotation names nothing that a picture could show")
     return PromptSpec(
         category=category or (parsed.category if parsed else Category.OBJECT),
         source=SpecSource.ANNOTATION,
-        objects=tuple(objects.found),
+        objects=tuple(objects.listed),
         relations=tuple(dict.fromkeys(relations)),
     )
 
@@ -138,8 +136,8 @@ def _relation(spatial: _Spatial, objects: "_Objects") -> Relation:
 class _Objects:
     """The objects of a prompt: those that were parsed, and what the annotation adds."""
 
-    def __init__(self, prompt: str, found: list[SpecObject]) -> None:
-        self.found = found
+    def __init__(self, prompt: str, parsed: Sequence[SpecObject]) -> None:
+        self.listed = list(parsed)
         self._words = {form for word in tokens(prompt) for form in _forms(word)}
 
     def add(self, noun: str) -> None:
@@ -148,7 +146,7 @@ class _Objects:
         if not words or not self._words.issuperset(words):
             raise BadAnnotation(f"the annotation names {noun!r}, which is not in the prompt")
         if self._try_index(noun) is None and not lexicon().is_abstract(words[-1]):
-            self.found.append(SpecObject(noun=" ".join((*words[:-1], _singular(words[-1])))))
+            self.listed.append(SpecObject(noun=" ".join((*words[:-1], _singular(words[-1])))))
 
     def describe(self, phrase: str) -> None:
         """Give `wooden chair`'s attribute to the chair. Words that the prompt lacks are left out:
@@ -157,15 +155,18 @@ class _Objects:
         index = self._try_index(phrase)
         if index is None:
             return
-        thing = self.found[index]
-        there = {attribute.value for attribute in thing.attributes} | set(thing.noun.split())
-        new = [word for word in words[:-1] if word not in there and word in self._words]
-        self._change(index, attributes=(*thing.attributes, *_attributes(new)))
+        described = self.listed[index]
+        known = {attribute.value for attribute in described.attributes}
+        known |= set(described.noun.split())
+        new = [word for word in words[:-1] if word not in known and word in self._words]
+        attributes = (*described.attributes, *_attributes(new))
+        self.listed[index] = described.model_copy(update={"attributes": attributes})
 
     def set_count(self, noun: str, count: int) -> None:
         if count < 1:
             raise BadAnnotation(f"the annotation counts {count} of {noun!r}")
-        self._change(self.index(noun), count=count)
+        index = self.index(noun)
+        self.listed[index] = self.listed[index].model_copy(update={"count": count})
 
     def index(self, noun: str, *, other_than: int | None = None) -> int:
         """Where the object of this name stands. Raises BadAnnotation if there is none."""
@@ -177,13 +178,10 @@ class _Objects:
     def _try_index(self, noun: str, *, other_than: int | None = None) -> int | None:
         words = tokens(noun)
         for is_same in (_is_whole, _is_head, _is_part):
-            for index, thing in enumerate(self.found):
-                if index != other_than and words and is_same(words, thing.noun.split()):
+            for index, listed in enumerate(self.listed):
+                if index != other_than and words and is_same(words, listed.noun.split()):
                     return index
         return None
-
-    def _change(self, index: int, **fields: object) -> None:
-        self.found[index] = self.found[index].model_copy(update=fields)
 
 
 def _is_whole(words: Sequence[str], noun: Sequence[str]) -> bool:

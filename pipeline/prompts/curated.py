@@ -4,14 +4,14 @@ Pure: files are read before and written after. Every row that came in is account
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.prompts.annotations import known_category, read_annotation
 from pipeline.prompts.leaks import Leak, LeakIndex, LeakLevel
 from pipeline.prompts.parser import Unread, parse
 from schemas.errors import InputError
+from schemas.json_values import JsonObject
 from schemas.prompts import Prompt, Reject
 from schemas.specs import (
     CATEGORY_KEY,
@@ -44,12 +44,12 @@ class CuratedPrompt:
         """The lowest level at which an evaluation set holds it."""
         return min((leak.level for leak in self.leaks), default=None)
 
-    def to_row(self, *, has_evaluation: bool, origin: PromptOrigin | None = None) -> dict[str, Any]:
+    def to_row(self, *, has_evaluation: bool, origin: PromptOrigin | None = None) -> JsonObject:
         """A line of a prompt file: `prompt`, and the rest is metadata.
 
         `origin` is of rows that do not tell their own.
         """
-        row: dict[str, Any] = {"prompt": self.prompt.text, **self.prompt.metadata}
+        row: JsonObject = {"prompt": self.prompt.text, **self.prompt.metadata}
         if self.category:
             row.setdefault(CATEGORY_KEY, self.category.value)
         told = origin.model_dump(exclude_none=True) if origin else {}
@@ -103,27 +103,27 @@ def curate_prompts(
     )
 
 
-def leak_row(leak: Leak) -> dict[str, Any]:
+def leak_row(leak: Leak) -> JsonObject:
     """A leak as JSON."""
-    found = leak.evaluation
     return {
         "level": leak.level.name,
-        "evaluation_file": found.file,
-        "evaluation_line": found.line,
-        "evaluation_prompt": found.text,
+        "evaluation_file": leak.evaluation.file,
+        "evaluation_line": leak.evaluation.line,
+        "evaluation_prompt": leak.evaluation.text,
     }
 
 
-def hit_rows(curated: CuratedSet) -> Iterable[dict[str, Any]]:
+def hit_rows(curated: CuratedSet) -> Iterator[JsonObject]:
     """The hit list: a row for each pair of a prompt and an evaluation prompt."""
-    for name, prompts in (("dropped", curated.dropped), ("tagged", curated.kept)):
-        for found in prompts:
-            for leak in found.leaks:
-                place = {"file": found.prompt.source, "line": found.prompt.line, "fate": name}
-                yield {"prompt": found.prompt.text, **leak_row(leak), **place}
+    for fate, prompts in (("dropped", curated.dropped), ("tagged", curated.kept)):
+        for curated_prompt in prompts:
+            prompt = curated_prompt.prompt
+            for leak in curated_prompt.leaks:
+                row: JsonObject = {"prompt": prompt.text, **leak_row(leak)}
+                yield row | {"file": prompt.source, "line": prompt.line, "fate": fate}
 
 
-def report(curated: CuratedSet) -> dict[str, Any]:
+def report(curated: CuratedSet) -> JsonObject:
     """All counts, and every prompt that has no spec or whose annotation was set aside."""
     prompts = curated.prompts
     return {
@@ -134,11 +134,11 @@ def report(curated: CuratedSet) -> dict[str, Any]:
         "num_dropped": len(curated.dropped),
         "num_written": len(curated.kept),
         "num_evaluation_prompts": curated.num_evaluation,
-        "leaks": leak_counts(curated),
-        "specs": spec_counts(prompts),
-        "without_spec": [_case(found, found.unread) for found in prompts if found.unread],
+        "leaks": {**leak_counts(curated)},
+        "specs": {category: {**counts} for category, counts in spec_counts(prompts).items()},
+        "without_spec": [_case(unread, unread.unread) for unread in prompts if unread.unread],
         "annotations_set_aside": [
-            _case(found, found.annotation_fault) for found in prompts if found.annotation_fault
+            _case(faulty, faulty.annotation_fault) for faulty in prompts if faulty.annotation_fault
         ],
         "bad_rows": [
             {"file": bad.source, "line": bad.line, "reason": bad.reason, "text": bad.text}
@@ -149,16 +149,16 @@ def report(curated: CuratedSet) -> dict[str, Any]:
 
 def leak_counts(curated: CuratedSet) -> dict[str, int]:
     """How many prompts leak, each counted at its lowest level."""
-    levels = Counter(found.level for found in curated.prompts)
+    levels = Counter(prompt.level for prompt in curated.prompts)
     return {level.name: levels[level] for level in LeakLevel}
 
 
 def spec_counts(prompts: Iterable[CuratedPrompt]) -> dict[str, dict[str, int]]:
     """By category: how many specs come from annotations, from the parser, and how many are none."""
     counts: dict[str, Counter[str]] = {}
-    for found in prompts:
-        source = found.spec.source.value if found.spec else "none"
-        counts.setdefault(found.category or UNKNOWN, Counter())[source] += 1
+    for prompt in prompts:
+        source = prompt.spec.source.value if prompt.spec else "none"
+        counts.setdefault(prompt.category or UNKNOWN, Counter())[source] += 1
     columns = (*(source.value for source in SpecSource), "none")
     return {
         str(category): {column: counts[category][column] for column in columns}
@@ -166,22 +166,22 @@ def spec_counts(prompts: Iterable[CuratedPrompt]) -> dict[str, dict[str, int]]:
     }
 
 
-def _case(found: CuratedPrompt, reason: str | None) -> dict[str, Any]:
-    prompt = found.prompt
+def _case(curated: CuratedPrompt, reason: str | None) -> JsonObject:
+    prompt = curated.prompt
     return {
         "prompt": prompt.text,
         "file": prompt.source,
         "line": prompt.line,
-        "category": found.category or UNKNOWN,
+        "category": curated.category or UNKNOWN,
         "reason": str(reason),
     }
 
 
-def _distinct(rows: Iterable[Prompt]) -> Iterable[tuple[Prompt, Category | None]]:
+def _distinct(rows: Iterable[Prompt]) -> Iterator[tuple[Prompt, Category | None]]:
     """Each prompt once, where it first stands. Later duplicates only add columns that it lacks:
     a bare list may come before the file with the annotations."""
     first: dict[str, Prompt] = {}
-    metadata: dict[str, dict[str, Any]] = {}
+    metadata: dict[str, JsonObject] = {}
     categories: dict[str, Category | None] = {}
     for row in rows:
         first.setdefault(row.text, row)
@@ -218,12 +218,12 @@ def _stored_spec(prompt: Prompt) -> PromptSpec | None:
     stored = prompt.metadata.get(SPEC_KEY)
     if stored is None:
         return None
-    if not isinstance(stored, Mapping):
+    if not isinstance(stored, dict):
         raise InputError(
             f"{prompt.source}:{prompt.line}: expected a spec or null in `{SPEC_KEY}`, found "
             f"{type(stored).__name__}; rename that column"
         )
     try:
-        return PromptSpec.from_json(dict(stored))
+        return PromptSpec.from_json(stored)
     except InputError as error:
         raise InputError(f"{prompt.source}:{prompt.line}: {error}") from error

@@ -30,10 +30,6 @@ class LeakLevel(IntEnum):
     L3 = 3  # in other words, but the parser reads the same spec
 
 
-DROPPED = frozenset((LeakLevel.L0, LeakLevel.L1))
-"""What is left out unless asked for. The others are tagged."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationPrompt:
     """One prompt of an evaluation set, and where it stands."""
@@ -64,12 +60,12 @@ class LeakIndex:
 
     def leaks(self, prompt: str) -> list[Leak]:
         """Every evaluation prompt that this one equals, each once; the lowest level first."""
-        found: dict[EvaluationPrompt, Leak] = {}
+        leaks: dict[EvaluationPrompt, Leak] = {}
         if self._by_key:
             for key in _keys(prompt):
                 for evaluation in self._by_key.get(key, ()):
-                    found.setdefault(evaluation, Leak(level=key[0], evaluation=evaluation))
-        return list(found.values())
+                    leaks.setdefault(evaluation, Leak(level=key[0], evaluation=evaluation))
+        return list(leaks.values())
 
 
 def parse_levels(text: str) -> frozenset[LeakLevel]:
@@ -94,8 +90,8 @@ def strip_wording(prompt: str) -> list[str]:
 def spec_key(spec: PromptSpec) -> str:
     """The same for two specs if they ask for the same picture, in whatever order or direction."""
     names = [
-        json.dumps([thing.noun, sorted(a.value for a in thing.attributes), thing.count])
-        for thing in spec.objects
+        json.dumps([shown.noun, sorted(a.value for a in shown.attributes), shown.count])
+        for shown in spec.objects
     ]
     relations = sorted(_direction(relation, names) for relation in spec.relations)
     return json.dumps([sorted(names), relations])

@@ -38,9 +38,9 @@ class Lexicon:
     """All words that the parser knows, lower case."""
 
     attributes: Mapping[str, AttributeKind]
-    things: frozenset[str]  # nouns that a picture can show, singular, the compounds among them
-    people: frozenset[str]  # those of the things that act
-    nouns: frozenset[str]  # the things, and all others
+    objects: frozenset[str]  # nouns that a picture can show, singular, the compounds among them
+    people: frozenset[str]  # those of the objects that act
+    nouns: frozenset[str]  # the objects, and all others
     compounds: frozenset[str]  # singular, the words with a space between them
     plurals: Mapping[str, str]  # irregular ones
     unchanging: frozenset[str]
@@ -84,9 +84,9 @@ class Lexicon:
         return word in self.nouns or self.singular(word) in self.nouns
 
     def is_abstract(self, word: str) -> bool:
-        """No detector could find it. A word that may also be a thing is taken as one."""
+        """No detector could find it. A word that may also be an object is taken as one."""
         forms = {word, self.singular(word)}
-        if not forms.isdisjoint(self.things):
+        if not forms.isdisjoint(self.objects):
             return False
         is_quality = word.endswith(("ness", "ity", "ism", "ship", "hood"))
         return is_quality or not forms.isdisjoint(self.abstract)
@@ -112,7 +112,7 @@ def lexicon() -> Lexicon:
     """The shipped word lists, read once."""
     prepositions, inverses = _prepositions()
     people = _word_set("people")
-    things = people | frozenset((*_words("nouns"), *_lines("compounds")))
+    objects = people | frozenset((*_words("nouns"), *_lines("compounds")))
     abstract, partitives, portions = map(_word_set, ("abstract", "partitives", "portions"))
     adverbs, particles = _word_set("adverbs"), _word_set("particles")
     closed = {name: _word_set(name) for name in _CLOSED}
@@ -123,9 +123,9 @@ def lexicon() -> Lexicon:
             for name in names
             for word in _words(name)
         },
-        things=things,
+        objects=objects,
         people=people,
-        nouns=things | abstract | partitives | portions,
+        nouns=objects | abstract | partitives | portions,
         compounds=frozenset(_lines("compounds")),
         plurals=dict(_pairs("irregular_plurals")),
         unchanging=_word_set("unchanging"),

@@ -60,10 +60,10 @@ class Parse:
 
 def parse(prompt: str, category: Category | None = None) -> Parse:
     """Read a prompt. The category is guessed from what it says unless the caller knows it."""
-    found = _read(prompt)
-    if isinstance(found, Unread):
-        return Parse(spec=None, unread=found)
-    objects, relations = found
+    reading = _read(prompt)
+    if isinstance(reading, Unread):
+        return Parse(spec=None, unread=reading)
+    objects, relations = reading
     return Parse(
         spec=PromptSpec(
             category=category or guess_category(objects, relations),
@@ -84,23 +84,23 @@ def _read(prompt: str) -> tuple[tuple[SpecObject, ...], tuple[Relation, ...]] | 
     if reason := _foreign(text, words, words_of):
         return reason
     reading = _Reading(words_of)
-    found = pieces(words, words_of)
-    for index, piece in enumerate(found):
-        reading.take(piece, found[index + 1 :])
+    phrases = pieces(words, words_of)
+    for index, phrase in enumerate(phrases):
+        reading.take(phrase, phrases[index + 1 :])
     reading.end_clause()
-    if not reading.things:
+    if not reading.seen:
         return Unread.NO_OBJECT
     return reading.objects(), tuple(dict.fromkeys(reading.relations))
 
 
 def guess_category(objects: Sequence[SpecObject], relations: Sequence[Relation]) -> Category:
     """What a prompt seems to test, where its file does not say."""
-    kinds = {attribute.kind for thing in objects for attribute in thing.attributes}
+    kinds = {attribute.kind for shown in objects for attribute in shown.attributes}
     forms = [kind for kind in _FORMS if kind in kinds]
-    places = {relation.kind for relation in relations} - {RelationKind.NON_SPATIAL}
-    if any(thing.count for thing in objects):
+    spatial_kinds = {relation.kind for relation in relations} - {RelationKind.NON_SPATIAL}
+    if any(shown.count for shown in objects):
         return Category.NUMERACY
-    if len(forms) > 1 or (forms and places):
+    if len(forms) > 1 or (forms and spatial_kinds):
         return Category.COMPLEX
     if forms:
         return Category[{"COLOUR": "COLOR"}.get(forms[0].name, forms[0].name)]
@@ -108,8 +108,8 @@ def guess_category(objects: Sequence[SpecObject], relations: Sequence[Relation])
         return Category.SHAPE
     if any(relation.relation not in _CLINGS and relation.object is None for relation in relations):
         return Category.NON_SPATIAL
-    if places:
-        is_deep = RelationKind.SPATIAL_3D in places
+    if spatial_kinds:
+        is_deep = RelationKind.SPATIAL_3D in spatial_kinds
         return Category.SPATIAL_3D if is_deep else Category.SPATIAL
     return Category.NON_SPATIAL if relations else Category.OBJECT
 
@@ -134,8 +134,8 @@ def _is_known(word: str, words_of: Lexicon) -> bool:
 
 
 @dataclass(kw_only=True, slots=True)
-class _Thing:
-    """An object while it is read: its attributes may come later ("the cat is black")."""
+class _SeenObject:
+    """An object while the prompt is read: its attributes may come later ("the cat is black")."""
 
     noun: str
     attributes: list[Attribute]
@@ -159,7 +159,7 @@ class _Reading:
     """What is known after each phrase."""
 
     words: Lexicon
-    things: list[_Thing] = field(default_factory=list)
+    seen: list[_SeenObject] = field(default_factory=list)
     relations: list[Relation] = field(default_factory=list)
     _subject: list[int] = field(default_factory=list)  # of the clause
     _group: list[int] = field(default_factory=list)  # the last noun phrases, joined by "and"
@@ -171,14 +171,14 @@ class _Reading:
 
     def objects(self) -> tuple[SpecObject, ...]:
         """`a` counts as one only beside other numbers: "two dogs and a cat"."""
-        is_counted = any(thing.count for thing in self.things)
+        is_counted = any(seen.count for seen in self.seen)
         return tuple(
             SpecObject(
-                noun=thing.noun,
-                attributes=tuple(dict.fromkeys(thing.attributes)),
-                count=thing.count or (1 if is_counted and thing.is_one else None),
+                noun=seen.noun,
+                attributes=tuple(dict.fromkeys(seen.attributes)),
+                count=seen.count or (1 if is_counted and seen.is_one else None),
             )
-            for thing in self.things
+            for seen in self.seen
         )
 
     def take(self, piece: Piece, ahead: Sequence[Piece]) -> None:
@@ -189,7 +189,7 @@ class _Reading:
             case NounPhrase(is_abstract=True):
                 self._take_abstract(piece, ahead)
             case NounPhrase():
-                self._take_thing(piece, ahead)
+                self._take_object(piece, ahead)
             case Verb():
                 self._take_verb(piece)
             case Preposition():
@@ -205,12 +205,12 @@ class _Reading:
         self._group, self._subject = [], []
         self._is_joined = self._has_verb = False
 
-    # Things
+    # Objects
 
-    def _take_thing(self, phrase: NounPhrase, ahead: Sequence[Piece]) -> None:
-        index = len(self.things)
-        self.things.append(
-            _Thing(
+    def _take_object(self, phrase: NounPhrase, ahead: Sequence[Piece]) -> None:
+        index = len(self.seen)
+        self.seen.append(
+            _SeenObject(
                 noun=phrase.noun,
                 attributes=list(phrase.attributes),
                 count=phrase.count,
@@ -247,7 +247,7 @@ class _Reading:
         is_said = self._last is Join.AUXILIARY
         described = self._subject if is_said else self._group[-1:]
         for index in described:
-            self.things[index].attributes.extend(phrase.attributes)
+            self.seen[index].attributes.extend(phrase.attributes)
         self._open = None
         self._is_joined = False
 
@@ -320,7 +320,7 @@ class _Reading:
         if isinstance(self._last, Join):
             return list(self._subject) if self._last is not Join.STOP else []
         is_direct = self._group_link is not None and self._group_link.is_direct
-        is_actor = any(self.things[i].noun in self.words.people for i in self._subject)
+        is_actor = any(self.seen[i].noun in self.words.people for i in self._subject)
         if is_direct and is_actor and preposition.name not in _CLINGS:
             return list(self._subject)  # "a man holds a book at the beach"
         return self._group[-1:]

@@ -96,8 +96,8 @@ class _Reader:
         if self._is_infinitive():
             self._cursor.at += 1
             return Join.MODAL
-        if found := self._cursor.preposition():
-            return self._take_preposition(*found)
+        if phrase := self._cursor.preposition():
+            return self._take_preposition(*phrase)
         if (join := self._join(word)) is not None:
             self._cursor.at += 1
             return join

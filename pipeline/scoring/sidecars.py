@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from pipeline.scoring.inputs import Subject, columns_for, subjects_of
 from pipeline.scoring.scorers import Score, Scorer, id_of
+from pipeline.store.layout import sidecar_key
 from pipeline.store.objects import Store, open_object
-from pipeline.store.runs import TraceObject, sidecar_key
+from pipeline.store.runs import TraceObject
 from schemas.errors import FatalFailure
 from schemas.scores import SCORES_KEY, ScoresFooter, scores_schema
 from schemas.trace import Status

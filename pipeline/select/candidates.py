@@ -37,8 +37,8 @@ from pipeline.select.shard_candidates import (
     region_task,
     task_name,
 )
+from pipeline.store.layout import sidecar_key, traces_object_key
 from pipeline.store.open import open_store
-from pipeline.store.runs import sidecar_key
 from schemas.recipes import Filter, SetKind, covers
 from schemas.specs import PromptOrigin
 from schemas.trace import Finish, Verdict
@@ -47,7 +47,7 @@ from schemas.trace import Finish, Verdict
 def make_part(job: Job, url: str, name: str) -> Part:
     """Read one trace object and its sidecars, slimly, and judge each row by itself."""
     store = open_store(url)
-    frame = read_frame(store, f"traces/{name}")
+    frame = read_frame(store, traces_object_key(name))
     scores = {
         scorer.name: Scores(store, sidecar_key(name, scorer), set(columns), frame)
         for scorer, columns in job.columns.items()

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pipeline.prompts.evaluation_sets import read_evaluation_set
 from pipeline.scoring.scorers import SCORERS, find_scorer
 from pipeline.select.shard_candidates import Job
+from pipeline.store.layout import scores_folder
 from pipeline.store.runs import RunSource, common_columns, read_sidecar_notes
 from schemas.config import MethodConfig, Pictures, Program
 from schemas.errors import InputError
@@ -222,7 +223,7 @@ def _check_is_known(scorer: ScorerId, runs: Sequence[RunSource]) -> None:
     """A scorer that is neither bundled nor has any scores here is a slip of the pen."""
     if scorer.name in SCORERS:
         return
-    if not any(any(run.store.list_folder(f"scores/{scorer}")) for run in runs):
+    if not any(any(run.store.list_folder(scores_folder(scorer))) for run in runs):
         find_scorer(scorer.name)
 
 

@@ -11,8 +11,8 @@ from pipeline.select.columns import WHOLE, Scores, read_frame
 from pipeline.select.selection import Curation
 from pipeline.select.shard_candidates import GROUP, REVISION, task_name
 from pipeline.sets.rows import Pick
+from pipeline.store.layout import sidecar_key, traces_object_key
 from pipeline.store.objects import Store
-from pipeline.store.runs import sidecar_key
 from schemas.scores import parse_scorer
 from schemas.training import DECISIONS
 
@@ -128,7 +128,8 @@ def _scores_beside(curation: Curation, place: int, rows: Any) -> list[Any]:
     if recipe.groups is None and recipe.pairs is None:
         return []
     run, name = curation.objects[place]
-    store, frame = curation.runs[run].store, read_frame(curation.runs[run].store, f"traces/{name}")
+    store = curation.runs[run].store
+    frame = read_frame(store, traces_object_key(name))
     columns = recipe.groups.rewards if recipe.groups is not None else (recipe.pairs.by,)  # type: ignore[union-attr]
     own = found.trace[rows] - int(found.first_trace[place])
     ids = {parse_scorer(scorer).name: parse_scorer(scorer) for scorer in recipe.scorers}
@@ -166,7 +167,7 @@ def _place_of(curation: Curation, trace: int) -> tuple[str, int]:
     found = curation.found
     place = int(np.searchsorted(found.first_trace, trace, side="right")) - 1
     position = curation.parts[place].position[trace - found.first_trace[place]]
-    return f"traces/{curation.objects[place][1]}", int(position)
+    return traces_object_key(curation.objects[place][1]), int(position)
 
 
 def _known(value: Any) -> float | None:

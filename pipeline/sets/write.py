@@ -20,6 +20,7 @@ from pipeline.select.selection import Curation
 from pipeline.sets.card import card_of
 from pipeline.sets.decisions import leaks_of, picks_of, write_decisions
 from pipeline.sets.router import Made, Streams, make_tables
+from pipeline.store.layout import traces_object_key
 from pipeline.store.objects import Store
 from pipeline.twig.programs import Settings
 from schemas import __version__
@@ -99,7 +100,7 @@ def _made(curation: Curation, settings: Sequence[Settings], num_workers: int) ->
             work.append(
                 (
                     curation.runs[run].store.url,
-                    f"traces/{name}",
+                    traces_object_key(name),
                     picks,
                     settings[run],
                     curation.recipe,

@@ -26,6 +26,8 @@ def commit_shard(
 ) -> Commit:
     """Put a closed shard file, unless the shard is committed. Repeats while the store is in doubt.
 
+    The file stays the caller's, and must not change meanwhile.
+
     An unanswered put may have landed, or may land yet, so the same bytes go to the same key until
     the store answers. When the object turns out to exist, its footer decides: our own attempt id
     means that we won, without having been told. Raises FatalFailure if the object belongs to
@@ -37,29 +39,32 @@ def commit_shard(
 def _commit_once(store: Store, path: Path, footer: ShardFooter) -> Commit:
     if store.put_if_absent(layout.traces_key(footer.shard), path):
         return Commit.WON
-    there = try_read_footer(store, footer.shard)
-    if there is None:
+    winner = try_read_footer(store, footer.shard)
+    if winner is None:
         raise StoreUnavailable(
             f"{store.url}/{layout.traces_key(footer.shard)} stood in the way and is gone; put again"
         )
-    if there.attempt_id == footer.attempt_id:
+    if winner.attempt_id == footer.attempt_id:
         return Commit.WON
-    check_run(store, there, run_id=footer.run_id, fingerprint=footer.fingerprint)
+    check_run(store, winner, run_id=footer.run_id, fingerprint=footer.fingerprint)
     return Commit.LOST
 
 
-def check_run(store: Store, there: ShardFooter, *, run_id: str, fingerprint: str) -> None:
+def check_run(store: Store, footer: ShardFooter, *, run_id: str, fingerprint: str) -> None:
     """Raises FatalFailure if a shard's object belongs to another run, or to another method."""
-    if (there.run_id, there.fingerprint) != (run_id, fingerprint):
+    if (footer.run_id, footer.fingerprint) != (run_id, fingerprint):
         raise FatalFailure(
-            f"{store.url}/{layout.traces_key(there.shard)} belongs to run {there.run_id} "
-            f"(fingerprint {there.fingerprint}), not to {run_id} ({fingerprint}): "
+            f"{store.url}/{layout.traces_key(footer.shard)} belongs to run {footer.run_id} "
+            f"(fingerprint {footer.fingerprint}), not to {run_id} ({fingerprint}): "
             "two runs share a folder; move one of them away",
             reason="foreign_object",
         )
 
 
 def record_failed_attempt(store: Store, failed: FailedAttempt) -> None:
-    """Leave a note of how an attempt ended. For people: nothing depends on it."""
+    """Leave a note of how an attempt ended. For people: nothing depends on it.
+
+    Raises what `Store.put` does; whoever has other work to do may suppress it.
+    """
     key = layout.attempt_key(failed.shard, failed.attempt_id)
     store.put(key, failed.model_dump_json(indent=1).encode())

@@ -7,7 +7,6 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.store.objects import Store, open_object
 from pipeline.store.traces import RowsDigest
 from schemas.geometry import Geometry
+from schemas.rows import TraceRow
 from schemas.runs import FOOTER_KEY, Key, ShardFooter
 from schemas.tables import TRACES
 from schemas.trace import Status
@@ -56,8 +56,8 @@ def read_contents(store: Store, key: str, geometry: Geometry, *, is_deep: bool =
         if not parquet.schema_arrow.equals(TRACES):
             raise ValueError("its columns are not those of a trace file")
         contents, digest = Contents(footer), RowsDigest()
-        for row in _rows(parquet, is_deep=is_deep):
-            _add_row(contents, row, geometry.rows * geometry.columns)
+        for row, num_codes in _rows(parquet, is_deep=is_deep):
+            _add_row(contents, row, num_codes, geometry.num_tokens)
             if is_deep:
                 digest.add(row)
                 _add_pictures(contents, row, geometry.image_size)
@@ -66,26 +66,25 @@ def read_contents(store: Store, key: str, geometry: Geometry, *, is_deep: bool =
     return contents
 
 
-def _rows(parquet: pq.ParquetFile, *, is_deep: bool) -> Iterator[dict[str, Any]]:
-    """Rows with the number of their codes; without the codes themselves unless deep."""
+def _rows(parquet: pq.ParquetFile, *, is_deep: bool) -> Iterator[tuple[TraceRow, int]]:
+    """Rows, each with the number of its codes; of the columns, a few without codes unless deep."""
     columns = None if is_deep else _LIGHT
     for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns, use_threads=False):
-        lengths = pc.list_value_length(batch.column("codes")).to_pylist()
-        rows = (batch if is_deep else batch.drop_columns(["codes"])).to_pylist()
-        for row, num_codes in zip(rows, lengths, strict=True):
-            yield {**row, "num_codes": num_codes}
+        nums_codes: list[int] = pc.list_value_length(batch.column("codes")).to_pylist()
+        rows: list[TraceRow] = (batch if is_deep else batch.drop_columns(["codes"])).to_pylist()
+        yield from zip(rows, nums_codes, strict=True)
 
 
-def _add_row(contents: Contents, row: dict[str, Any], full: int) -> None:
-    """`full`: how many codes a finished picture has."""
+def _add_row(contents: Contents, row: TraceRow, num_codes: int, num_whole: int) -> None:
+    """`num_whole`: how many codes a finished picture has."""
     key, status = (row["record_id"], row["rollout_index"]), row["status"]
     problem = ""
     if key in contents.ok or key in contents.dead:
         problem = "a second row"
     elif status == Status.DEAD and not row["dead_reason"]:
         problem = "dead without a reason"
-    elif status == Status.OK and row["num_codes"] != full:
-        problem = f"ok without the {full} codes of a picture"
+    elif status == Status.OK and num_codes != num_whole:
+        problem = f"ok without the {num_whole} codes of a picture"
     elif status not in tuple(Status):
         problem = "neither ok nor dead"
     if problem:
@@ -94,7 +93,7 @@ def _add_row(contents: Contents, row: dict[str, Any], full: int) -> None:
     (contents.ok if status == Status.OK else contents.dead).add(key)
 
 
-def _add_pictures(contents: Contents, row: dict[str, Any], image_size: int) -> None:
+def _add_pictures(contents: Contents, row: TraceRow, image_size: int) -> None:
     key = (row["record_id"], row["rollout_index"])
     for image in row["images"]:
         if problem := _picture_problem(image["bytes"], image_size):

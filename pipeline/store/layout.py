@@ -1,10 +1,16 @@
-"""The names of everything in a run. No other module spells a key."""
+"""The names of everything in a run. No other module spells a key.
+
+What is parsed here is what is spelt here: a `try_` function answers None to every other name.
+"""
 
 import re
+
+from schemas.scores import ScorerId
 
 MANIFEST = "run.json"
 PLAN = "plan"
 TRACES = "traces"
+SCORES = "scores"
 ATTEMPTS = "_attempts"
 RERUNS = "_reruns"
 DRIVERS = "_drivers"
@@ -12,7 +18,7 @@ QUARANTINE = "_quarantine"
 PREFLIGHT = "_preflight"
 TEMPORARY = "_tmp"  # of the local store
 
-_SHARD = re.compile(r"traces/shard-(\d{5,})(?:\.s([1-9]\d*))?\.parquet")
+_TRACES = re.compile(r"traces/shard-(\d{5,})(?:\.s([1-9]\d*))?\.parquet")
 _PLAN_FOLDER = re.compile(r"plan/(\d{4,})-[^/]+")
 _DRIVER = re.compile(r"_drivers/(\d{6,})\.(?:json|beat)")
 _EXTENSION = re.compile(r"plan/(\d{4,})\.json")
@@ -24,6 +30,7 @@ def shard_name(shard: int) -> str:
 
 
 def plan_folder(number: int, digest: str) -> str:
+    """Where part `number` of a plan, from 1, has its shard files; `digest` is of what they say."""
     return f"{PLAN}/{number:04d}-{digest}"
 
 
@@ -34,10 +41,12 @@ def try_number_of(folder: str) -> int | None:
 
 
 def plan_key(folder: str, shard: int) -> str:
+    """The rollouts of a shard, in the folder of the part that planned it."""
     return f"{folder}/{shard_name(shard)}.parquet"
 
 
 def rejects_key(folder: str) -> str:
+    """The prompts that a part of a plan left out."""
     return f"{folder}/rejects.jsonl"
 
 
@@ -54,11 +63,37 @@ def try_extension_of(key: str) -> int | None:
 
 def traces_key(shard: int, supplement: int = 0) -> str:
     """The data object of a shard, whose existence is the commit; or one of its supplements."""
+    return traces_object_key(traces_object_name(shard, supplement))
+
+
+def traces_object_name(shard: int, supplement: int = 0) -> str:
+    """`shard-00042.parquet`, `shard-00042.s1.parquet`: what sidecars are called, too."""
     suffix = f".s{supplement}" if supplement else ""
-    return f"{TRACES}/{shard_name(shard)}{suffix}.parquet"
+    return f"{shard_name(shard)}{suffix}.parquet"
+
+
+def traces_object_key(name: str) -> str:
+    """The data object of this name."""
+    return f"{TRACES}/{name}"
+
+
+def scores_folder(scorer: ScorerId) -> str:
+    """Where the sidecars of a scorer lie."""
+    return f"{SCORES}/{scorer}"
+
+
+def sidecar_key(name: str, scorer: ScorerId) -> str:
+    """What a scorer says of the data object of this name."""
+    return f"{scores_folder(scorer)}/{name}"
+
+
+def object_name(key: str) -> str:
+    """The last part of a key."""
+    return key.rpartition("/")[2]
 
 
 def attempts_folder(shard: int) -> str:
+    """The notes of how attempts at a shard failed."""
     return f"{ATTEMPTS}/{shard_name(shard)}"
 
 
@@ -67,14 +102,17 @@ def attempt_key(shard: int, attempt_id: str) -> str:
 
 
 def rerun_key(rerun_id: str) -> str:
+    """The frozen selection of a rerun."""
     return f"{RERUNS}/{rerun_id}.json"
 
 
 def driver_key(number: int) -> str:
+    """Who drives, or drove, under this number, from 1."""
     return f"{DRIVERS}/{number:06d}.json"
 
 
 def beat_key(number: int) -> str:
+    """The counter of a driver, which moves while it lives."""
     return f"{DRIVERS}/{number:06d}.beat"
 
 
@@ -86,19 +124,22 @@ def try_driver_of(key: str) -> int | None:
 
 def quarantine_key(digest: str, key: str) -> str:
     """Where `coppice repair` moves a data object with this digest."""
-    return f"{QUARANTINE}/{digest[:16]}/{key.rpartition('/')[2]}"
+    return f"{QUARANTINE}/{digest[:16]}/{object_name(key)}"
 
 
 def try_shard_of(key: str) -> int | None:
     """The shard whose data object `key` is; None for any other object, a supplement say."""
-    place = try_place_of(key)
-    return place[0] if place and place[1] == 0 else None
+    match try_traces_of(key):
+        case (shard, 0):
+            return shard
+    return None
 
 
-def try_place_of(key: str) -> tuple[int, int] | None:
+def try_traces_of(key: str) -> tuple[int, int] | None:
     """The shard and the supplement (0: the base) of a data object; None for any other object."""
-    match = _SHARD.fullmatch(key)
+    match = _TRACES.fullmatch(key)
     if match is None:
         return None
-    place = int(match[1]), int(match[2] or 0)
-    return place if traces_key(*place) == key else None  # not with zeros too many
+    shard, supplement = int(match[1]), int(match[2] or 0)
+    is_ours = traces_key(shard, supplement) == key  # not with zeros too many
+    return (shard, supplement) if is_ours else None

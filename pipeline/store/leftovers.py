@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pipeline.store import layout
-from pipeline.store.folders import list_subfolders
 from pipeline.store.objects import Entry, Store, repeat
 from schemas.runs import RunManifest
 
@@ -45,7 +44,10 @@ def find_leftovers(
     patience_seconds: float = 0.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Leftover]:
-    """All leftovers of a run. Waits `settle_seconds` if anything is there that might be in use."""
+    """All leftovers of a run; removes none. Waits `settle_seconds` if any might still be in use.
+
+    Raises StoreUnavailable when patience ends, and StoreRefused.
+    """
 
     def find(finder: Callable[[], Iterator[Leftover]]) -> list[Leftover]:
         return repeat(lambda: list(finder()), patience_seconds=patience_seconds)
@@ -66,7 +68,7 @@ def remove(store: Store, leftover: Leftover, *, patience_seconds: float = 0.0) -
 
 def _of_plans(store: Store, manifest: RunManifest) -> Iterator[Leftover]:
     named = {part.folder for part in manifest.parts}
-    for folder in list_subfolders(store, layout.PLAN):
+    for folder in store.list_subfolders(layout.PLAN):
         number = layout.try_number_of(folder)
         if number is not None and number <= len(manifest.parts) and folder not in named:
             for entry in store.list_folder(folder):

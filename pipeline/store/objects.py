@@ -43,8 +43,8 @@ class Store(Protocol):
     """Objects below one root. Keys are relative and '/'-separated; a hostile one is a ValueError.
 
     Every verb may raise StoreUnavailable (repeat it) or StoreRefused (do not, unless it is
-    CredentialsRefused in mid-run; `repeat` knows). A store may be used
-    from several threads and may be pickled; the process that unpickles it needs the credentials.
+    CredentialsRefused in mid-run; `repeat` knows). A store may be used from several threads and may
+    be pickled; the process that unpickles it needs the credentials.
     """
 
     @property
@@ -72,6 +72,14 @@ class Store(Protocol):
         """
         ...
 
+    def list_subfolders(self, folder: str) -> Iterator[str]:
+        """The folders directly in a folder ("" is the root), as keys, unordered.
+
+        On S3 those that have objects below them, on a disk empty ones as well. An absent folder has
+        none. May lag as `list_folder` does.
+        """
+        ...
+
     def put(self, key: str, source: Source) -> None:
         """Make or replace the object. A Path is streamed; its file must not change meanwhile."""
         ...
@@ -91,7 +99,10 @@ class Store(Protocol):
 
 
 def open_object(store: Store, key: str) -> io.BufferedReader:
-    """An object as a seekable file that fetches what is read of it, as pyarrow likes it."""
+    """An object as a seekable file that fetches what is read of it, as pyarrow likes it.
+
+    The caller closes it. Raises ObjectMissing here, and a store's errors while it is read.
+    """
     return io.BufferedReader(_ObjectFile(store, key), READ_AHEAD_BYTES)
 
 
@@ -145,7 +156,7 @@ def join_key(*parts: str) -> str:
 
 
 def open_source(source: Source) -> BinaryIO:
-    """What a put reads. Opened by the caller's side of a put: its errors are not the store's."""
+    """What a put reads; the caller closes it. Its errors are OSErrors, and not the store's."""
     return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
 
 

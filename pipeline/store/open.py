@@ -10,7 +10,11 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 
 
 def open_store(url: str) -> Store:
-    """The store at a path, `file:///path` or `s3://bucket/prefix`. Asks nothing of it yet."""
+    """The store at a path, `file:///path` or `s3://bucket/prefix`. Asks nothing of it yet.
+
+    Raises InputError for any other URL and for AWS settings that cannot be used, StoreRefused for
+    an endpoint that is known to overwrite.
+    """
     scheme = _SCHEME.match(url)
     match scheme and scheme[1]:
         case None | "file" if url:

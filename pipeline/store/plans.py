@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +12,9 @@ from pydantic import BaseModel
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from schemas.errors import InputError, ObjectMissing
-from schemas.runs import RUN_FORMAT, Extension, PlanPart, RunManifest
+from schemas.json_values import JsonObject, read_json_object
+from schemas.rows import PlanTableRow
+from schemas.runs import RUN_FORMAT, Extension, Key, PlanPart, RunManifest
 from schemas.tables import PLAN
 
 
@@ -29,42 +30,52 @@ class PlanRow:
 
     record_id: str
     prompt: str
-    metadata: dict[str, Any]
+    metadata: JsonObject
     rollout_start: int
     rollout_stop: int
 
-    def rollout_keys(self) -> Iterator[tuple[str, int]]:
-        """The (record, rollout) keys that this row stands for."""
+    def rollout_keys(self) -> Iterator[Key]:
+        """The keys that this row stands for, in order."""
         return ((self.record_id, index) for index in range(self.rollout_start, self.rollout_stop))
 
 
 def write_plan_shard(store: Store, folder: str, shard: int, rows: Iterable[PlanRow]) -> None:
-    """Write the rollouts of one shard. Equal rows make equal bytes, so planners may race."""
-    table = pa.Table.from_pylist(
-        [
-            {
-                "record_id": row.record_id,
-                "prompt": row.prompt,
-                "metadata": json.dumps(row.metadata, ensure_ascii=False, sort_keys=True),
-                "rollout_start": row.rollout_start,
-                "rollout_stop": row.rollout_stop,
-            }
-            for row in rows
-        ],
-        schema=PLAN,
-    )
+    """Put the rollouts of one shard. Equal rows make equal bytes, so planners may race."""
+    table_rows: list[PlanTableRow] = [
+        {
+            "record_id": row.record_id,
+            "prompt": row.prompt,
+            "metadata": json.dumps(row.metadata, ensure_ascii=False, sort_keys=True),
+            "rollout_start": row.rollout_start,
+            "rollout_stop": row.rollout_stop,
+        }
+        for row in rows
+    ]
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(table_rows, schema=PLAN), sink, compression="zstd")
     store.put(layout.plan_key(folder, shard), sink.getvalue().to_pybytes())
 
 
 def read_plan_shard(store: Store, manifest: RunManifest, shard: int) -> list[PlanRow]:
-    """The rollouts of one shard. Raises ObjectMissing if the plan lost it."""
+    """The rollouts of one shard, as they were planned.
+
+    Raises ObjectMissing if the plan lost it, and one of `contents.UNREADABLE` for what is no plan.
+    """
     body = store.read(layout.plan_key(manifest.part_of(shard).folder, shard))
     # Not on Arrow's threads: one that drops the last reference to a Python buffer while the
     # interpreter is going down aborts the process.
-    rows = pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False).to_pylist()
-    return [PlanRow(**{**row, "metadata": json.loads(row["metadata"])}) for row in rows]
+    table = pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False)
+    table_rows: list[PlanTableRow] = table.to_pylist()
+    return [
+        PlanRow(
+            record_id=row["record_id"],
+            prompt=row["prompt"],
+            metadata=read_json_object(row["metadata"]),
+            rollout_start=row["rollout_start"],
+            rollout_stop=row["rollout_stop"],
+        )
+        for row in table_rows
+    ]
 
 
 def try_read_manifest(store: Store) -> RunManifest | None:
@@ -116,7 +127,7 @@ def _read_extensions(store: Store, manifest: RunManifest) -> Iterator[PlanPart]:
 
 
 def read_manifest(store: Store) -> RunManifest:
-    """The manifest with all parts of its plan. Raises InputError if the folder holds no run."""
+    """As `try_read_manifest`; raises InputError also if the folder holds no run."""
     manifest = try_read_manifest(store)
     if manifest is None:
         raise InputError(
@@ -127,7 +138,10 @@ def read_manifest(store: Store) -> RunManifest:
 
 
 def commit_manifest(store: Store, manifest: RunManifest) -> RunManifest:
-    """Commit the plan. Returns the manifest that stands: ours, or the one that came first."""
+    """Commit the plan. Returns the manifest that stands: ours, or the one that came first.
+
+    Raises InputError if what came first is no manifest that this version reads.
+    """
     body = manifest.model_dump_json(indent=1).encode()
     if store.put_if_absent(layout.MANIFEST, body):
         return manifest

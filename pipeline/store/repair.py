@@ -56,8 +56,8 @@ def find_damage(
 ) -> list[Damage]:
     """Read these shards to the last page, and say what is wrong with each.
 
-    Raises InputError if one of them is not planned, or whole, or if moving it aside would not mend
-    it.
+    Changes nothing. Raises InputError if one of them is not planned, or whole, or if moving it
+    aside would not mend it.
     """
     if beyond := [shard for shard in shards if shard >= manifest.num_shards]:
         raise InputError(
@@ -65,7 +65,7 @@ def find_damage(
             "nothing was moved"
         )
     names = repeat(lambda: list_names(store, manifest), patience_seconds=patience_seconds)
-    found = []
+    damages = []
     for shard in shards:
         listed = names.last_supplement.get(shard, 0)
         check = check_shard(
@@ -79,12 +79,16 @@ def find_damage(
         _refuse_what_is_not_ours_to_move(store, shard, check.findings)
         last = max(check.num_supplements, listed)
         keys = tuple(layout.traces_key(shard, number) for number in range(last + 1))
-        found.append(Damage(shard=shard, findings=check.findings, keys=keys))
-    return found
+        damages.append(Damage(shard=shard, findings=check.findings, keys=keys))
+    return damages
 
 
 def move_aside(store: Store, damage: Damage, *, patience_seconds: float = 0.0) -> Iterator[Moved]:
-    """Move a damaged shard's objects to quarantine, and tell of each when it is there."""
+    """Move a damaged shard's objects to quarantine, and tell of each when it is there.
+
+    It works while it is iterated: one object a step. Raises StoreRefused if a copy reads back
+    unlike its object, which then stays.
+    """
     for key in reversed(damage.keys):
         if _patiently(partial(exists, store, key), patience_seconds):
             yield _move(store, key, patience_seconds)

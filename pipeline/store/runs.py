@@ -3,7 +3,6 @@
 Everything that could make them unfit is found here, before any work starts.
 """
 
-import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from schemas.errors import InputError, ObjectMissing
 from schemas.runs import FOOTER_KEY, RunManifest, ShardFooter
-from schemas.scores import SCORES_KEY, ScorerId, ScoresFooter, scores_folder
+from schemas.scores import SCORES_KEY, ScorerId, ScoresFooter
 from schemas.tables import TRACES
 
-_OBJECT = re.compile(r"shard-(?P<shard>\d{5,})(?:\.s(?P<supplement>\d+))?\.parquet")
 _READERS = 8
 
 
@@ -28,14 +26,18 @@ _READERS = 8
 class TraceObject:
     """One object with traces: a shard's, or a supplement that a rerun brought."""
 
-    name: str  # below `traces/`
     shard: int
     supplement: int  # 0: the shard itself
     footer: ShardFooter
 
     @property
+    def name(self) -> str:
+        """What it is called in `traces/`, as its sidecars are in their folders."""
+        return layout.traces_object_name(self.shard, self.supplement)
+
+    @property
     def key(self) -> str:
-        return f"{layout.TRACES}/{self.name}"
+        return layout.traces_key(self.shard, self.supplement)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,20 +54,19 @@ class RunSource:
 
 
 def open_run(url: str) -> RunSource:
-    """The run at this place. Raises InputError for one without traces, and for a foreign schema."""
+    """The run at a URL, its data objects as listed now: a list may lag. Reads each one's footer.
+
+    Raises InputError for a run without traces, for a foreign object and for another schema.
+    """
     store = open_store(url)
     manifest = read_manifest(store)
-    names = [entry.key.rpartition("/")[2] for entry in store.list_folder(layout.TRACES)]
-    matches = [match for name in names if (match := _OBJECT.fullmatch(name))]
-    if not matches:
+    listed = (layout.try_traces_of(entry.key) for entry in store.list_folder(layout.TRACES))
+    ordered = sorted(filter(None, listed))
+    if not ordered:
         raise InputError(f"{store.url} has no traces yet; grow them with: coppice run {store.url}")
     with ThreadPoolExecutor(_READERS) as readers:
-        objects = list(readers.map(lambda match: _open_object(store, manifest, match), matches))
-    return RunSource(
-        store=store,
-        manifest=manifest,
-        objects=tuple(sorted(objects, key=lambda one: (one.shard, one.supplement))),
-    )
+        objects = readers.map(lambda traces: _open_object(store, manifest, *traces), ordered)
+        return RunSource(store=store, manifest=manifest, objects=tuple(objects))
 
 
 def stack_of(run: RunSource) -> dict[str, str]:
@@ -77,17 +78,13 @@ def stack_of(run: RunSource) -> dict[str, str]:
     return {}
 
 
-def sidecar_key(source: str, scorer: ScorerId) -> str:
-    """Where the scores of a trace object lie."""
-    return f"{scores_folder(scorer)}/{source}"
-
-
 def unscored(run: RunSource, scorer: ScorerId) -> list[TraceObject]:
     """The trace objects that have no sidecar of this scorer in the list. A list may lag, and then
     one is scored again: its put changes nothing.
     """
-    there = {entry.key.rpartition("/")[2] for entry in run.store.list_folder(scores_folder(scorer))}
-    return [source for source in run.objects if source.name not in there]
+    listed = run.store.list_folder(layout.scores_folder(scorer))
+    scored = {layout.object_name(entry.key) for entry in listed}
+    return [source for source in run.objects if source.name not in scored]
 
 
 def read_sidecar_notes(
@@ -104,20 +101,23 @@ def read_sidecar_notes(
             f"{len(run.objects)} shards; make them with: {again}"
         )
     with ThreadPoolExecutor(_READERS) as readers:
-        notes = list(readers.map(lambda one: _sidecar_note(run.store, one, scorer), run.objects))
+        notes = list(
+            readers.map(lambda source: _sidecar_note(run.store, source, scorer), run.objects)
+        )
     columns = notes[0][1]
-    for source, (footer, those) in zip(run.objects, notes, strict=True):
-        if footer.source_digest != source.footer.digest or those != columns:
+    for source, (footer, own_columns) in zip(run.objects, notes, strict=True):
+        if footer.source_digest != source.footer.digest or own_columns != columns:
             raise InputError(
-                f"{run.store.url}/{sidecar_key(source.name, scorer)} is of other traces than "
-                f"{source.key}; move {scores_folder(scorer)} away and score again: {again}"
+                f"{run.store.url}/{layout.sidecar_key(source.name, scorer)} is of other traces "
+                f"than {source.key}; move {layout.scores_folder(scorer)} away and score again: "
+                f"{again}"
             )
     return [footer for footer, _ in notes], columns
 
 
-def common_columns(found: Iterable[dict[str, str]], scorer: ScorerId) -> dict[str, str]:
+def common_columns(columns_of_runs: Iterable[dict[str, str]], scorer: ScorerId) -> dict[str, str]:
     """The columns of a scorer, the same in every run. Raises InputError if they differ."""
-    first, *others = found
+    first, *others = columns_of_runs
     if any(other != first for other in others):
         raise InputError(f"the runs have scores of {scorer} with different columns; score again")
     return first
@@ -126,7 +126,7 @@ def common_columns(found: Iterable[dict[str, str]], scorer: ScorerId) -> dict[st
 def _sidecar_note(
     store: Store, source: TraceObject, scorer: ScorerId
 ) -> tuple[ScoresFooter, dict[str, str]]:
-    key = sidecar_key(source.name, scorer)
+    key = layout.sidecar_key(source.name, scorer)
     try:
         with open_object(store, key) as file:
             parquet = pq.ParquetFile(file)
@@ -139,8 +139,8 @@ def _sidecar_note(
         ) from error
 
 
-def _open_object(store: Store, manifest: RunManifest, match: re.Match[str]) -> TraceObject:
-    key = f"{layout.TRACES}/{match[0]}"
+def _open_object(store: Store, manifest: RunManifest, shard: int, supplement: int) -> TraceObject:
+    key = layout.traces_key(shard, supplement)
     try:
         with open_object(store, key) as file:
             parquet = pq.ParquetFile(file)
@@ -157,18 +157,13 @@ def _open_object(store: Store, manifest: RunManifest, match: re.Match[str]) -> T
             f"{store.url}/{key} belongs to run {footer.run_id}, not to {manifest.run_id}; "
             "two runs share a folder: move one of them away"
         )
-    return TraceObject(
-        name=match[0],
-        shard=int(match["shard"]),
-        supplement=int(match["supplement"] or 0),
-        footer=footer,
-    )
+    return TraceObject(shard=shard, supplement=supplement, footer=footer)
 
 
-def _check_columns(name: str, found: pa.Schema) -> None:
+def _check_columns(name: str, schema: pa.Schema) -> None:
     """A run of another version has columns that we would misread, or lacks some."""
     ours = {field.name: field.type for field in TRACES}
-    theirs = {field.name: field.type for field in found}
+    theirs = {field.name: field.type for field in schema}
     wrong = [column for column in ours if ours[column] != theirs.get(column)]
     if wrong:
         raise InputError(

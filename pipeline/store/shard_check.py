@@ -71,7 +71,7 @@ def check_shard(
 
 
 def exists(store: Store, key: str) -> bool:
-    """Whether an object can be read by its name."""
+    """Whether an object can be read by its name. Raises StoreUnavailable and StoreRefused."""
     try:
         store.size(key)
     except ObjectMissing:
@@ -120,18 +120,18 @@ class _Checker:
         plan: list[PlanRow] = []
         try:
             plan = self._patiently(lambda: read_plan_shard(self.store, self.manifest, self.shard))
-            found = _describe_plan(plan)
+            description = _describe_plan(plan)
         except ObjectMissing:
-            found = "nothing"
+            description = "nothing"
         except UNREADABLE as error:
-            found = f"a file that cannot be read: {error}"
-        expected = _rollouts(self.manifest.num_rollouts_of(self.shard))
-        if found != expected:
+            description = f"a file that cannot be read: {error}"
+        expected = _describe_rollouts(self.manifest.num_rollouts_of(self.shard))
+        if description != expected:
             self.findings.append(
                 Finding(
                     shard=self.shard,
                     key=key,
-                    found=found,
+                    found=description,
                     expected=expected,
                     advice="put the file back from a copy of the run; without it the shard can be "
                     "neither made nor repaired",
@@ -178,14 +178,14 @@ class _Checker:
         return True, contents if self._is_ours(key, contents) else None
 
     def _is_ours(self, key: str, contents: Contents) -> bool:
-        ours, there = self.manifest, contents.footer
-        if (ours.run_id, ours.fingerprint) == (there.run_id, there.fingerprint):
+        ours, footer = self.manifest, contents.footer
+        if (ours.run_id, ours.fingerprint) == (footer.run_id, footer.fingerprint):
             return True
         self.findings.append(
             Finding(
                 shard=self.shard,
                 key=key,
-                found=f"an object of run {there.run_id} (fingerprint {there.fingerprint})",
+                found=f"an object of run {footer.run_id} (fingerprint {footer.fingerprint})",
                 expected=f"run {ours.run_id} (fingerprint {ours.fingerprint})",
                 advice="two runs share a folder: move the object away by hand",
             )
@@ -197,26 +197,28 @@ class _Checker:
         if not planned:
             return
         if missing := planned - base.keys:
-            self._find(0, found=f"no row for {_some(missing)}", expected="every planned key")
+            self._find(0, found=f"no row for {_name_keys(missing)}", expected="every planned key")
         if unplanned := base.keys - planned:
-            self._find(0, found=f"rows for {_some(unplanned)}", expected="planned keys only")
+            self._find(0, found=f"rows for {_name_keys(unplanned)}", expected="planned keys only")
 
     def _check_supplement(self, number: int, supplement: Contents, dead: set[Key]) -> None:
         """`dead`: the keys that are dead in the base and in every supplement before this one."""
         self._check_object(number, supplement)
         in_vain = set(supplement.footer.in_vain)
         if supplement.dead:
-            self._find(number, found=f"dead: {_some(supplement.dead)}", expected="ok rows only")
+            self._find(
+                number, found=f"dead: {_name_keys(supplement.dead)}", expected="ok rows only"
+            )
         if alive := supplement.ok - dead:
             self._find(
                 number,
-                found=f"rows for {_some(alive)}",
+                found=f"rows for {_name_keys(alive)}",
                 expected="keys only that are dead in the base and all supplements before",
             )
         if alive := in_vain - (dead - supplement.ok):
             self._find(
                 number,
-                found=f"noted as tried in vain: {_some(alive)}",
+                found=f"noted as tried in vain: {_name_keys(alive)}",
                 expected="keys only that are dead still",
             )
 
@@ -233,7 +235,7 @@ class _Checker:
                 expected=f"{footer.num_ok} ok and {footer.num_dead} dead, as its footer says",
             )
         for problem, keys in contents.problems.items():
-            self._find(supplement, found=f"{problem}: {_some(keys)}", expected="no such row")
+            self._find(supplement, found=f"{problem}: {_name_keys(keys)}", expected="no such row")
         if contents.digest not in (None, footer.digest):
             self._find(
                 supplement,
@@ -277,14 +279,14 @@ def _describe_plan(plan: list[PlanRow]) -> str:
     for row in plan:
         if record_id(row.prompt) != row.record_id:  # plan files have no checksums
             return f"record {row.record_id} with a prompt that is another record's"
-    return _rollouts(sum(row.rollout_stop - row.rollout_start for row in plan))
+    return _describe_rollouts(sum(row.rollout_stop - row.rollout_start for row in plan))
 
 
-def _rollouts(number: int) -> str:
+def _describe_rollouts(number: int) -> str:
     return f"a plan of {number} rollout{'s' if number != 1 else ''}"
 
 
-def _some(keys: Collection[Key]) -> str:
+def _name_keys(keys: Collection[Key]) -> str:
     """`3f2a... rollout 0, 77b1... rollout 2 and 5 more`."""
     named = [f"{record} rollout {rollout}" for record, rollout in sorted(keys)[:_KEYS_NAMED]]
     more = len(keys) - len(named)

@@ -31,19 +31,22 @@ class RunStatus(Frozen):
 
 
 def committed_shards(store: Store, manifest: RunManifest) -> set[int]:
-    """The shards whose data object is listed. A list may lag: one not in it may be committed."""
+    """The planned shards whose base is listed. A list may lag: more may be committed."""
     entries = store.list_folder(layout.TRACES)
     shards = (layout.try_shard_of(entry.key) for entry in entries)
     return {shard for shard in shards if shard is not None and shard < manifest.num_shards}
 
 
 def read_logs(store: Store, manifest: RunManifest, shards: Iterable[int]) -> Iterator[ShardLog]:
-    """What is committed of these shards, in order. Raises FatalFailure for one of another run."""
+    """What is committed of these shards, in order; a batch of them is read ahead.
+
+    Raises ObjectMissing for a shard that is not committed, FatalFailure for one of another run.
+    """
     ordered = sorted(shards)
     with ThreadPoolExecutor(_READERS) as readers:
         for start in range(0, len(ordered), _BATCH_SHARDS):
-            some = ordered[start : start + _BATCH_SHARDS]
-            for log in readers.map(lambda shard: read_log(store, shard), some):
+            batch = ordered[start : start + _BATCH_SHARDS]
+            for log in readers.map(lambda shard: read_log(store, shard), batch):
                 for footer in (log.base, *log.supplements):
                     check_run(
                         store, footer, run_id=manifest.run_id, fingerprint=manifest.fingerprint
@@ -52,7 +55,10 @@ def read_logs(store: Store, manifest: RunManifest, shards: Iterable[int]) -> Ite
 
 
 def read_status(store: Store, manifest: RunManifest) -> RunStatus:
-    """Count what is committed: one small read a shard, and two where rows are dead."""
+    """Count what is committed: one small read a shard, and two where rows are dead.
+
+    Raises as `read_logs` does, and no store's error is repeated here: `repeat` the whole call.
+    """
     num_committed = num_ok = num_dead = 0
     for log in read_logs(store, manifest, committed_shards(store, manifest)):
         num_committed += 1

@@ -29,7 +29,7 @@ _VERDICT = [*_KEY, "status", "dead_reason", "attempts"]
 class DeadKey:
     """A key that no supplement has brought back."""
 
-    reason: str
+    reason: str  # empty only in a damaged base
     num_attempts: int  # so far, supplements in vain included
 
 
@@ -68,13 +68,17 @@ def _read_supplements(store: Store, shard: int) -> Iterator[ShardFooter]:
 
 
 def read_dead_keys(store: Store, log: ShardLog) -> dict[Key, DeadKey]:
-    """The keys of a shard that are dead still, in the order of its base."""
+    """The keys of a shard that are dead still, in the order of its base.
+
+    Reads the verdict columns of the base and the keys of each supplement. Raises ObjectMissing if
+    one of them is gone.
+    """
     shard = log.base.shard
     if not log.num_dead:
         return {}
     dead = {
         (row["record_id"], row["rollout_index"]): DeadKey(
-            reason=row["dead_reason"], num_attempts=row["attempts"]
+            reason=row["dead_reason"] or "", num_attempts=row["attempts"]
         )
         for row in read_rows(store, shard, columns=_VERDICT)
         if row["status"] == Status.DEAD
@@ -88,7 +92,7 @@ def read_dead_keys(store: Store, log: ShardLog) -> dict[Key, DeadKey]:
 
 
 def read_keys(store: Store, footer: ShardFooter) -> set[Key]:
-    """The keys that a data object has rows for."""
+    """The keys that a data object has rows for. Raises ObjectMissing."""
     rows = read_rows(store, footer.shard, footer.supplement, columns=_KEY)
     return {(row["record_id"], row["rollout_index"]) for row in rows}
 
@@ -102,16 +106,15 @@ def commit_supplement(
     and the file is written anew. Returns the footer that was committed, or None if nothing was left
     to say. Raises as `commit_shard` does. The file at `path` is replaced.
     """
-
     while True:
-        there = repeat(
+        winner = repeat(
             partial(_put_or_read, store, path, footer), patience_seconds=patience_seconds
         )
-        if there is None or there.attempt_id == footer.attempt_id:
+        if winner is None or winner.attempt_id == footer.attempt_id:
             return footer
-        check_run(store, there, run_id=footer.run_id, fingerprint=footer.fingerprint)
-        brought_back = repeat(partial(read_keys, store, there), patience_seconds=patience_seconds)
-        origin = replace(origin, supplement=there.supplement + 1)
+        check_run(store, winner, run_id=footer.run_id, fingerprint=footer.fingerprint)
+        brought_back = repeat(partial(read_keys, store, winner), patience_seconds=patience_seconds)
+        origin = replace(origin, supplement=winner.supplement + 1)
         footer = _without(path, footer, origin, brought_back)
         if not footer.num_ok and not footer.in_vain:
             return None

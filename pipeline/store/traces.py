@@ -9,10 +9,9 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +20,7 @@ from pipeline.store import layout
 from pipeline.store.objects import Store, open_object
 from schemas.config import MethodConfig
 from schemas.errors import FatalFailure, ObjectMissing
+from schemas.rows import EventRow, StackRow, TraceRow
 from schemas.runs import FOOTER_KEY, Key, ShardFooter
 from schemas.tables import TRACES
 from schemas.trace import TRACE_VERSION, Event, Status, Trace
@@ -43,7 +43,7 @@ class ShardOrigin:
     attempt: int  # from 1, for people
     attempt_id: str
     worker: str
-    stack: dict[str, str]  # see schemas.tables.STACK
+    stack: StackRow
     supplement: int = 0  # 0: a base
     rerun_id: str = ""
 
@@ -51,12 +51,13 @@ class ShardOrigin:
 class TraceWriter:
     """Writes one shard file. Rows leave memory as row groups fill; `close` adds the footer.
 
-    Not thread-safe. A file that was not closed is no Parquet file, and no reader takes it for one.
+    The file at `path` is made anew and stays the caller's. Not thread-safe. A file that was not
+    closed is no Parquet file, and no reader takes it for one. A disk that fails is an OSError.
     """
 
     def __init__(self, path: Path, origin: ShardOrigin) -> None:
         self._origin = origin
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[TraceRow] = []
         self._pending_bytes = 0
         self._digest = RowsDigest()
         self._num: Counter[str] = Counter()
@@ -73,8 +74,8 @@ class TraceWriter:
         """Add one row. A key may be added once."""
         self.add_row(make_row(trace, self._origin))
 
-    def add_row(self, row: dict[str, Any]) -> None:
-        """Add one row as it stands in a file."""
+    def add_row(self, row: TraceRow) -> None:
+        """Add one row as it stands in a file. It is kept, and must not change, until `close`."""
         self._rows.append(row)
         self._digest.add(row)
         self._num[row["status"]] += 1
@@ -83,7 +84,10 @@ class TraceWriter:
             self._flush()
 
     def close(self, coppice_version: str, *, in_vain: Iterable[Key] = ()) -> ShardFooter:
-        """Write what is left and the footer, and return the footer."""
+        """Write what is left and the footer, and return the footer. Call it once, and last.
+
+        `in_vain`: of a supplement, the keys that were tried again and died again.
+        """
         self._flush()
         footer = ShardFooter(
             run_id=self._origin.run_id,
@@ -115,12 +119,14 @@ class RowsDigest:
     def __init__(self) -> None:
         self._lines: list[bytes] = []
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: TraceRow) -> None:
+        """Count a row in. Takes its key, status, codes, and the tokens of its events."""
         tokens = [[event["token_ids"], event["codes"]] for event in row["events"]]
         key = [row["record_id"], row["rollout_index"], row["status"], row["codes"], tokens]
         self._lines.append(hashlib.sha256(json.dumps(key).encode()).digest())
 
     def hexdigest(self) -> str:
+        """SHA-256 of the rows so far."""
         return hashlib.sha256(b"".join(sorted(self._lines))).hexdigest()
 
 
@@ -142,7 +148,7 @@ def read_footer(store: Store, shard: int, supplement: int = 0) -> ShardFooter:
 
 
 def try_read_footer(store: Store, shard: int, supplement: int = 0) -> ShardFooter | None:
-    """The footer of a shard or supplement, or None if it is not committed."""
+    """As `read_footer`; None if the shard or supplement is not committed."""
     try:
         return read_footer(store, shard, supplement)
     except ObjectMissing:
@@ -151,8 +157,11 @@ def try_read_footer(store: Store, shard: int, supplement: int = 0) -> ShardFoote
 
 def read_rows(
     store: Store, shard: int, supplement: int = 0, *, columns: list[str] | None = None
-) -> Iterator[dict[str, Any]]:
-    """The rows of one data object as dictionaries, a few at a time. Raises ObjectMissing."""
+) -> Iterator[TraceRow]:
+    """The rows of one data object, read a few at a time; with `columns`, those keys alone.
+
+    Raises ObjectMissing, and what pyarrow says to an object that is no shard file.
+    """
     with open_object(store, layout.traces_key(shard, supplement)) as file:
         for batch in pq.ParquetFile(file).iter_batches(
             batch_size=16, columns=columns, use_threads=False
@@ -160,7 +169,7 @@ def read_rows(
             yield from batch.to_pylist()
 
 
-def make_row(trace: Trace, origin: ShardOrigin) -> dict[str, Any]:
+def make_row(trace: Trace, origin: ShardOrigin) -> TraceRow:
     """A trace as a row of its file."""
     method, schedule = origin.method, trace.schedule
     return {
@@ -174,8 +183,8 @@ def make_row(trace: Trace, origin: ShardOrigin) -> dict[str, Any]:
         "prompt": trace.prompt,
         "metadata": json.dumps(trace.metadata, ensure_ascii=False),
         "program": method.program.value,
-        "model": method.model.model_dump(),
-        "pack": method.pack.model_dump(),
+        "model": {"name": method.model.name, "digest": method.model.digest},
+        "pack": {"name": method.pack.name, "digest": method.pack.digest},
         "run_seed": method.seed,
         "schedule_source": schedule.source if schedule else None,
         "region_stops": [region.stop for region in schedule.regions] if schedule else None,
@@ -194,17 +203,42 @@ def make_row(trace: Trace, origin: ShardOrigin) -> dict[str, Any]:
     }
 
 
-def _event_row(event: Event) -> dict[str, Any]:
-    row = {name: getattr(event, name) for name in Event.__slots__ if name != "reflection"}
-    if event.reflection is not None:
-        row |= asdict(event.reflection)
-    return row
+def _event_row(event: Event) -> EventRow:
+    reflection = event.reflection
+    return {
+        "index": event.index,
+        "role": event.role.value,
+        "region": event.region,
+        "revision": event.revision,
+        "candidate": event.candidate,
+        "backend": event.backend,
+        "seed": event.seed,
+        "text": event.text,
+        "raw_text": event.raw_text,
+        "score": reflection.score if reflection else None,
+        "verdict": reflection.verdict.value if reflection else None,
+        "better_thought": reflection.better_thought if reflection else None,
+        "problem": reflection.problem if reflection else None,
+        "prefix_ids": list(event.prefix_ids),
+        "token_ids": list(event.token_ids),
+        "codes": list(event.codes),
+        "logp_sample": None if event.logp_sample is None else list(event.logp_sample),
+        "logp_cond": None if event.logp_cond is None else list(event.logp_cond),
+        "finish": event.finish.value if event.finish else None,
+        "superseded_by": event.superseded_by,
+        "picture": event.picture,
+        "duration_seconds": event.duration_seconds,
+    }
 
 
-def _size_bytes(row: dict[str, Any]) -> int:
+def _size_bytes(row: TraceRow) -> int:
+    """About what a row takes of a row group: its pictures as they are, eight bytes a token."""
     pictures = sum(len(image["bytes"]) for image in row["images"])
-    lists = ("prefix_ids", "token_ids", "codes")
-    return pictures + 8 * sum(len(event[name]) for event in row["events"] for name in lists)
+    num_tokens = sum(
+        len(event["prefix_ids"]) + len(event["token_ids"]) + len(event["codes"])
+        for event in row["events"]
+    )
+    return pictures + 8 * num_tokens
 
 
 def _leaves() -> list[str]:

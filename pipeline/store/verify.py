@@ -102,11 +102,11 @@ class Verification:
         for number, part in enumerate(self.manifest.parts, start=1):
             key = layout.MANIFEST if number == 1 else layout.extension_key(number)
             num_shards = -(-part.num_rollouts // part.rollouts_per_shard)
-            found = f"part {part.number}, shards {part.first_shard} to {part.stop_shard - 1}"
+            planned = f"part {part.number}, shards {part.first_shard} to {part.stop_shard - 1}"
             last_shard = first_shard + num_shards - 1
             expected = f"part {number}, shards {first_shard} to {last_shard}"
-            if found != expected:
-                yield _plan_finding(key, found=found, expected=expected)
+            if planned != expected:
+                yield _plan_finding(key, found=planned, expected=expected)
             first_shard = part.stop_shard
         yield from self._check_parts_beyond()
 
@@ -133,13 +133,13 @@ class Verification:
         # Read after the list: a shard is committed only after the part that planned it.
         num_shards = self._patiently(lambda: read_manifest(self.store)).num_shards
         for key in keys:
-            place = layout.try_place_of(key)
-            if (place and place[0] < num_shards) or not self._exists(key):
+            traces = layout.try_traces_of(key)
+            if (traces and traces[0] < num_shards) or not self._exists(key):
                 continue
             yield Finding(
                 shard=None,
                 key=key,
-                found=f"shard {place[0]}, which is not planned" if place else "an unknown name",
+                found=f"shard {traces[0]}, which is not planned" if traces else "an unknown name",
                 expected=f"shards 0 to {num_shards - 1} and their supplements",
                 advice="move it away by hand: whoever reads "
                 f"{layout.TRACES}/*.parquet may take it for a part of the run",
@@ -190,6 +190,7 @@ class PlannedKeys:
         self._pieces: list[npt.NDArray[np.void]] = []
 
     def add(self, rows: list[PlanRow]) -> None:
+        """Keep what rows of a plan say, and not the rows."""
         planned = [(_hash(row.record_id), row.rollout_start, row.rollout_stop) for row in rows]
         self._pieces.append(np.array(planned, dtype=_ROW))
 
@@ -212,10 +213,10 @@ class Names:
 
 
 def list_names(store: Store, manifest: RunManifest) -> Names:
-    """Go through a list of `traces/`, of which bases are forgotten at once."""
+    """Go through a list of `traces/`, of which bases are forgotten at once. Repeats nothing."""
     names = Names()
     for entry in store.list_folder(layout.TRACES):
-        match layout.try_place_of(entry.key):
+        match layout.try_traces_of(entry.key):
             case (shard, supplement) if shard < manifest.num_shards:
                 if supplement > names.last_supplement.get(shard, 0):
                     names.last_supplement[shard] = supplement

@@ -92,7 +92,8 @@ def drive(
 
     Every rollout taken from `source` is yielded exactly once, whatever becomes of it: one that
     takes longer than `max_seconds` ends with an error, and answers that still come for it are
-    dropped. An error that is not a `RolloutError` is our bug and ends the drive.
+    dropped. Its program is the drive's from then on. `clock` tells seconds and never goes back. An
+    error that is not a `RolloutError` is our bug and ends the drive.
     """
     work = _Work(backends, max_seconds, clock)
     while True:
@@ -219,10 +220,11 @@ class _Work:
         )
 
 
-def _settle(live: _Live) -> tuple[Any, RolloutError | None]:
+def _settle(live: _Live) -> tuple[Answer | list[Answer] | None, RolloutError | None]:
     """Write the answered calls down, in the order asked; what to resume the program with."""
     calls, live.calls = live.calls, []
-    answers, error = [], None
+    answers: list[Answer] = []
+    error = None
     for call in calls:
         if isinstance(call.answer, RolloutError):
             error = error or call.answer
@@ -250,24 +252,26 @@ def _with_seed(request: Request, rollout: Rollout) -> Request:
 
 def _event(index: int, call: _Call, answer: Answer) -> Event:
     request = call.request
-    common: dict[str, Any] = {
-        "index": index,
-        "role": request.role,
-        "region": request.region,
-        "revision": request.revision,
-        "candidate": request.candidate,
-        "backend": call.backend,
-        "seed": request.seed,
-        "prefix_ids": answer.prefix_ids,
-        "logp_sample": answer.logp_sample,
-        "logp_cond": answer.logp_cond,
-        "duration_seconds": call.seconds,
-    }
+    event = Event(
+        index=index,
+        role=request.role,
+        region=request.region,
+        revision=request.revision,
+        candidate=request.candidate,
+        backend=call.backend,
+        seed=request.seed,
+        text="",
+        raw_text=None,
+        prefix_ids=answer.prefix_ids,
+        logp_sample=answer.logp_sample,
+        logp_cond=answer.logp_cond,
+        duration_seconds=call.seconds,
+    )
     if isinstance(request, Visual) and isinstance(answer, VisualAnswer):
-        return Event(**common, text=request.text, raw_text=None, codes=answer.codes)
+        return replace(event, text=request.text, codes=answer.codes)
     assert isinstance(answer, TextAnswer), f"{call.backend} answered a {request.role} with tokens"
-    return Event(
-        **common,
+    return replace(
+        event,
         text=single_line(answer.text),
         raw_text=answer.text,
         token_ids=answer.token_ids,
@@ -279,8 +283,8 @@ def _write_down(events: list[Event], judged: Judged) -> None:
     """Put what was read out of a critique into the critique's event."""
     asked = judged.question
     for index, event in enumerate(events):
-        place = (event.role, event.region, event.revision, event.candidate)
-        if place == (asked.role, asked.region, asked.revision, asked.candidate):
+        name = (event.role, event.region, event.revision, event.candidate)
+        if name == (asked.role, asked.region, asked.revision, asked.candidate):
             events[index] = replace(event, reflection=judged.reflection)
 
 

@@ -9,7 +9,7 @@ everything it yields follows from the prompt, the settings and the answers alone
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from pipeline.twig.reflections import read_reflection, single_line
 from pipeline.twig.requests import Canvas, Codes, Message, Request, Text, Visual
@@ -44,9 +44,12 @@ class Judged:
     reflection: Reflection
 
 
-Yielded = Request | list[Request] | Planned | Judged
-Steps = Generator[Yielded, Any, Any]  # a part of a program
-Running = Generator[Yielded, Any, Codes]  # a whole one: resumed with answers, returns the picture
+Result = TypeVar("Result")
+Yielded: TypeAlias = Request | list[Request] | Planned | Judged
+# Resumed with the answer to what was yielded. That a question is answered in words and a drawing in
+# codes is said nowhere here: a generator has one type for all that it is sent.
+Steps: TypeAlias = Generator[Yielded, Any, Result]  # a part of a program
+Running: TypeAlias = Steps[Codes]  # a whole one: returns the picture
 
 
 def think_while_generating(prompt: str, settings: Settings) -> Running:
@@ -89,7 +92,7 @@ PROGRAMS: Mapping[Program, Callable[[str, Settings], Running]] = {
 }
 
 
-def draw_with_reflection(draft: "Draft", region: Region, thought: str) -> Steps:
+def draw_with_reflection(draft: "Draft", region: Region, thought: str) -> Steps[None]:
     """Draw a region; while it is judged too poor, draw it again from the better thought.
 
     The last revision is not judged: nothing would follow from it.
@@ -119,7 +122,7 @@ class Draft:
         self.thoughts.append(thought)
         self.codes += drawn
 
-    def think(self, region: Region) -> Generator[Yielded, Any, str]:
+    def think(self, region: Region) -> Steps[str]:
         """Ask for the thought of a region: from the prompt alone, or with the canvas in sight."""
         if not self.codes:
             request = self._question("think_first", Role.THINK, region)
@@ -128,9 +131,7 @@ class Draft:
         answer = yield request
         return single_line(answer.text)
 
-    def draw(
-        self, region: Region, thought: str, revision: int = 0
-    ) -> Generator[Yielded, Any, Codes]:
+    def draw(self, region: Region, thought: str, revision: int = 0) -> Steps[Codes]:
         """Ask for a region's tokens, after the kept ones and conditioned on all thoughts."""
         sampling = self.settings.method.sampling
         answer = yield Visual(
@@ -149,7 +150,7 @@ class Draft:
 
     def reflect(
         self, region: Region, thought: str, drawn: Codes, revision: int
-    ) -> Generator[Yielded, Any, Reflection]:
+    ) -> Steps[Reflection]:
         """Ask for a critique of a region just drawn; once more if it could not be read."""
         question = self._question(
             "reflect", Role.REFLECT, region, self.codes + drawn, thought, revision
@@ -160,7 +161,7 @@ class Draft:
             reflection, _ = yield from self._judge(ask_again(question, answer, self.settings.pack))
         return reflection
 
-    def _judge(self, question: Text) -> Generator[Yielded, Any, tuple[Reflection, str]]:
+    def _judge(self, question: Text) -> Steps[tuple[Reflection, str]]:
         answer = yield question
         reflection = read_reflection(answer.text, theta=self.settings.method.reflection.theta)
         yield Judged(question, reflection)
@@ -176,7 +177,7 @@ class Draft:
         revision: int = 0,
     ) -> Text:
         num_regions = len(self.schedule.regions)
-        values = {
+        values: dict[str, str | int] = {
             "prompt": self.prompt,
             "previous": join_thoughts(self.thoughts),
             "thought": thought,
@@ -197,11 +198,11 @@ class Draft:
         )
 
 
-def plan_regions(prompt: str, settings: Settings) -> Generator[Yielded, Any, Schedule]:
+def plan_regions(prompt: str, settings: Settings) -> Steps[Schedule]:
     """The regions of the picture: fixed by the config, or proposed by the model."""
     wanted, geometry = settings.method.schedule, settings.geometry
     if wanted.kind == "adaptive":
-        values = {
+        values: dict[str, str | int] = {
             "prompt": prompt,
             "num_regions": wanted.num_regions,
             "num_rows": geometry.rows,
@@ -216,7 +217,7 @@ def plan_regions(prompt: str, settings: Settings) -> Generator[Yielded, Any, Sch
     return schedule
 
 
-def plan_one_region(settings: Settings) -> Generator[Yielded, Any, Schedule]:
+def plan_one_region(settings: Settings) -> Steps[Schedule]:
     """The whole picture as one region, for the programs that draw it in one go."""
     schedule = equal_bands(settings.geometry, 1)
     yield Planned(schedule)

@@ -46,15 +46,15 @@ def read_reflection(answer: str, *, theta: int) -> Reflection:
 
 def _read_score(answer: str) -> tuple[float | None, str]:
     """The score found, and what is wrong with it (empty: nothing)."""
-    found = [
+    scores = [
         (match["number"].replace(",", "."), "".join((match["unit"] or "").split()))
         for match in _SCORE.finditer(answer)
     ]
-    if not found:
+    if not scores:
         return None, "a score without a number" if _SCORE_LABEL.search(answer) else "no score"
-    number, unit = found[0]
+    number, unit = scores[0]
     score = float(number)
-    if len(set(found)) > 1:
+    if len(set(scores)) > 1:
         return score, "several different scores"
     if unit not in ("", "%", "/100"):
         return score, f"a score out of {unit[1:]}, not of 100"

@@ -60,8 +60,11 @@ class TemplatePack(Frozen):
                 raise ValueError(f"{len(row)} names for {num_regions} regions")
         return names
 
-    def render(self, question: str, values: Mapping[str, object]) -> str:
-        """The question with its placeholders filled. Values are never read as templates."""
+    def render(self, question: str, values: Mapping[str, str | int]) -> str:
+        """The question with its placeholders filled. Values are never read as templates.
+
+        Raises KeyError for a question that the pack lacks, and for a placeholder without a value.
+        """
 
         def keep_or_drop(part: re.Match[str]) -> str:
             return part[1] if all(str(values[name]) for name in _placeholders(part[1])) else ""

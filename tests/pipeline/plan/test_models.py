@@ -120,6 +120,7 @@ def write(name: str, body: bytes) -> Callable[[Path], None]:
         (write("tokenizer.json", b"{"), "tokenizer.json"),
         (write("coppice.json", b"{"), "coppice.json"),
         (write("coppice.json", b"null"), "coppice.json"),
+        (write("coppice.json", b'{"pack": 3}'), "coppice.json"),
     ],
 )
 def test_a_folder_that_holds_no_whole_janus_is_refused(

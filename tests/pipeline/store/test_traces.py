@@ -418,25 +418,3 @@ def test_a_footer_is_read_from_the_end_of_the_object_alone(tmp_path: Path):
 
     assert read_footer(metered, 0) == written
     assert metered.num_bytes < store.size(layout.traces_key(0)) / 4
-
-
-# Names
-
-
-@pytest.mark.parametrize("shard", [0, 42, 99_999, 100_000, 1_234_567])
-def test_a_data_object_is_told_by_its_name(shard: int):
-    assert layout.try_shard_of(layout.traces_key(shard)) == shard
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        "traces/shard-00042.s1.parquet",
-        "traces/shard-00042.parquet.tmp",
-        "plan/0001-abc/shard-00042.parquet",
-        "traces/shard-42.parquet",
-        "traces/old/shard-00042.parquet",
-    ],
-)
-def test_nothing_else_is_taken_for_a_data_object(key: str):
-    assert layout.try_shard_of(key) is None
