@@ -1,19 +1,19 @@
 """What `coppice verify` does, and what it prints. Findings quote what stands in objects."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 
-from rich.console import Console
-
-from jobs.commands.selection import as_shards
-from jobs.commands.terminal import as_typed, counted, printable, say
+from jobs.commands.shard_lists import as_shards
+from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.shard_check import Finding
 from pipeline.store.verify import Verification
 from schemas.errors import ExitCode
+from schemas.json_values import JsonObject
 
 
-def verify_run(url: str, console: Console, *, is_deep: bool, as_json: bool) -> ExitCode:
+def verify_run(url: str, terminal: Terminal, *, is_deep: bool, as_json: bool) -> ExitCode:
     """Print what is wrong with a run. Returns DAMAGED if anything is."""
     store = open_store(url)
     manifest = read_manifest(store)
@@ -23,26 +23,24 @@ def verify_run(url: str, console: Console, *, is_deep: bool, as_json: bool) -> E
     for finding in verification.findings():
         findings.append(finding)
         if not as_json:
-            say(console, describe_finding(finding))
+            terminal.say(*describe_finding(finding))
     code = ExitCode.DAMAGED if findings else ExitCode.COMPLETE
     if as_json:
-        console.print_json(data=_summary(verification, findings, code))
+        terminal.say_json(_summary(verification, findings, code))
     else:
-        say(console, _describe_counts(verification))
-        say(console, _describe_end(url, verification, findings))
+        terminal.say(_describe_counts(verification))
+        terminal.say(*_describe_end(url, verification, findings))
     return code
 
 
-def describe_finding(finding: Finding) -> str:
+def describe_finding(finding: Finding) -> list[str]:
     """A finding as four lines."""
-    return "\n".join(
-        [
-            printable(finding.key),
-            f"  found     {printable(finding.found)}",
-            f"  expected  {printable(finding.expected)}",
-            f"  to do     {printable(finding.advice)}",
-        ]
-    )
+    return [
+        finding.key,
+        f"  found     {finding.found}",
+        f"  expected  {finding.expected}",
+        f"  to do     {finding.advice}",
+    ]
 
 
 def _describe_counts(seen: Verification) -> str:
@@ -55,18 +53,20 @@ def _describe_counts(seen: Verification) -> str:
     )
 
 
-def _describe_end(url: str, seen: Verification, findings: list[Finding]) -> str:
+def _describe_end(url: str, seen: Verification, findings: list[Finding]) -> Iterator[str]:
     read = "every page was read" if seen.is_deep else "keys and counts were read"
     if not findings:
-        return f"Whole: {read}."
-    end = f"Damaged: {counted(len(findings), 'finding')}; {read}."
-    repairable = {f.shard for f in findings if f.can_repair and f.shard is not None}
+        yield f"Whole: {read}."
+        return
+    yield f"Damaged: {counted(len(findings), 'finding')}; {read}."
+    repairable = {
+        finding.shard for finding in findings if finding.can_repair and finding.shard is not None
+    }
     if repairable:
-        end += f"\nNext: coppice repair {as_typed(url)} --shards {as_shards(repairable)}"
-    return end
+        yield f"Next: coppice repair {as_typed(url)} --shards {as_shards(repairable)}"
 
 
-def _summary(seen: Verification, findings: list[Finding], code: ExitCode) -> dict[str, object]:
+def _summary(seen: Verification, findings: list[Finding], code: ExitCode) -> JsonObject:
     return {
         "run_id": seen.manifest.run_id,
         "is_deep": seen.is_deep,

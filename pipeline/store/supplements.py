@@ -74,7 +74,7 @@ def read_dead_keys(store: Store, log: ShardLog) -> dict[Key, DeadKey]:
         return {}
     dead = {
         (row["record_id"], row["rollout_index"]): DeadKey(
-            reason=row["dead_reason"], num_attempts=row["attempts"]
+            reason=row["dead_reason"] or "", num_attempts=row["attempts"]
         )
         for row in read_rows(store, shard, columns=_VERDICT)
         if row["status"] == Status.DEAD

@@ -21,6 +21,7 @@ from pipeline.store import layout
 from pipeline.store.objects import Store, open_object
 from schemas.config import MethodConfig
 from schemas.errors import FatalFailure, ObjectMissing
+from schemas.rows import TraceRow
 from schemas.runs import FOOTER_KEY, Key, ShardFooter
 from schemas.tables import TRACES
 from schemas.trace import TRACE_VERSION, Event, Status, Trace
@@ -151,7 +152,7 @@ def try_read_footer(store: Store, shard: int, supplement: int = 0) -> ShardFoote
 
 def read_rows(
     store: Store, shard: int, supplement: int = 0, *, columns: list[str] | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[TraceRow]:
     """The rows of one data object as dictionaries, a few at a time. Raises ObjectMissing."""
     with open_object(store, layout.traces_key(shard, supplement)) as file:
         for batch in pq.ParquetFile(file).iter_batches(

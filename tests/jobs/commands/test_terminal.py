@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from jobs.cluster.driver import Snapshot
 from jobs.commands.terminal import (
-    ProgressLine,
+    Terminal,
     as_typed,
     counted,
     describe,
@@ -71,7 +70,7 @@ def test_a_line_promises_nothing_before_there_is_a_rate(changes: dict[str, Any])
 def printed(*times: float) -> list[str]:
     """The lines that a log gets of a progress line that is shown at these times."""
     sink, now = io.StringIO(), [0.0]
-    with ProgressLine(Console(file=sink, width=40), clock=lambda: now[0]) as line:
+    with Terminal(sink, width=40).progress(clock=lambda: now[0]) as line:
         for number, now[0] in enumerate(times):
             line.show(snapshot(num_finished=number))
     return sink.getvalue().splitlines()
