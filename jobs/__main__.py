@@ -7,7 +7,6 @@ RUN` tells the two apart.
 
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from jobs.cli import main
 from jobs.commands.terminal import Terminal
@@ -16,7 +15,7 @@ from schemas.errors import ExitCode, InputError
 JOBS = ("run", "rerun", "score", "curate", "prompts")
 
 
-def run_job(arguments: Sequence[str]) -> NoReturn:
+def run_job(arguments: Sequence[str]) -> None:
     """Do the job that the first argument names, and end this process as Ray understands it."""
     if not arguments or arguments[0] not in JOBS:
         asked = repr(arguments[0]) if arguments else "none"

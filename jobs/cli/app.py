@@ -5,7 +5,7 @@ imported late so that `coppice --help` answers at once.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -347,14 +347,13 @@ def method_flags(
     return flags if seed is None else [*flags, f"method.seed={seed}"]
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line, or these arguments of one. Ends the process, in an ExitCode.
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, or these arguments of one, and exit.
 
     Errors that we raise on purpose are one message and an exit code.
     """
     try:
         app(arguments)
-        sys.exit()
     except CoppiceError as error:
         Terminal(sys.stderr).fail(error)
         sys.exit(error.exit_code)

@@ -43,18 +43,21 @@ def describe_finding(finding: Finding) -> list[str]:
     ]
 
 
-def _describe_counts(seen: Verification) -> str:
-    total = seen.num_ok + seen.num_dead + seen.num_missing
-    sign = "=" if total == seen.num_planned == seen.manifest.num_rollouts else "is not"
+def _describe_counts(verification: Verification) -> str:
+    total = verification.num_ok + verification.num_dead + verification.num_missing
+    sign = (
+        "=" if total == verification.num_planned == verification.manifest.num_rollouts else "is not"
+    )
     return (
-        f"{seen.manifest.num_rollouts:,} planned {sign} {seen.num_ok:,} ok + "
-        f"{seen.num_dead:,} dead + {seen.num_missing:,} missing; {seen.num_committed:,} of "
-        f"{counted(seen.manifest.num_shards, 'shard')} committed."
+        f"{verification.manifest.num_rollouts:,} planned {sign} {verification.num_ok:,} ok + "
+        f"{verification.num_dead:,} dead + {verification.num_missing:,} missing; "
+        f"{verification.num_committed:,} of "
+        f"{counted(verification.manifest.num_shards, 'shard')} committed."
     )
 
 
-def _describe_end(url: str, seen: Verification, findings: list[Finding]) -> Iterator[str]:
-    read = "every page was read" if seen.is_deep else "keys and counts were read"
+def _describe_end(url: str, verification: Verification, findings: list[Finding]) -> Iterator[str]:
+    read = "every page was read" if verification.is_deep else "keys and counts were read"
     if not findings:
         yield f"Whole: {read}."
         return
@@ -66,16 +69,16 @@ def _describe_end(url: str, seen: Verification, findings: list[Finding]) -> Iter
         yield f"Next: coppice repair {as_typed(url)} --shards {as_shards(repairable)}"
 
 
-def _summary(seen: Verification, findings: list[Finding], code: ExitCode) -> JsonObject:
+def _summary(verification: Verification, findings: list[Finding], code: ExitCode) -> JsonObject:
     return {
-        "run_id": seen.manifest.run_id,
-        "is_deep": seen.is_deep,
-        "num_shards": seen.manifest.num_shards,
-        "num_committed": seen.num_committed,
-        "num_planned": seen.num_planned,
-        "num_ok": seen.num_ok,
-        "num_dead": seen.num_dead,
-        "num_missing": seen.num_missing,
+        "run_id": verification.manifest.run_id,
+        "is_deep": verification.is_deep,
+        "num_shards": verification.manifest.num_shards,
+        "num_committed": verification.num_committed,
+        "num_planned": verification.num_planned,
+        "num_ok": verification.num_ok,
+        "num_dead": verification.num_dead,
+        "num_missing": verification.num_missing,
         "findings": [asdict(finding) for finding in findings],
         "exit_code": code.value,
     }
