@@ -1,23 +1,8 @@
-"""The main job, for `ray job submit --working-dir . -- python -m jobs.rollout PROMPTS... RUN`.
-
-It is `coppice run` on the cluster that the job runs in. Ray knows only success and failure, so a
-run that is complete with dead rollouts ends as success; `coppice status RUN` tells the two apart.
-"""
+"""`python -m jobs.rollout PROMPTS... RUN` is `python -m jobs run PROMPTS... RUN`."""
 
 import sys
 
-from jobs.cli import main
-from schemas.errors import ExitCode
-
-
-def as_job(command: str) -> None:
-    """A command of `coppice` with this process's arguments."""
-    sys.argv[1:1] = [command]
-    try:
-        main()
-    except SystemExit as end:
-        sys.exit(ExitCode.COMPLETE if end.code == ExitCode.COMPLETE_WITH_DEAD else end.code)
-
+from jobs.__main__ import run_job
 
 if __name__ == "__main__":
-    as_job("run")
+    run_job(["run", *sys.argv[1:]])

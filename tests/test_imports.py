@@ -185,6 +185,7 @@ def test_what_plans_stores_selects_and_writes_does_without_torch():
     ("module", "heavy"),
     [
         ("jobs.cli", HEAVY | {"pyarrow", "boto3", "numpy", "PIL"}),
+        ("jobs.commands.plan", HEAVY),
         ("jobs.commands.runs", HEAVY),
         ("jobs.commands.show", HEAVY),
         ("jobs.commands.prompts", HEAVY),

@@ -1,14 +1,13 @@
-"""The command line. Says what each command takes; what it does stands beside, and is imported late
-so that `coppice --help` answers at once.
+"""The command line. Says what each command takes; what it does stands in `jobs.commands`, and is
+imported late so that `coppice --help` answers at once.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from jobs.cli import sets
 from jobs.cli.options import (
@@ -29,11 +28,14 @@ from jobs.cli.options import (
     ShardRollouts,
     SkipBad,
 )
+from jobs.cli.usage import PrintableUsage
+from jobs.commands.terminal import Terminal
 from schemas import __version__
 from schemas.config import BackendName, Pictures, Program
 from schemas.errors import CoppiceError, ExitCode
 
 app = typer.Typer(
+    cls=PrintableUsage,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -55,7 +57,7 @@ def version(
     show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if show:
-        typer.echo(f"coppice {__version__}")
+        Terminal().say(f"coppice {__version__}")
         raise typer.Exit
 
 
@@ -90,7 +92,7 @@ def plan(
         coppice plan --extend more-prompts.txt runs/first --rollouts 8
         coppice plan --extend runs/first --rollouts 16
     """
-    from jobs.commands.runs import PlanRequest, extend_run, plan_run
+    from jobs.commands.plan import PlanRequest, extend_run, plan_run
 
     if len(prompts) < 2 and not extend:
         raise typer.BadParameter("give at least one prompt file, and last the run")
@@ -104,7 +106,7 @@ def plan(
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
-    (extend_run if extend else plan_run)(request, Console())
+    (extend_run if extend else plan_run)(request, Terminal())
 
 
 @app.command()
@@ -133,9 +135,10 @@ def run(
         coppice run prompts.txt runs/first
         coppice run runs/first --actors 8
     """
-    from jobs.commands.runs import PlanRequest, grow_run, load_run, plan_run
+    from jobs.commands.plan import PlanRequest, load_run, plan_run
+    from jobs.commands.runs import grow_run
 
-    console = Console()
+    terminal = Terminal()
     flags = method_flags(model, backend, program, pack, seed, pictures)
     if actors is not None:
         flags.append(f"execution.num_actors={actors}")
@@ -150,8 +153,8 @@ def run(
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
-    manifest = plan_run(request, console) if request.sources else load_run(request)
-    raise typer.Exit(grow_run(request.url, manifest, console, address=address))
+    manifest = plan_run(request, terminal) if request.sources else load_run(request)
+    raise typer.Exit(grow_run(request.url, manifest, terminal, address=address))
 
 
 @app.command()
@@ -183,8 +186,9 @@ def rerun(
         coppice rerun runs/first --reason timeout
         coppice rerun runs/first --shards 3,7-9 --dry-run
     """
-    from jobs.commands.runs import PlanRequest, load_run, rerun_dead
-    from jobs.commands.selection import parse_shards
+    from jobs.commands.plan import PlanRequest, load_run
+    from jobs.commands.runs import rerun_dead
+    from jobs.commands.shard_lists import parse_shards
     from pipeline.plan.reruns import RerunSelection
 
     flags = [] if actors is None else [f"execution.num_actors={actors}"]
@@ -195,8 +199,8 @@ def rerun(
         records=tuple(sorted(record or ())),
     )
     manifest = load_run(request)
-    console = Console()
-    raise typer.Exit(rerun_dead(run, manifest, selection, console, address=address, is_dry=dry_run))
+    code = rerun_dead(run, manifest, selection, Terminal(), address=address, is_dry=dry_run)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -208,9 +212,9 @@ def status(
 
     coppice status runs/first
     """
-    from jobs.commands.runs import show_status
+    from jobs.commands.status import show_status
 
-    raise typer.Exit(show_status(run, Console(), as_json=as_json))
+    raise typer.Exit(show_status(run, Terminal(), as_json=as_json))
 
 
 @app.command()
@@ -238,11 +242,11 @@ def show(
     from jobs.commands.show import list_records, show_trace, write_sheet
 
     if sheet is not None:
-        write_sheet(run, sheet, Console())
+        write_sheet(run, sheet, Terminal())
     elif record is None:
-        list_records(run, Console())
+        list_records(run, Terminal())
     else:
-        show_trace(run, record, rollout, Console(), png)
+        show_trace(run, record, rollout, Terminal(), png)
 
 
 @app.command()
@@ -263,7 +267,7 @@ def verify(
     """
     from jobs.commands.verify import verify_run
 
-    raise typer.Exit(verify_run(run, Console(), is_deep=deep, as_json=as_json))
+    raise typer.Exit(verify_run(run, Terminal(), is_deep=deep, as_json=as_json))
 
 
 @app.command()
@@ -280,7 +284,7 @@ def why(
     """
     from jobs.commands.why import tell_why
 
-    tell_why(run, record, rollout, Console())
+    tell_why(run, record, rollout, Terminal())
 
 
 @app.command()
@@ -298,7 +302,7 @@ def repair(
     """
     from jobs.commands.repair import repair_run
 
-    repair_run(run, shards, Console())
+    repair_run(run, shards, Terminal())
 
 
 @app.command()
@@ -317,7 +321,7 @@ def gc(
     """
     from jobs.commands.gc import collect_garbage
 
-    collect_garbage(run, Console(), is_dry=dry_run, settle_seconds=settle_seconds)
+    collect_garbage(run, Terminal(), is_dry=dry_run, settle_seconds=settle_seconds)
 
 
 app.add_typer(sets.app)
@@ -343,16 +347,15 @@ def method_flags(
     return flags if seed is None else [*flags, f"method.seed={seed}"]
 
 
-def main() -> None:
-    """Run the command line. Errors that we raise on purpose are one message and an exit code."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, or these arguments of one, and exit.
+
+    Errors that we raise on purpose are one message and an exit code.
+    """
     try:
-        app()
+        app(arguments)
     except CoppiceError as error:
-        Console(stderr=True).print(Text(f"coppice: {error}"), soft_wrap=True)
+        Terminal(sys.stderr).fail(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INCOMPLETE)
-
-
-if __name__ == "__main__":
-    main()

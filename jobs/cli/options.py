@@ -1,5 +1,6 @@
-"""Options of the command line that several commands share."""
+"""Options of the command line that several commands share, and those of `coppice prompts`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -59,4 +60,42 @@ Address = Annotated[
     typer.Option(
         envvar="RAY_ADDRESS", help="A Ray cluster to join. Without one, Ray starts here and ends."
     ),
+]
+
+PromptSources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCES...", help="Prompt files (.txt, .jsonl, .parquet; globs and s3:// too)."
+    ),
+]
+PromptsOut = Annotated[Path, typer.Option(metavar="FILE", help="Where to write; ends in .jsonl.")]
+EvaluationFiles = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE", help="An evaluation set, or a glob of some. Repeatable."),
+]
+KeepLeaks = Annotated[
+    str,
+    typer.Option(
+        metavar="LEVELS", help="Which leaks to keep and tag; the others are dropped. Or none."
+    ),
+]
+HitsFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The list of leaks. By default beside --out."),
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="All counts, and what could not be read, as JSON."),
+]
+LeaveOutBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave unusable lines out, and report them.")
+]
+OriginName = Annotated[
+    str | None, typer.Option("--origin", metavar="NAME", help="Where the prompts come from.")
+]
+OriginRevision = Annotated[
+    str | None, typer.Option("--revision", metavar="TEXT", help="Which version.")
+]
+OriginLicence = Annotated[
+    str | None, typer.Option("--licence", metavar="NAME", help="Their licence, for data cards.")
 ]

@@ -1,54 +1,40 @@
 """Commands that make training sets: prompts before a run, scores and sets after it."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from jobs.cli.options import Address, RunUrl
+from jobs.cli.options import (
+    Address,
+    EvaluationFiles,
+    HitsFile,
+    KeepLeaks,
+    LeaveOutBad,
+    OriginLicence,
+    OriginName,
+    OriginRevision,
+    PromptSources,
+    PromptsOut,
+    ReportFile,
+    RunUrl,
+)
+from jobs.commands.terminal import Terminal
 
 app = typer.Typer()
 
 
 @app.command(rich_help_panel="Training sets")
 def prompts(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCES...",
-            help="Prompt files (.txt, .jsonl, .parquet; globs and s3:// too).",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write; ends in .jsonl.")],
-    against: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="An evaluation set, or a glob of some. Repeatable."),
-    ] = None,
-    keep_leaks: Annotated[
-        str,
-        typer.Option(
-            metavar="LEVELS", help="Which leaks to keep and tag; the others are dropped. Or none."
-        ),
-    ] = "L2,L3",
-    hits: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The list of leaks. By default beside --out."),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="All counts, and what could not be read, as JSON."),
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave unusable lines out, and report them.")
-    ] = False,
-    origin: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Where the prompts come from.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(metavar="TEXT", help="Which version.")] = None,
-    licence: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Their licence, for data cards.")
-    ] = None,
+    sources: PromptSources,
+    out: PromptsOut,
+    against: EvaluationFiles = None,
+    keep_leaks: KeepLeaks = "L2,L3",
+    hits: HitsFile = None,
+    report: ReportFile = None,
+    skip_bad: LeaveOutBad = False,
+    origin: OriginName = None,
+    revision: OriginRevision = None,
+    licence: OriginLicence = None,
 ) -> None:
     """Give prompts their specs, and drop those that evaluation sets hold.
 
@@ -72,7 +58,7 @@ def prompts(
         skip_bad=skip_bad,
         origin=PromptOrigin(name=origin, revision=revision, licence=licence),
     )
-    make_prompt_file(request, Console())
+    make_prompt_file(request, Terminal())
 
 
 @app.command(rich_help_panel="Training sets")
@@ -95,7 +81,7 @@ def score(
     """
     from jobs.commands.score import score_run
 
-    score_run(run, scorer, Console(), num_workers=workers, num_gpus=gpus, address=address)
+    score_run(run, scorer, Terminal(), num_workers=workers, num_gpus=gpus, address=address)
 
 
 @app.command(rich_help_panel="Training sets")
@@ -142,4 +128,4 @@ def curate(
         num_workers=workers,
         dry_run=dry_run,
     )
-    curate_runs(request, Console())
+    curate_runs(request, Terminal())

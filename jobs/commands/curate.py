@@ -1,16 +1,11 @@
 """What `coppice curate` does: a training set of scored runs, by a recipe.
 
-`ray job submit --working-dir . -- python -m jobs.commands.curate RUN... OUT --recipe NAME` runs it
-on a cluster's node; the work is spread over processes of that one machine.
+The work is spread over processes of one machine; it takes no Ray.
 """
 
-import sys
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.text import Text
-
-from jobs.commands.terminal import as_typed, counted
+from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.select.funnel import lines_of
 from pipeline.select.recipes import load_recipe
 from pipeline.select.selection import open_curation
@@ -24,22 +19,18 @@ from pipeline.store.runs import open_run
 class CurateRequest:
     """What the user asked for, unchecked."""
 
-    runs: list[str]
-    out: str
-    recipe: str
-    evaluation: list[str]
+    runs: list[str]  # URLs
+    out: str  # the URL of the set
+    recipe: str  # a shipped name or a TOML file
+    evaluation: list[str]  # prompt files
     exports: list[str]
-    packs: list[str]
+    packs: list[str]  # template packs, names or TOML files
     num_workers: int
     dry_run: bool
 
 
-def curate_runs(request: CurateRequest, console: Console) -> None:
-    """Decide, print the funnel, and write the set."""
-
-    def say(line: str) -> None:
-        console.print(Text(line), soft_wrap=True)
-
+def curate_runs(request: CurateRequest, terminal: Terminal) -> None:
+    """Decide, print the funnel, and write the set. Raises InputError before any work starts."""
     recipe, folder = load_recipe(request.recipe)
     exports = tuple(dict.fromkeys([*recipe.exports, *request.exports]))
     check_exports(exports)
@@ -51,21 +42,13 @@ def curate_runs(request: CurateRequest, console: Console) -> None:
         evaluation=request.evaluation,
         num_workers=request.num_workers,
     )
-    for line in lines_of(curation.funnel):
-        say(line)
+    terminal.say(*lines_of(curation.funnel))
     if request.dry_run:
-        say("Nothing was written.")
+        terminal.say("Nothing was written.")
         return
     out = open_store(request.out)
     manifest = write_set(
-        curation, out, packs=request.packs, num_workers=request.num_workers, say=say
+        curation, out, packs=request.packs, num_workers=request.num_workers, say=terminal.say
     )
     num_files = sum(len(stream["files"]) for stream in manifest["files"].values())
-    say(f"Set {manifest['version']}: {as_typed(out.url)}, {counted(num_files, 'file')}.")
-
-
-if __name__ == "__main__":
-    from jobs.cli import main
-
-    sys.argv[1:1] = ["curate"]
-    main()
+    terminal.say(f"Set {manifest['version']}: {as_typed(out.url)}, {counted(num_files, 'file')}.")

@@ -1,16 +1,14 @@
 """What `coppice gc` does, and what it prints."""
 
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
+from rich.table import Column
 
-from jobs.commands.terminal import counted, printable, say, size
+from jobs.commands.terminal import Terminal, counted, size
 from pipeline.store.leftovers import find_leftovers, remove
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 
 
-def collect_garbage(url: str, console: Console, *, is_dry: bool, settle_seconds: float) -> None:
+def collect_garbage(url: str, terminal: Terminal, *, is_dry: bool, settle_seconds: float) -> None:
     """Remove what nobody needs, or, if dry, only list it."""
     store = open_store(url)
     manifest = read_manifest(store)
@@ -18,14 +16,14 @@ def collect_garbage(url: str, console: Console, *, is_dry: bool, settle_seconds:
     leftovers = find_leftovers(
         store, manifest, settle_seconds=settle_seconds, patience_seconds=patience
     )
-    table = Table(Column("object", overflow="fold"), "bytes", "left over from", box=None)
-    for leftover in leftovers:
-        if not is_dry:
+    if not is_dry:
+        for leftover in leftovers:
             remove(store, leftover, patience_seconds=patience)
-        cells = (leftover.key, f"{leftover.size_bytes:,}", leftover.source)
-        table.add_row(*(Text(printable(cell)) for cell in cells))
     if leftovers:
-        console.print(table)
+        terminal.say_table(
+            (Column("object", overflow="fold"), "bytes", "left over from"),
+            [(each.key, f"{each.size_bytes:,}", each.source) for each in leftovers],
+        )
     total = size(sum(leftover.size_bytes for leftover in leftovers))
     done = "would be removed" if is_dry else "removed"
-    say(console, f"{counted(len(leftovers), 'object')}, {total}, {done}.")
+    terminal.say(f"{counted(len(leftovers), 'object')}, {total}, {done}.")

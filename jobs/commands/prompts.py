@@ -2,16 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.table import Column
 
-from jobs.commands.terminal import counted, printable
+from jobs.commands.terminal import Terminal, counted
 from pipeline.plan.prompt_files import read_rows
 from pipeline.prompts.curated import (
     CuratedPrompt,
@@ -24,28 +21,34 @@ from pipeline.prompts.curated import (
 )
 from pipeline.prompts.leaks import EvaluationPrompt, LeakIndex, LeakLevel, parse_levels
 from schemas.errors import InputError
+from schemas.json_values import JsonMapping
 from schemas.specs import PromptOrigin
 
 _LISTED = 5
 _SHOWN_CHARACTERS = 70
+_SPEC_SOURCES = ("annotation", "parser", "none")
+_SPEC_COLUMNS = ("prompts", *_SPEC_SOURCES, "fallback")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptsRequest:
     """What the user asked for, unchecked."""
 
-    sources: list[str]
+    sources: list[str]  # prompt files
     out: Path
-    against: list[str]
-    keep_leaks: str
-    hits: Path | None
-    report: Path | None
+    against: list[str]  # evaluation files
+    keep_leaks: str  # levels, or none
+    hits: Path | None  # None: beside `out`
+    report: Path | None  # None: no report
     skip_bad: bool
     origin: PromptOrigin
 
 
-def make_prompt_file(request: PromptsRequest, console: Console) -> None:
-    """Read, curate, write, and say what came of it. Nothing is written unless all can be."""
+def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
+    """Read, curate, write, and say what came of it.
+
+    Nothing is written unless all can be: raises InputError.
+    """
     kept_levels = parse_levels(request.keep_leaks)
     hits = request.hits or (request.out.with_suffix(".hits.jsonl") if request.against else None)
     outputs = [path for path in (request.out, hits, request.report) if path]
@@ -59,18 +62,27 @@ def make_prompt_file(request: PromptsRequest, console: Console) -> None:
             "would be left; give other prompts, or keep levels with --keep-leaks"
         )
     has_evaluation = bool(request.against)
-    rows_out = (
-        found.to_row(has_evaluation=has_evaluation, origin=request.origin) for found in curated.kept
+    _write_lines(
+        request.out,
+        (
+            each.to_row(has_evaluation=has_evaluation, origin=request.origin)
+            for each in curated.kept
+        ),
     )
-    _write_lines(request.out, rows_out)
     if hits:
         _write_lines(hits, hit_rows(curated))
     if request.report:
         _write(request.report, json.dumps(report(curated), indent=2, ensure_ascii=False) + "\n")
-    _describe(curated, console)
+    terminal.say(*_describe_counts(curated))
+    terminal.say_table(
+        ("category", *(Column(name, justify="right") for name in _SPEC_COLUMNS)),
+        _spec_rows(curated.prompts),
+    )
+    terminal.say(*_describe_cases(curated.prompts))
+    terminal.say(f"Wrote {counted(len(curated.kept), 'prompt')}.")
     for name, path in (("Prompts", request.out), ("Hits", hits), ("Report", request.report)):
         if path:
-            _say(console, f"{name}: {path}")
+            terminal.say(f"{name}: {path}")
 
 
 def _check_outputs(request: PromptsRequest, outputs: list[Path]) -> None:
@@ -86,9 +98,9 @@ def _check_outputs(request: PromptsRequest, outputs: list[Path]) -> None:
             raise InputError(f"{path}: expected a local path; copy the file to S3 afterwards")
         if path.is_dir():
             raise InputError(f"{path} is a folder; give the name of a file in it")
-        there = next(parent for parent in path.absolute().parents if parent.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise InputError(f"{path}: {there} is no folder that can be written to; give another")
+        parent = next(folder for folder in path.absolute().parents if folder.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise InputError(f"{path}: {parent} is no folder that can be written to; give another")
         if path.resolve() in read:
             raise InputError(f"{path} is read as well; give another name to write to")
 
@@ -109,7 +121,7 @@ def _read_evaluation(files: list[str]) -> LeakIndex:
     )
 
 
-def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def _write_lines(path: Path, rows: Iterable[JsonMapping]) -> None:
     _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -124,67 +136,47 @@ def _write(path: Path, text: str) -> None:
         raise InputError(f"{path} cannot be written: {error.strerror}; give another") from error
 
 
-def _describe(curated: CuratedSet, console: Console) -> None:
-    lines = [
+def _describe_counts(curated: CuratedSet) -> Iterator[str]:
+    yield (
         f"Read {counted(curated.num_rows, 'prompt')}, {curated.num_duplicates:,} of them "
         f"duplicates: {len(curated.prompts):,} distinct."
-    ]
-    if curated.rejects:
-        lines.append(f"Left out {counted(len(curated.rejects), 'unusable line')}.")
-    if curated.num_evaluation:
-        lines.append(_leak_line(curated))
-    for line in lines:
-        _say(console, line)
-    console.print(_spec_table(curated.prompts))
-    _list_cases(curated.prompts, console)
-    _say(console, f"Wrote {counted(len(curated.kept), 'prompt')}.")
-
-
-def _leak_line(curated: CuratedSet) -> str:
-    levels = ", ".join(f"{level} {count:,}" for level, count in leak_counts(curated).items())
-    num_tagged = sum(found.level is not None for found in curated.kept)
-    return (
-        f"Leaks into {counted(curated.num_evaluation, 'evaluation prompt')}: {levels}. "
-        f"Dropped {len(curated.dropped):,}, tagged {num_tagged:,}."
     )
-
-
-def _spec_table(prompts: list[CuratedPrompt]) -> Table:
-    """By category: where the specs come from, and the share without an annotation."""
-    table = Table(box=None)
-    table.add_column("category")
-    for name in ("prompts", "annotation", "parser", "none", "fallback"):
-        table.add_column(name, justify="right")
-    counts = spec_counts(prompts)
-    total = {name: sum(row[name] for row in counts.values()) for name in _columns(counts)}
-    for category, row in (*counts.items(), ("all", total)):
-        num_prompts = sum(row.values())
-        share = 1 - row["annotation"] / num_prompts
-        cells = (num_prompts, row["annotation"], row["parser"], row["none"])
-        table.add_row(Text(category), *(f"{cell:,}" for cell in cells), f"{share:.1%}")
-    return table
-
-
-def _columns(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    return list(next(iter(counts.values())))
-
-
-def _list_cases(prompts: list[CuratedPrompt], console: Console) -> None:
-    """Some prompts without a spec, and how many annotations were set aside."""
-    unread = [found for found in prompts if found.unread]
-    for found in unread[:_LISTED]:
-        where = f"{found.prompt.source}:{found.prompt.line}"
-        text = found.prompt.text[:_SHOWN_CHARACTERS]
-        _say(console, f"No spec, {found.unread}: {where}: {text}")
-    if len(unread) > _LISTED:
-        _say(console, f"No spec: {len(unread) - _LISTED:,} more; --report lists them all.")
-    if num_faults := sum(found.annotation_fault is not None for found in prompts):
-        _say(
-            console,
-            f"{counted(num_faults, 'annotation')} did not fit and gave way to the parser; "
-            "--report lists them.",
+    if curated.rejects:
+        yield f"Left out {counted(len(curated.rejects), 'unusable line')}."
+    if curated.num_evaluation:
+        levels = ", ".join(f"{level} {count:,}" for level, count in leak_counts(curated).items())
+        num_tagged = sum(prompt.level is not None for prompt in curated.kept)
+        yield (
+            f"Leaks into {counted(curated.num_evaluation, 'evaluation prompt')}: {levels}. "
+            f"Dropped {len(curated.dropped):,}, tagged {num_tagged:,}."
         )
 
 
-def _say(console: Console, line: str) -> None:
-    console.print(Text(printable(line)), soft_wrap=True)
+def _spec_rows(prompts: list[CuratedPrompt]) -> Iterator[tuple[str, ...]]:
+    """By category: where the specs come from, and the share without an annotation."""
+    counts = spec_counts(prompts)
+    total = {source: sum(row[source] for row in counts.values()) for source in _SPEC_SOURCES}
+    for category, row in (*counts.items(), ("all", total)):
+        num_prompts = sum(row.values())
+        cells = (num_prompts, *(row[source] for source in _SPEC_SOURCES))
+        yield (
+            category,
+            *(f"{cell:,}" for cell in cells),
+            f"{1 - row['annotation'] / num_prompts:.1%}",
+        )
+
+
+def _describe_cases(prompts: list[CuratedPrompt]) -> Iterator[str]:
+    """Some prompts without a spec, and how many annotations were set aside."""
+    unread = [curated for curated in prompts if curated.unread]
+    for curated in unread[:_LISTED]:
+        prompt = curated.prompt
+        shown = prompt.text[:_SHOWN_CHARACTERS]
+        yield f"No spec, {curated.unread}: {prompt.source}:{prompt.line}: {shown}"
+    if len(unread) > _LISTED:
+        yield f"No spec: {len(unread) - _LISTED:,} more; --report lists them all."
+    if num_faults := sum(curated.annotation_fault is not None for curated in prompts):
+        yield (
+            f"{counted(num_faults, 'annotation')} did not fit and gave way to the parser; "
+            "--report lists them."
+        )

@@ -13,8 +13,6 @@ from schemas.errors import InputError
 from schemas.rows import TraceRow
 from schemas.runs import RunManifest
 
-Row = TraceRow
-
 _NAMED = 5  # of many records that start alike
 
 
@@ -23,15 +21,15 @@ class PlannedRecord:
     """A record, and in which shards its rollouts are."""
 
     record_id: str
-    places: list[tuple[int, PlanRow]]  # shard, and what it has of the record
+    plan_rows: list[tuple[int, PlanRow]]  # by shard; each has some of the rollouts
 
     @property
     def num_rollouts(self) -> int:
-        return max(row.rollout_stop for _, row in self.places)
+        return max(row.rollout_stop for _, row in self.plan_rows)
 
     def shard_of(self, rollout: int) -> int:
         """Raises InputError if the record has no such rollout."""
-        for shard, row in self.places:
+        for shard, row in self.plan_rows:
             if row.rollout_start <= rollout < row.rollout_stop:
                 return shard
         raise InputError(
@@ -42,20 +40,20 @@ class PlannedRecord:
 
 def find_record(store: Store, manifest: RunManifest, start: str) -> PlannedRecord:
     """The one record whose id starts so. Raises InputError if there is none, or several."""
-    found: dict[str, list[tuple[int, PlanRow]]] = {}
+    matches: dict[str, list[tuple[int, PlanRow]]] = {}
     for shard in range(manifest.num_shards):
         for row in _read_plan(store, manifest, shard):
             if row.record_id.startswith(start):
-                found.setdefault(row.record_id, []).append((shard, row))
-    if len(found) != 1:
-        some = ", ".join(list(found)[:_NAMED])
+                matches.setdefault(row.record_id, []).append((shard, row))
+    if len(matches) != 1:
+        names = ", ".join(list(matches)[:_NAMED])
         raise InputError(
-            f"{counted(len(found), 'record')} of {store.url} start with {printable(start)!r}"
-            + (f" ({printable(some)} ...); give more digits" if found else "")
+            f"{counted(len(matches), 'record')} of {store.url} start with {start!r}"
+            + (f" ({printable(names)} ...); give more digits" if matches else "")
             + f"; list some with: coppice show {as_typed(store.url)}"
         )
-    ((record_id, places),) = found.items()
-    return PlannedRecord(record_id=record_id, places=places)
+    ((record_id, plan_rows),) = matches.items()
+    return PlannedRecord(record_id=record_id, plan_rows=plan_rows)
 
 
 def _read_plan(store: Store, manifest: RunManifest, shard: int) -> list[PlanRow]:
@@ -68,7 +66,9 @@ def _read_plan(store: Store, manifest: RunManifest, shard: int) -> list[PlanRow]
         ) from error
 
 
-def current_rows(store: Store, shard: int, *, columns: list[str] | None = None) -> Iterator[Row]:
+def current_rows(
+    store: Store, shard: int, *, columns: list[str] | None = None
+) -> Iterator[TraceRow]:
     """Each key of a committed shard once: the row that brought it back, else that of the base.
 
     `columns`, if given, hold record_id and rollout_index.

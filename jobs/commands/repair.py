@@ -1,10 +1,8 @@
 """What `coppice repair` does, and what it prints."""
 
-from rich.console import Console
-
 from jobs.cluster.heartbeat import DriverHeartbeat
-from jobs.commands.selection import parse_shards
-from jobs.commands.terminal import as_typed, counted, say, size
+from jobs.commands.shard_lists import parse_shards
+from jobs.commands.terminal import Terminal, as_typed, counted, size
 from jobs.commands.verify import describe_finding
 from pipeline.store.layout import QUARANTINE
 from pipeline.store.open import open_store
@@ -12,7 +10,7 @@ from pipeline.store.plans import read_manifest
 from pipeline.store.repair import find_damage, move_aside
 
 
-def repair_run(url: str, shards: str, console: Console) -> None:
+def repair_run(url: str, shards: str, terminal: Terminal) -> None:
     """Move damaged shards to quarantine. Raises InputError, and moves none, if one is whole, and
     DriverAlive while a run is at work.
     """
@@ -24,15 +22,14 @@ def repair_run(url: str, shards: str, console: Console) -> None:
         damages = find_damage(store, manifest, parse_shards(shards), patience_seconds=patience)
         num_moved = 0
         for damage in damages:
-            say(console, f"shard {damage.shard}: {counted(len(damage.findings), 'finding')}")
+            terminal.say(f"shard {damage.shard}: {counted(len(damage.findings), 'finding')}")
             for finding in damage.findings:
-                say(console, describe_finding(finding))
+                terminal.say(*describe_finding(finding))
             for moved in move_aside(store, damage, patience_seconds=patience):
                 num_moved += 1
-                say(console, f"moved {moved.key} to {moved.to}, {size(moved.size_bytes)}")
-    say(
-        console,
+                terminal.say(f"moved {moved.key} to {moved.to}, {size(moved.size_bytes)}")
+    terminal.say(
         f"{counted(num_moved, 'object')} moved to {as_typed(store.url)}/{QUARANTINE}/. "
-        f"{counted(len(damages), 'shard')} will be made again.\n"
+        f"{counted(len(damages), 'shard')} will be made again.",
         f"Next: coppice run {as_typed(url)}",
     )

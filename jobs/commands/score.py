@@ -1,35 +1,46 @@
-"""Scoring a run, on Ray Data: one task a trace object, one loaded scorer an actor.
+"""What `coppice score` does, on Ray Data: one task a trace object, one loaded scorer an actor."""
 
-`ray job submit --working-dir . -- python -m jobs.commands.score RUN --scorer NAME` is
-`coppice score` on the cluster that the job runs in.
-"""
-
-import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
-from rich.console import Console
-from rich.text import Text
+import numpy as np
+import numpy.typing as npt
 
 from jobs.commands.runs import on_ray
-from jobs.commands.terminal import as_typed, counted
-from pipeline.scoring.scorers import find_scorer, id_of
+from jobs.commands.terminal import Terminal, as_typed, counted
+from pipeline.scoring.scorers import Scorer, find_scorer, id_of
 from pipeline.scoring.sidecars import score_object
 from pipeline.store.layout import scores_folder
 from pipeline.store.open import open_store
 from pipeline.store.runs import RunSource, open_run, unscored
 
 
+class _Batch(TypedDict):
+    """What a task is given: arrays of one entry each."""
+
+    scorer: npt.NDArray[np.str_]  # as the user named it
+    object: npt.NDArray[np.int64]  # index into the run's trace objects
+
+
+class _Counts(TypedDict):
+    """What a task gives back."""
+
+    num_rows: list[int]  # scores made, by entry of the batch
+
+
 def score_run(
     url: str,
     names: Sequence[str],
-    console: Console,
+    terminal: Terminal,
     *,
     num_workers: int,
     num_gpus: float,
     address: str | None,
 ) -> None:
-    """Make the sidecars that are missing. Every scorer is found before any of them works."""
+    """Make the sidecars that are missing. Every scorer is found before any of them works.
+
+    `num_gpus` is the share that each of `num_workers` actors takes. Raises InputError.
+    """
     scorers = {name: id_of(find_scorer(name)) for name in names}
     run = open_run(url)
     work = [
@@ -40,9 +51,9 @@ def score_run(
     if work:
         with on_ray(address):
             num_rows = _score_on_ray(run, work, num_workers=num_workers, num_gpus=num_gpus)
-        _say(console, f"Made {counted(len(work), 'sidecar')} with {counted(num_rows, 'score')}.")
+        terminal.say(f"Made {counted(len(work), 'sidecar')} with {counted(num_rows, 'score')}.")
     for scorer in scorers.values():
-        _say(console, f"Scored by {scorer}: {as_typed(url)}/{scores_folder(scorer)}/*.parquet")
+        terminal.say(f"Scored by {scorer}: {as_typed(url)}/{scores_folder(scorer)}/*.parquet")
 
 
 class Scoring:
@@ -51,19 +62,16 @@ class Scoring:
     def __init__(self, url: str) -> None:
         self._store = open_store(url)
         self._run = open_run(url)
-        self._scorers: dict[str, Any] = {}
+        self._scorers: dict[str, Scorer] = {}
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+    def __call__(self, batch: _Batch) -> _Counts:
         scored = [
             score_object(self._store, self._run.objects[int(index)], self._scorer(str(name)))
             for name, index in zip(batch["scorer"], batch["object"], strict=True)
         ]
-        return {
-            "key": [one.key for one in scored],
-            "num_rows": [one.num_rows if one.is_new else 0 for one in scored],
-        }
+        return {"num_rows": [sidecar.num_rows if sidecar.is_new else 0 for sidecar in scored]}
 
-    def _scorer(self, name: str) -> Any:
+    def _scorer(self, name: str) -> Scorer:
         if name not in self._scorers:
             self._scorers[name] = find_scorer(name)
         return self._scorers[name]
@@ -78,7 +86,7 @@ def _score_on_ray(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     items = [{"scorer": name, "object": index} for name, index in work]
-    made = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+    counts = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         Scoring,
         fn_constructor_args=(run.store.url,),
         batch_size=1,
@@ -86,15 +94,4 @@ def _score_on_ray(
         num_cpus=1,
         num_gpus=num_gpus,
     )
-    return sum(int(row["num_rows"]) for row in made.iter_rows())
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(Text(text), soft_wrap=True)
-
-
-if __name__ == "__main__":
-    from jobs.cli import main
-
-    sys.argv[1:1] = ["score"]
-    main()
+    return sum(int(row["num_rows"]) for row in counts.iter_rows())

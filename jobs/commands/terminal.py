@@ -1,26 +1,75 @@
-"""What the terminal shows while a run grows, and when it ends. Prompts are hostile here too."""
+"""Everything that a command says goes through `Terminal`. What it quotes is hostile: prompts and
+their categories, answers of models, names of files, messages of stores.
+"""
 
 import shlex
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from rich.console import Console
 from rich.status import Status
+from rich.table import Column, Table
 from rich.text import Text
+
+from schemas.json_values import JsonObject
 
 if TYPE_CHECKING:
     from jobs.cluster.driver import Snapshot
+    from pipeline.pictures import Pixels
 
 _PLAIN_LINE_SECONDS = 10.0  # between two lines where there is no terminal to redraw one
+_PICTURE_COLUMNS = 48  # characters, each two pixels high
+_HOSTILE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # Unicode categories
+
+
+class Terminal:
+    """Standard output, or another file, which people or scripts read.
+
+    Text is shown letter by letter: it is never markup, and a character that could move the cursor,
+    hide, or reorder what is around it is spelt out, as is a line break inside of a line.
+    """
+
+    def __init__(self, file: IO[str] | None = None, *, width: int | None = None) -> None:
+        self._console = Console(file=file, width=width)
+
+    def say(self, *lines: str, style: str = "", can_wrap: bool = False) -> None:
+        """Print lines, each of them whole, as scripts like them, or wrapped at words for people."""
+        for line in lines:
+            text = Text(printable(line), style=style)
+            self._console.print(text, soft_wrap=not can_wrap)
+
+    def fail(self, error: Exception) -> None:
+        """Print what went wrong. The line breaks of the message are kept."""
+        self.say(*f"coppice: {error}".split("\n"))
+
+    def say_json(self, value: JsonObject) -> None:
+        """Print one object, in ASCII."""
+        self._console.print_json(data=value, ensure_ascii=True)
+
+    def say_table(self, headings: Sequence[Column | str], rows: Iterable[Sequence[str]]) -> None:
+        """Print rows of cells under our own headings."""
+        table = Table(*headings, box=None)
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        self._console.print(table)
+
+    def show_picture(self, pixels: "Pixels") -> None:
+        """Draw a picture in half blocks, two pixels a character. Nothing where no one looks."""
+        if self._console.is_terminal:
+            self._console.print(_half_blocks(pixels))
+
+    def progress(self, clock: Callable[[], float] = time.monotonic) -> "ProgressLine":
+        """A line that shows how far a run is."""
+        return ProgressLine(self._console, clock)
 
 
 class ProgressLine:
     """One line that moves: redrawn on a terminal, printed now and then elsewhere."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
         self._console = console
         self._clock = clock
         self._printed_at = clock() - _PLAIN_LINE_SECONDS
@@ -64,11 +113,6 @@ def describe(snapshot: "Snapshot") -> str:
     return ", ".join(parts)
 
 
-def say(console: Console, text: str) -> None:
-    """Print lines as they are, whatever they quote: no markup, no wrapping, nothing that hides."""
-    console.print(Text("\n".join(printable(line) for line in text.split("\n"))), soft_wrap=True)
-
-
 def duration(seconds: float) -> str:
     """`42 s`, `3 min 20 s`, `5 h 12 min`."""
     minutes, rest = divmod(int(seconds), 60)
@@ -101,8 +145,27 @@ def as_typed(url: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text that cannot move the cursor, hide, or reorder what is around it."""
-    hostile = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+    """One line that cannot move the cursor, hide, or reorder what is around it."""
     return "".join(
-        f"\\u{ord(char):04x}" if unicodedata.category(char) in hostile else char for char in text
+        f"\\u{ord(char):04x}" if unicodedata.category(char) in _HOSTILE else char for char in text
     )
+
+
+def _half_blocks(pixels: "Pixels") -> Text:
+    import numpy as np
+    from PIL import Image
+
+    height, width, _ = pixels.shape
+    num_lines = _PICTURE_COLUMNS * height // width // 2
+    small = np.asarray(Image.fromarray(pixels).resize((_PICTURE_COLUMNS, 2 * num_lines)))
+    text = Text()
+    for uppers, lowers in zip(small[::2], small[1::2], strict=True):
+        for upper, lower in zip(uppers, lowers, strict=True):
+            text.append("\u2580", style=f"{_hex(upper)} on {_hex(lower)}")
+        text.append("\n")
+    return text
+
+
+def _hex(color: "Pixels") -> str:
+    """`color` is uint8 [3]."""
+    return "#{:02x}{:02x}{:02x}".format(*color)

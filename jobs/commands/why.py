@@ -1,15 +1,13 @@
 """A record's whole story: where it is planned, what came of each rollout, what went wrong on the
-way, and what to do next. All of it quotes prompts and errors, which are hostile.
+way, and what to do next.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from rich.console import Console
-
-from jobs.commands.records import PlannedRecord, Row, find_record
-from jobs.commands.terminal import as_typed, counted, printable, say
+from jobs.commands.records import PlannedRecord, find_record
+from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.store import layout
 from pipeline.store.contents import UNREADABLE
 from pipeline.store.objects import Store
@@ -17,6 +15,7 @@ from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.traces import read_rows, try_read_footer
 from schemas.errors import FatalFailure, ObjectMissing
+from schemas.rows import TraceRow
 from schemas.runs import FailedAttempt, RunManifest, ShardFooter
 from schemas.trace import Status
 
@@ -28,38 +27,42 @@ _NOTES_SHOWN = 20  # of the failed attempts at a shard, the last ones
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Object:
+class _RecordRows:
     """What one data object of a shard has of a record."""
 
     key: str
     footer: ShardFooter | None  # None: it cannot be read
-    rows: dict[int, Row]  # by rollout
+    rows: dict[int, TraceRow]  # by rollout; `_COLUMNS` alone
 
 
-def tell_why(url: str, record: str, rollout: int | None, console: Console) -> None:
-    """Print the story of a record, or of one rollout. Raises InputError if it is not planned."""
+def tell_why(url: str, start: str, rollout: int | None, terminal: Terminal) -> None:
+    """Print the story of the record whose id starts so, or of one of its rollouts.
+
+    Raises InputError if it is not planned.
+    """
     store = open_store(url)
     manifest = read_manifest(store)
-    found = find_record(store, manifest, record)
-    shards = [shard for shard, _ in found.places] if rollout is None else [found.shard_of(rollout)]
-    objects = {shard: list(_read_objects(store, shard, found.record_id)) for shard in shards}
-    say(console, "\n".join(_describe_plan(manifest, found)))
+    record = find_record(store, manifest, start)
+    shards = [shard for shard, _ in record.plan_rows]
+    if rollout is not None:
+        shards = [record.shard_of(rollout)]
+    objects = {shard: list(_read_objects(store, shard, record.record_id)) for shard in shards}
+    terminal.say(*_describe_plan(manifest, record))
     states = []
-    for shard, row in found.places:
+    for shard, row in record.plan_rows:
         for index in range(row.rollout_start, row.rollout_stop):
             if rollout in (None, index):
                 states.append(_state(objects[shard], index))
-                lines = _describe_rollout(objects[shard], shard, found.record_id, index)
-                say(console, "\n".join([f"rollout {index}: {states[-1]}", *lines]))
+                terminal.say(f"rollout {index}: {states[-1]}")
+                terminal.say(*_describe_rollout(objects[shard], shard, record.record_id, index))
     for shard in objects:
-        say(console, "\n".join(_describe_attempts(store, shard)))
-    place = as_typed(url)
-    say(console, f"Next: {_next_command(place, found, rollout, states, objects)}")
+        terminal.say(*_describe_attempts(store, shard))
+    terminal.say(f"Next: {_next_command(as_typed(url), record, rollout, states, objects)}")
 
 
 def _describe_plan(manifest: RunManifest, record: PlannedRecord) -> Iterator[str]:
-    yield f"record {record.record_id}: {printable(record.places[0][1].prompt)}"
-    for shard, row in record.places:
+    yield f"record {record.record_id}: {record.plan_rows[0][1].prompt}"
+    for shard, row in record.plan_rows:
         part = manifest.part_of(shard)
         yield (
             f"planned in part {part.number}, shard {shard}, rollouts {row.rollout_start} to "
@@ -67,7 +70,7 @@ def _describe_plan(manifest: RunManifest, record: PlannedRecord) -> Iterator[str
         )
 
 
-def _read_objects(store: Store, shard: int, record_id: str) -> Iterator[_Object]:
+def _read_objects(store: Store, shard: int, record_id: str) -> Iterator[_RecordRows]:
     """The base of a shard and its supplements, each asked for by its name."""
     for number in count():
         key = layout.traces_key(shard, number)
@@ -81,12 +84,12 @@ def _read_objects(store: Store, shard: int, record_id: str) -> Iterator[_Object]
                 if row["record_id"] == record_id
             }
         except (FatalFailure, *UNREADABLE):  # verify says more
-            yield _Object(key=key, footer=None, rows={})
+            yield _RecordRows(key=key, footer=None, rows={})
         else:
-            yield _Object(key=key, footer=footer, rows=rows)
+            yield _RecordRows(key=key, footer=footer, rows=rows)
 
 
-def _state(objects: list[_Object], rollout: int) -> str:
+def _state(objects: list[_RecordRows], rollout: int) -> str:
     statuses = [each.rows[rollout]["status"] for each in objects if rollout in each.rows]
     if Status.OK in statuses:
         return "ok"
@@ -94,7 +97,7 @@ def _state(objects: list[_Object], rollout: int) -> str:
 
 
 def _describe_rollout(
-    objects: list[_Object], shard: int, record_id: str, rollout: int
+    objects: list[_RecordRows], shard: int, record_id: str, rollout: int
 ) -> Iterator[str]:
     if not objects:
         yield f"  {layout.traces_key(shard)} is not there: the shard is not committed"
@@ -102,21 +105,20 @@ def _describe_rollout(
         if each.footer is None:
             yield f"  {each.key} cannot be read"
         elif rollout in each.rows:
-            yield from _describe_row(each, each.rows[rollout])
+            yield from _describe_row(each.key, each.footer, each.rows[rollout])
         elif (record_id, rollout) in each.footer.in_vain:
             yield f"  {each.key}: tried in vain by rerun {each.footer.rerun_id}"
 
 
-def _describe_row(there: _Object, row: Row) -> Iterator[str]:
-    assert there.footer, "a row was read from it"
-    of_rerun = f", rerun {there.footer.rerun_id}" if there.footer.rerun_id else ""
-    yield f"  {there.key}: {row['status']}, {counted(row['attempts'], 'attempt')}{of_rerun}"
+def _describe_row(key: str, footer: ShardFooter, row: TraceRow) -> Iterator[str]:
+    of_rerun = f", rerun {footer.rerun_id}" if footer.rerun_id else ""
+    yield f"  {key}: {row['status']}, {counted(row['attempts'], 'attempt')}{of_rerun}"
     yield (
-        f"    by {printable(row['worker'])}, attempt {row['attempt_id']}, started "
+        f"    by {row['worker']}, attempt {row['attempt_id']}, started "
         f"{row['started_at'].isoformat(timespec='seconds')}, took {row['duration_seconds']:.1f} s"
     )
     if row["dead_reason"]:
-        yield f"    {row['dead_reason']}: {printable(row['dead_message'] or '')}"
+        yield f"    {row['dead_reason']}: {row['dead_message'] or ''}"
 
 
 def _describe_attempts(store: Store, shard: int) -> Iterator[str]:
@@ -125,7 +127,7 @@ def _describe_attempts(store: Store, shard: int) -> Iterator[str]:
     for note in notes[-_NOTES_SHOWN:]:
         yield (
             f"  {note.ended_at}, attempt {note.attempt} ({note.attempt_id}) on "
-            f"{printable(note.worker)}: {note.kind}, {note.reason}: {printable(note.message)}"
+            f"{note.worker}: {note.kind}, {note.reason}: {note.message}"
         )
 
 
@@ -139,17 +141,17 @@ def _read_notes(store: Store, shard: int) -> Iterator[FailedAttempt]:
 
 
 def _next_command(
-    place: str,
+    url: str,
     record: PlannedRecord,
     rollout: int | None,
     states: list[str],
-    objects: dict[int, list[_Object]],
+    objects: dict[int, list[_RecordRows]],
 ) -> str:
-    if any(each.footer is None for some in objects.values() for each in some):
-        return f"coppice verify {place} --deep"
+    if any(each.footer is None for of_shard in objects.values() for each in of_shard):
+        return f"coppice verify {url} --deep"
     if "missing" in states:
-        return f"coppice run {place}"
+        return f"coppice run {url}"
     if "dead" in states:
-        return f"coppice rerun {place} --record {record.record_id}"
+        return f"coppice rerun {url} --record {record.record_id}"
     which = f" --rollout {rollout}" if rollout else ""
-    return f"coppice show {place} {record.record_id}{which}"
+    return f"coppice show {url} {record.record_id}{which}"

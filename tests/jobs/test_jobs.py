@@ -1,4 +1,4 @@
-"""The main job as users run it: submitted to a cluster, killed, and started again."""
+"""The jobs as users run them: submitted to a cluster, killed, and started again."""
 
 import os
 import signal
@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from jobs.__main__ import JOBS, run_job
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest, read_plan_shard
 from pipeline.store.traces import read_rows
 from tests.jobs.conftest import Coppice
+from tests.support import SMALL, fake_config, fake_method, plan_run, run_all
 
-pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
 SLOW = ("--backend", "fake", "--shard-rollouts", "4", "--set", "method.fake.delay_seconds=0.02")
 
@@ -31,12 +32,12 @@ def _assert_every_key_once(run: Path) -> None:
         for row in read_plan_shard(store, manifest, shard)
         for key in row.rollout_keys()
     ]
-    found = [
+    grown = [
         (row["record_id"], row["rollout_index"])
         for shard in shards
         for row in read_rows(store, shard, columns=columns)
     ]
-    assert sorted(found) == sorted(planned)
+    assert sorted(grown) == sorted(planned)
 
 
 def _num_committed(run: Path) -> int:
@@ -55,9 +56,70 @@ def _start(prompts: Path, run: Path) -> "subprocess.Popen[bytes]":
     return process
 
 
+def _ended(*words: str) -> int | str | None:
+    """The exit code of a job in this process."""
+    with pytest.raises(SystemExit) as end:
+        run_job(words)
+    return end.value.code
+
+
+@pytest.mark.parametrize(("dead_share", "exit_code"), [(0.0, 0), (1.0, 4)])
+def test_a_job_ends_as_success_where_the_command_tells_that_some_are_dead(
+    coppice: Coppice, tmp_path: Path, dead_share: float, exit_code: int
+):
+    store = open_store(str(tmp_path / "run"))
+    method = fake_method(SMALL.model_copy(update={"dead_share": dead_share}))
+    run_all(store, plan_run(store, 2, fake_config(method)), attempt=2)
+
+    assert coppice("run", "run").returncode == exit_code
+    assert _ended("run", store.url) == 0
+
+
+def test_a_job_that_fails_ends_as_its_command_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    store = open_store(str(tmp_path / "run"))
+    run_all(store, plan_run(store, 2))
+
+    assert _ended("run", store.url, "--seed", "7") == 5
+    assert _ended("rerun", str(tmp_path / "nowhere")) == 2
+    assert _ended("score", store.url) == 2
+    assert "seed: 0 -> 7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_takes_what_its_command_takes(name: str, capsys: pytest.CaptureFixture[str]):
+    assert _ended(name, "--help") == 0
+    assert f"coppice {name} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [(), ("status", "run"), ("roll\x1b[2J",), ("--help",)])
+def test_a_word_that_is_no_job_is_answered_by_a_sentence(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+):
+    assert _ended(*words) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("coppice: expected a job (run, rerun, score, curate, prompts), found ")
+    assert "\x1b" not in said
+
+
+def test_the_old_name_of_the_main_job_still_does_it(tmp_path: Path):
+    answer = subprocess.run(
+        [sys.executable, "-m", "jobs.rollout", str(tmp_path / "nowhere")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert answer.returncode == 2
+    assert "coppice plan PROMPTS" in answer.stderr
+
+
+@pytest.mark.ray
 def test_ray_job_submit_runs_it_on_a_cluster(head: dict[str, str], prompts: Path, tmp_path: Path):
     submit = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--working-dir", "."]
-    job = [sys.executable, "-m", "jobs.rollout", str(prompts), str(tmp_path / "run")]
+    job = [sys.executable, "-m", "jobs", "run", str(prompts), str(tmp_path / "run")]
     answer = subprocess.run(
         [*submit, "--", *job, "--backend", "fake"],
         cwd=ROOT,
@@ -73,6 +135,7 @@ def test_ray_job_submit_runs_it_on_a_cluster(head: dict[str, str], prompts: Path
     _assert_every_key_once(tmp_path / "run")
 
 
+@pytest.mark.ray
 def test_a_killed_driver_is_followed_by_one_that_makes_what_is_missing(
     coppice: Coppice, prompts: Path, tmp_path: Path
 ):
@@ -90,6 +153,7 @@ def test_a_killed_driver_is_followed_by_one_that_makes_what_is_missing(
         assert (run / "traces" / name).read_bytes() == body
 
 
+@pytest.mark.ray
 def test_ctrl_c_commits_what_is_open_and_prints_how_to_go_on(
     coppice: Coppice, prompts: Path, tmp_path: Path
 ):

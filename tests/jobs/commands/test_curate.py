@@ -18,14 +18,14 @@ def test_a_set_is_made_by_one_command_and_a_dry_run_writes_nothing(
     (tmp_path / "mine.toml").write_text('name = "mine"\n[mix]\nweights = { think = 1, draw = 1 }')
     dry = coppice("curate", "run", "set", "--recipe", "mine.toml", "--dry-run")
     assert not (tmp_path / "set").exists()
-    made = coppice("curate", "run", "set", "--recipe", "mine.toml", "--export", "trl")
+    written = coppice("curate", "run", "set", "--recipe", "mine.toml", "--export", "trl")
     refused = coppice("curate", "run", "other", "--recipe", "twig-50k")
 
-    assert dry.returncode == made.returncode == 0, dry.stderr + made.stderr
+    assert dry.returncode == written.returncode == 0, dry.stderr + written.stderr
     assert "4 traces of 4 prompts came in" in dry.stdout
-    assert "Kept 24 rows" in made.stdout
+    assert "Kept 24 rows" in written.stdout
     version = json.loads((tmp_path / "set" / "manifest.json").read_text())["version"]
-    assert f"Set {version}: set" in made.stdout
+    assert f"Set {version}: set" in written.stdout
     assert refused.returncode == 2
     assert "coppice score" in refused.stderr
     assert not (tmp_path / "other").exists()

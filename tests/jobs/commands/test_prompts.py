@@ -1,5 +1,6 @@
 """`coppice prompts` as a user has it."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.commands.prompts import PromptsRequest, make_prompt_file
+from jobs.commands.terminal import Terminal
 from pipeline.plan.prompt_files import read_prompts
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest, read_plan_shard
@@ -127,14 +129,12 @@ def request(folder: Path, **changes: Any) -> PromptsRequest:
 def test_unusable_input_is_refused_before_anything_is_written(
     files: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], complaint: str
 ):
-    from rich.console import Console
-
     monkeypatch.chdir(files)
     (files / "bad.txt").write_bytes(b"a cat\n\xff\n")
     before = sorted(files.rglob("*"))
 
     with pytest.raises(InputError) as caught:
-        make_prompt_file(request(Path(), **changes), Console(quiet=True))
+        make_prompt_file(request(Path(), **changes), Terminal(io.StringIO()))
 
     assert complaint in str(caught.value)
     assert sorted(files.rglob("*")) == before

@@ -1,18 +1,21 @@
 """What the terminal shows, and that a prompt cannot make it show something else."""
 
+import ast
 import io
+import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from jobs.cluster.driver import Snapshot
 from jobs.commands.terminal import (
-    ProgressLine,
+    Terminal,
     as_typed,
     counted,
     describe,
@@ -20,6 +23,9 @@ from jobs.commands.terminal import (
     printable,
     size,
 )
+from schemas.errors import InputError
+
+ROOT = Path(__file__).parents[3]
 
 
 def snapshot(**changes: Any) -> Snapshot:
@@ -71,7 +77,7 @@ def test_a_line_promises_nothing_before_there_is_a_rate(changes: dict[str, Any])
 def printed(*times: float) -> list[str]:
     """The lines that a log gets of a progress line that is shown at these times."""
     sink, now = io.StringIO(), [0.0]
-    with ProgressLine(Console(file=sink, width=40), clock=lambda: now[0]) as line:
+    with Terminal(sink, width=40).progress(clock=lambda: now[0]) as line:
         for number, now[0] in enumerate(times):
             line.show(snapshot(num_finished=number))
     return sink.getvalue().splitlines()
@@ -200,3 +206,100 @@ def test_printable_text_is_one_line_that_can_be_encoded(text: str):
     assert len(shown.splitlines()) <= 1
     assert shown.encode().decode() == shown
     assert printable(shown) == shown
+
+
+# What is said
+
+
+class Tty(io.StringIO):
+    """A file that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def said(say: Callable[[Terminal], None], sink: io.StringIO | None = None) -> str:
+    """What a terminal of 40 columns shows."""
+    sink = sink or io.StringIO()
+    say(Terminal(sink, width=40))
+    return sink.getvalue()
+
+
+def test_a_line_stays_one_line_whatever_it_quotes():
+    assert said(lambda terminal: terminal.say("a\nb", "[bold]c[/bold] " * 9)) == (
+        "a\\u000ab\n" + "[bold]c[/bold] " * 9 + "\n"
+    )
+
+
+def test_lines_for_people_are_wrapped_at_words():
+    lines = said(lambda terminal: terminal.say("word " * 20, can_wrap=True)).splitlines()
+
+    assert [line.split() for line in lines] == [["word"] * 8, ["word"] * 8, ["word"] * 4]
+
+
+def test_a_failure_keeps_its_line_breaks_and_nothing_else_that_moves_the_cursor():
+    error = InputError("seed: 0 -> 7\n  model: [red]a\x1b[2J -> b\u2028")
+
+    assert said(lambda terminal: terminal.fail(error)) == (
+        "coppice: seed: 0 -> 7\n  model: [red]a\\u001b[2J -> b\\u2028\n"
+    )
+
+
+@given(st.text())
+@example("\x7f\x9b\u202e\ud800")
+def test_json_is_one_object_in_ascii(text: str):
+    shown = said(lambda terminal: terminal.say_json({"prompt": text}))
+
+    assert json.loads(shown) == {"prompt": text}
+    assert shown.replace("\n", "").isascii()
+    assert shown.replace("\n", "").isprintable()
+
+
+def test_a_table_shows_cells_letter_by_letter():
+    rows = [("[bold]x[/bold]", "1"), ("a\x1b[2J", "2")]
+
+    assert said(lambda terminal: terminal.say_table(("name", "number"), rows)).split() == [
+        *("name", "number", "[bold]x[/bold]", "1", "a\\u001b[2J", "2")
+    ]
+
+
+def test_a_picture_is_drawn_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    pixels = np.zeros((96, 96, 3), np.uint8)
+    pixels[:48] = (255, 0, 0)
+    shown = said(lambda terminal: terminal.show_picture(pixels), Tty())
+
+    assert said(lambda terminal: terminal.show_picture(pixels)) == ""
+    assert "38;2;255;0;0" in shown
+    assert "48;2;0;0;0" in shown
+
+
+def test_only_the_terminal_writes_to_the_terminal():
+    writes = {
+        f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for path in sorted((ROOT / "jobs").rglob("*.py"))
+        if path != ROOT / "jobs" / "commands" / "terminal.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if _is_write(node)
+    }
+
+    assert not writes
+    for line in ("print(1)", "a.print_json(1)", "typer.echo(1)", "sys.stdout.write(1)"):
+        assert _is_write(ast.parse(line, mode="eval").body)
+    assert _is_write(ast.parse("from rich.console import Console").body[0])
+
+
+def _is_write(node: ast.AST) -> bool:
+    """Whether it prints past `Terminal`, or imports what does."""
+    if isinstance(node, ast.ImportFrom):
+        return (node.module or "") in ("rich", "rich.console", "rich.live", "rich.progress")
+    if isinstance(node, ast.Import):
+        return any(alias.name.partition(".")[0] == "rich" for alias in node.names)
+    if not isinstance(node, ast.Call):
+        return False
+    callee = ast.unparse(node.func)
+    writers = {"print", "print_json", "echo", "secho", "Console"}
+    return callee.rpartition(".")[2] in writers or callee.startswith(("sys.stdout.", "sys.stderr."))

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
+from jobs.commands.terminal import Terminal
 from jobs.commands.verify import verify_run
 from pipeline.store import layout
 from pipeline.store.objects import Store
@@ -26,10 +26,9 @@ def store(tmp_path: Path) -> Store:
 
 
 def verify(store: Store, *, as_json: bool = False) -> tuple[ExitCode, str]:
-    console = Console(file=io.StringIO(), width=80)
-    code = verify_run(store.url, console, is_deep=True, as_json=as_json)
-    assert isinstance(console.file, io.StringIO)
-    return code, console.file.getvalue()
+    said = io.StringIO()
+    code = verify_run(store.url, Terminal(said, width=80), is_deep=True, as_json=as_json)
+    return code, said.getvalue()
 
 
 def test_a_whole_run_ends_with_0_and_its_sum(store: Store):

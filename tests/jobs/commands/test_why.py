@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from jobs.commands.show import list_records, show_trace
+from jobs.commands.terminal import Terminal
 from jobs.commands.why import tell_why
 from pipeline.store import layout
 from pipeline.store.commits import record_failed_attempt
@@ -47,17 +47,15 @@ def dead(store: Store, shard: int) -> list[Key]:
 
 
 def why(store: Store, record: str, rollout: int | None = None) -> str:
-    console = Console(file=io.StringIO(), width=80)
-    tell_why(store.url, record, rollout, console)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+    said = io.StringIO()
+    tell_why(store.url, record, rollout, Terminal(said, width=80))
+    return said.getvalue()
 
 
 def show(store: Store, record: str, rollout: int = 0) -> str:
-    console = Console(file=io.StringIO(), width=200)
-    show_trace(store.url, record, rollout, console, None)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+    said = io.StringIO()
+    show_trace(store.url, record, rollout, Terminal(said, width=200), None)
+    return said.getvalue()
 
 
 def test_a_story_has_every_row_and_what_to_do_next(store: Store, tmp_path: Path):
@@ -170,12 +168,11 @@ def test_show_finds_the_row_that_a_supplement_brought_back(store: Store, tmp_pat
 
 def test_show_lists_each_key_once(store: Store, tmp_path: Path):
     bring_back(store, read_manifest(store), 1, tmp_path, num_keys=1)
-    console = Console(file=io.StringIO(), width=200)
+    said = io.StringIO()
 
-    list_records(store.url, console)
+    list_records(store.url, Terminal(said, width=200))
 
-    assert isinstance(console.file, io.StringIO)
-    lines = re.findall(r"^ *([0-9a-f]{16} +\d) +(\w+)", console.file.getvalue(), re.MULTILINE)
+    lines = re.findall(r"^ *([0-9a-f]{16} +\d) +(\w+)", said.getvalue(), re.MULTILINE)
     assert len(lines) == len(dict(lines)) == 6
     assert [status for _, status in lines].count("ok") == 1
 

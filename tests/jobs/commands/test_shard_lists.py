@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.commands.selection import as_shards, parse_shards
+from jobs.commands.shard_lists import as_shards, parse_shards
 from schemas.errors import InputError
 
 

@@ -1,0 +1,138 @@
+"""What `coppice plan` does: a run's prompts, its config and its shards, frozen or extended."""
+
+from dataclasses import dataclass
+
+from jobs.commands.terminal import Terminal, as_typed, counted, duration, size
+from pipeline.plan.configs import (
+    Resolved,
+    Tables,
+    read_config_file,
+    resolve,
+    validated,
+    with_settings,
+)
+from pipeline.plan.models import prompt_limit
+from pipeline.plan.planning import Plan, check_method, commit_plan, extend_plan, make_plan
+from pipeline.plan.prompt_files import PromptSet, read_prompts
+from pipeline.store.layout import rejects_key
+from pipeline.store.open import open_store
+from pipeline.store.plans import read_manifest
+from pipeline.store.preflight import preflight
+from schemas.config import RunConfig
+from schemas.runs import RunManifest
+
+_WARN_SHARD_BYTES = 10**9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanRequest:
+    """What the user asked for, unchecked."""
+
+    sources: list[str]  # prompt files; empty: the run is planned already
+    url: str  # of the run
+    rollouts_per_record: int = 1
+    rollouts_per_shard: int | None = None  # None: by an estimate
+    skip_bad: bool = False
+    config_file: str | None = None
+    settings: list[str]  # NAME=VALUE
+
+    def tables(self, under: Tables) -> Tables:
+        """The config asked for, over the one that stands."""
+        base = read_config_file(self.config_file) if self.config_file else under
+        return with_settings(base, self.settings)
+
+
+def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
+    """Read the prompts, resolve the config, and commit the plan. Returns it as asked for now.
+
+    Nothing is written if a prompt cannot be used, or the run is planned otherwise: raises
+    InputError, ConfigMismatch.
+    """
+    resolved = resolve(request.tables({}))
+    limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
+    prompts = read_prompts(request.sources, limit=limit, skip_bad=request.skip_bad)
+    plan = make_plan(
+        prompts,
+        resolved.config,
+        resolved.facts,
+        sources=request.sources,
+        rollouts_per_record=request.rollouts_per_record,
+        rollouts_per_shard=request.rollouts_per_shard,
+    )
+    store = open_store(request.url)
+    preflight(store)
+    manifest = commit_plan(store, plan, prompts, resolved.config, resolved.facts)
+    terminal.say(*_describe_plan(store.url, manifest, plan, resolved))
+    return manifest.model_copy(update={"config": resolved.config})
+
+
+def extend_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
+    """Add to a plan what it lacks of what is asked for. Raises ConfigMismatch, InputError."""
+    before = load_run(request)
+    store = open_store(request.url)
+    prompts = PromptSet(prompts=[], num_duplicates=0, rejects=[])
+    if request.sources:
+        resolved = resolve(before.config.model_dump(mode="json"))
+        limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
+        prompts = read_prompts(request.sources, limit=limit, skip_bad=request.skip_bad)
+    after = extend_plan(
+        store,
+        prompts,
+        sources=request.sources,
+        rollouts_per_record=request.rollouts_per_record,
+        rollouts_per_shard=request.rollouts_per_shard,
+    )
+    url = as_typed(store.url)
+    added = [part for part in after.parts if part not in before.parts]
+    if not added:
+        terminal.say(f"Nothing to add: {url} has at least {request.rollouts_per_record} of each.")
+        return after
+    num_rollouts = sum(part.num_rollouts for part in added)
+    num_shards = sum(part.num_shards for part in added)
+    terminal.say(
+        f"Added {counted(num_rollouts, 'rollout')} in {counted(num_shards, 'shard')}: "
+        f"{url} has {after.num_rollouts:,} in {after.num_shards:,} now.",
+        f"Next: coppice run {url}",
+    )
+    return after
+
+
+def load_run(request: PlanRequest) -> RunManifest:
+    """A run that is planned, with the execution asked for now. Raises ConfigMismatch."""
+    store = open_store(request.url)
+    manifest = read_manifest(store)
+    preflight(store)
+    planned = manifest.config.model_dump(mode="json")
+    asked = request.tables(planned)
+    if asked.get("method") != planned["method"]:
+        resolved = resolve(asked)  # reads the model's files, so only when it can matter
+        check_method(manifest, resolved.config, store.url)
+        return manifest.model_copy(update={"config": resolved.config})
+    config = validated(RunConfig, asked)
+    return manifest.model_copy(update={"config": config})
+
+
+def _describe_plan(
+    run_url: str, manifest: RunManifest, plan: Plan, resolved: Resolved
+) -> list[str]:
+    method, part, url = resolved.config.method, manifest.plan, as_typed(run_url)
+    estimate = f"about {size(plan.num_bytes)}"
+    if plan.actor_seconds >= 1:
+        estimate += f" and {duration(plan.actor_seconds)} of one GPU"
+    lines = [
+        f"Run {manifest.run_id} at {url}: {method.program.value} with {method.model.name} "
+        f"({method.backend}), fingerprint {manifest.fingerprint}.",
+        f"Planned: {counted(part.num_records, 'record')} x "
+        f"{counted(part.rollouts_per_record, 'rollout')} in {counted(part.num_shards, 'shard')} "
+        f"of up to {part.rollouts_per_shard}, {estimate}.",
+    ]
+    if part.num_duplicates or part.num_rejects:
+        rejects = f"; rejects: {url}/{rejects_key(part.folder)}" if part.num_rejects else ""
+        lines.append(
+            f"Left out: {counted(part.num_duplicates, 'exact duplicate')}, "
+            f"{counted(part.num_rejects, 'unusable prompt')}{rejects}."
+        )
+    if part.rollouts_per_shard * plan.rollout_bytes > _WARN_SHARD_BYTES:
+        shard = size(part.rollouts_per_shard * plan.rollout_bytes)
+        lines.append(f"Warning: a shard may reach {shard}, and a lost worker loses whole shards.")
+    return lines

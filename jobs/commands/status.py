@@ -1,0 +1,58 @@
+"""What `coppice status` says, and what every run and rerun says when it ends."""
+
+from jobs.commands.terminal import Terminal, as_typed, counted, size
+from pipeline.store.layout import TRACES
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
+from pipeline.store.plans import read_manifest, read_plan_shard
+from pipeline.store.status import RunStatus, read_status
+from schemas.errors import ExitCode
+from schemas.runs import RunManifest
+
+
+def show_status(url: str, terminal: Terminal, *, as_json: bool) -> ExitCode:
+    """Print how far a run is. Returns the exit code that `coppice run` would end with."""
+    store = open_store(url)
+    manifest = read_manifest(store)
+    if not as_json:
+        return say_status(store, manifest, terminal)
+    status = read_status(store, manifest)
+    code = _exit_code(status)
+    more = {
+        "num_missing": status.num_missing,
+        "fingerprint": manifest.fingerprint,
+        "exit_code": code.value,
+    }
+    terminal.say_json(status.model_dump() | more)
+    return code
+
+
+def say_status(store: Store, manifest: RunManifest, terminal: Terminal) -> ExitCode:
+    """Say what is on storage and what to do next."""
+    status = read_status(store, manifest)
+    counts = f"{status.num_ok:,} ok, {status.num_dead:,} dead"
+    if status.num_missing:
+        terminal.say(
+            f"Incomplete: {counts}, {status.num_missing:,} of {status.num_planned:,} rollouts "
+            f"missing; {status.num_committed:,} of {status.num_shards:,} shards are committed."
+        )
+    else:
+        terminal.say(f"Complete: {counts}, in {counted(status.num_shards, 'shard')}.")
+    if status.num_committed:
+        num_bytes = sum(entry.size_bytes for entry in store.list_folder(TRACES))
+        terminal.say(f"Traces: {as_typed(store.url)}/{TRACES}/*.parquet, {size(num_bytes)}")
+    terminal.say(f"Next: {_next_command(store, manifest, status)}")
+    return _exit_code(status)
+
+
+def _exit_code(status: RunStatus) -> ExitCode:
+    if status.num_missing:
+        return ExitCode.INCOMPLETE
+    return ExitCode.COMPLETE_WITH_DEAD if status.num_dead else ExitCode.COMPLETE
+
+
+def _next_command(store: Store, manifest: RunManifest, status: RunStatus) -> str:
+    if status.num_missing:
+        return f"coppice run {as_typed(store.url)}"
+    record_id = read_plan_shard(store, manifest, 0)[0].record_id
+    return f"coppice show {as_typed(store.url)} {record_id}"
