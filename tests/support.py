@@ -18,6 +18,7 @@ from pipeline.plan.prompt_files import PromptSet
 from pipeline.rollout.worker import Assignment, Worker
 from pipeline.store.layout import traces_key
 from pipeline.store.objects import Source, Store
+from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_plan_shard
 from pipeline.store.supplements import commit_supplement, read_dead_keys, read_log
 from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, read_rows
@@ -229,7 +230,7 @@ def bring_back(
     for record, rollout in keys:
         writer.add(some_trace(prompts[record], rollout_index=rollout, codes=codes))
     footer = writer.close("1.2.3", in_vain=others[:num_in_vain])
-    committed = commit_supplement(store, path, footer, origin, patience_seconds=0)
+    committed = commit_supplement(patient_store(store, manifest), path, footer, origin)
     assert committed, "nobody else reruns in a test"
     return committed
 

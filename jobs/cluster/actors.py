@@ -12,8 +12,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine.backends import open_backends
 from pipeline.rollout.worker import Worker
-from pipeline.store.objects import repeat
 from pipeline.store.open import open_store
+from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 from schemas.errors import InputError
 from schemas.runs import Assignment, RunManifest, ShardReport, WorkerStatus
@@ -38,11 +38,10 @@ class RolloutActor:
     def open(self) -> Place:
         """Check that this node sees the run, then load the models. Raises InputError."""
         store = open_store(self._url)
-        patience = self._manifest.config.execution.store_patience_seconds
-        there = repeat(lambda: read_manifest(store), patience_seconds=patience)
-        if there.run_id != self._manifest.run_id:
+        seen = read_manifest(patient_store(store, self._manifest))
+        if seen.run_id != self._manifest.run_id:
             raise InputError(
-                f"on node {socket.gethostname()}, {self._url} holds run {there.run_id}, not "
+                f"on node {socket.gethostname()}, {self._url} holds run {seen.run_id}, not "
                 f"{self._manifest.run_id}: give a path that all nodes share, or an s3:// URL"
             )
         opened = open_backends(self._manifest.config)

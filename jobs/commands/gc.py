@@ -5,8 +5,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from jobs.commands.terminal import counted, printable, say, size
-from pipeline.store.leftovers import find_leftovers, remove
+from pipeline.store.leftovers import find_leftovers
 from pipeline.store.open import open_store
+from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 
 
@@ -14,14 +15,12 @@ def collect_garbage(url: str, console: Console, *, is_dry: bool, settle_seconds:
     """Remove what nobody needs, or, if dry, only list it."""
     store = open_store(url)
     manifest = read_manifest(store)
-    patience = manifest.config.execution.store_patience_seconds
-    leftovers = find_leftovers(
-        store, manifest, settle_seconds=settle_seconds, patience_seconds=patience
-    )
+    patient = patient_store(store, manifest)
+    leftovers = find_leftovers(patient, manifest, settle_seconds=settle_seconds)
     table = Table(Column("object", overflow="fold"), "bytes", "left over from", box=None)
     for leftover in leftovers:
         if not is_dry:
-            remove(store, leftover, patience_seconds=patience)
+            patient.delete(leftover.key)
         cells = (leftover.key, f"{leftover.size_bytes:,}", leftover.source)
         table.add_row(*(Text(printable(cell)) for cell in cells))
     if leftovers:

@@ -28,6 +28,7 @@ from pipeline.plan.reruns import OpenRerun, RerunSelection, choose, open_rerun
 from pipeline.store.layout import TRACES, rejects_key
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
+from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest, read_plan_shard
 from pipeline.store.preflight import preflight
 from pipeline.store.status import RunStatus, read_status
@@ -130,13 +131,9 @@ def grow_run(url: str, manifest: RunManifest, console: Console, *, address: str 
         _say(console, "Nothing is missing.")
         return _finish(store, manifest, console)
 
-    execution = manifest.config.execution
-    with DriverHeartbeat(
-        store,
-        beat_seconds=execution.beat_seconds,
-        patience_seconds=execution.store_patience_seconds,
-    ) as seat:
-        _drive(store, manifest, console, address=address, check=seat.check)
+    beat_seconds = manifest.config.execution.beat_seconds
+    with DriverHeartbeat(patient_store(store, manifest), beat_seconds=beat_seconds) as heartbeat:
+        _drive(store, manifest, console, address=address, check=heartbeat.check)
     return _finish(store, manifest, console)
 
 

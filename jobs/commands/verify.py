@@ -7,6 +7,7 @@ from rich.console import Console
 from jobs.commands.selection import as_shards
 from jobs.commands.terminal import as_typed, counted, printable, say
 from pipeline.store.open import open_store
+from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.shard_check import Finding
 from pipeline.store.verify import Verification
@@ -17,8 +18,7 @@ def verify_run(url: str, console: Console, *, is_deep: bool, as_json: bool) -> E
     """Print what is wrong with a run. Returns DAMAGED if anything is."""
     store = open_store(url)
     manifest = read_manifest(store)
-    patience = manifest.config.execution.store_patience_seconds
-    verification = Verification(store, manifest, is_deep=is_deep, patience_seconds=patience)
+    verification = Verification(patient_store(store, manifest), manifest, is_deep=is_deep)
     findings = []
     for finding in verification.findings():
         findings.append(finding)

@@ -6,21 +6,20 @@ shard is durable. A worker that dies loses its open shards and nothing else.
 """
 
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 from pipeline.engine.backends import LoadedBackends
 from pipeline.plan.packs import settings_of
 from pipeline.rollout.model_thread import ModelThread, OpenShard
 from pipeline.rollout.traces import make_trace
 from pipeline.store.commits import Commit, check_run, commit_shard, record_failed_attempt
-from pipeline.store.objects import Store, repeat
+from pipeline.store.objects import Store
+from pipeline.store.patient import patient_store
 from pipeline.store.plans import PlanRow, read_plan_shard
 from pipeline.store.supplements import (
     DeadKey,
@@ -55,8 +54,6 @@ from schemas.trace import Status, Trace
 
 _JUDGED_FROM = 200  # finished rollouts: a dead fraction of fewer says little
 
-T = TypeVar("T")
-
 
 class Worker:
     """Runs shards of one run on one set of models. `run_shard` may be called from many threads."""
@@ -64,20 +61,18 @@ class Worker:
     def __init__(
         self, store: Store, manifest: RunManifest, opened: LoadedBackends, *, name: str
     ) -> None:
-        self._store = store
+        self._store = patient_store(store, manifest)
         self._manifest = manifest
         self._stack = opened.stack
         self._name = name
         self._settings = settings_of(manifest)
         self._model_thread = ModelThread(opened, manifest.config)
         self._is_sick = False
-        self._lock = threading.Lock()
-        self._num_waiting = 0  # for the store
 
     def status(self) -> WorkerStatus:
         """How it is doing."""
         return WorkerStatus(
-            num_finished=self._model_thread.num_finished, is_store_away=self._num_waiting > 0
+            num_finished=self._model_thread.num_finished, is_store_away=self._store.is_away
         )
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
@@ -105,11 +100,11 @@ class Worker:
         if assignment.rerun_id:
             return self._bring_back(assignment)
         shard = assignment.shard
-        there = self._patiently(lambda: try_read_footer(self._store, shard))
+        there = try_read_footer(self._store, shard)
         if there is not None:
             self._check_run(there)
             return _report(assignment, ShardEnd.ALREADY, there)
-        if self._patiently(lambda: try_read_footer(self._store, shard, 1)) is not None:
+        if try_read_footer(self._store, shard, 1) is not None:
             raise FatalFailure(
                 f"the base of shard {shard} is gone while its supplement stands: growing it again "
                 f"would double rows; run: coppice repair {self._store.url} --shards {shard}",
@@ -121,12 +116,10 @@ class Worker:
         with self._scratch() as path:
             footer = self._write_base(assignment, rows, path)
             self._judge(assignment, footer)
-            commit = self._patiently(
-                lambda: commit_shard(self._store, path, footer, patience_seconds=0)
-            )
+            commit = commit_shard(self._store, path, footer)
             num_bytes = path.stat().st_size
         if commit is Commit.LOST:  # what counts is what the other attempt committed
-            there = self._patiently(lambda: read_footer(self._store, shard))
+            there = read_footer(self._store, shard)
             return _report(assignment, ShardEnd.ALREADY, there)
         return _report(assignment, ShardEnd.COMMITTED, footer, num_bytes)
 
@@ -151,9 +144,9 @@ class Worker:
     def _bring_back(self, assignment: Assignment) -> ShardReport:
         """Try dead keys of a committed shard again, and commit those that come out well."""
         shard = assignment.shard
-        log = self._patiently(lambda: read_log(self._store, shard))
+        log = read_log(self._store, shard)
         self._check_run(log.base)
-        dead = self._patiently(lambda: read_dead_keys(self._store, log))
+        dead = read_dead_keys(self._store, log)
         wanted = {key: dead[key] for key in assignment.keys if key in dead}
         if not wanted:  # other reruns were faster
             return _report(assignment, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
@@ -166,9 +159,7 @@ class Worker:
                 rerun_id=assignment.rerun_id,
             )
             footer = self._write_supplement(assignment, log, wanted, origin, path)
-            committed = self._patiently(
-                lambda: commit_supplement(self._store, path, footer, origin, patience_seconds=0)
-            )
+            committed = commit_supplement(self._store, path, footer, origin)
             num_bytes = path.stat().st_size
         if committed is None:
             return _report(assignment, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
@@ -277,23 +268,11 @@ class Worker:
         )
 
     def _plan_rows(self, shard: int) -> list[PlanRow]:
-        return self._patiently(lambda: read_plan_shard(self._store, self._manifest, shard))
+        return read_plan_shard(self._store, self._manifest, shard)
 
     def _check_run(self, there: ShardFooter) -> None:
         run_id, fingerprint = self._manifest.run_id, self._manifest.fingerprint
         check_run(self._store, there, run_id=run_id, fingerprint=fingerprint)
-
-    def _patiently(self, call: Callable[[], T]) -> T:
-        patience = self._manifest.config.execution.store_patience_seconds
-        return repeat(call, patience_seconds=patience, sleep=self._wait)
-
-    def _wait(self, seconds: float) -> None:
-        """Wait for the store to come back, and let it be known."""
-        with self._lock:
-            self._num_waiting += 1
-        time.sleep(seconds)
-        with self._lock:
-            self._num_waiting -= 1
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
@@ -313,8 +292,8 @@ class Worker:
             worker=self._name,
             ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        with suppress(StoreError):  # the note is for people; the report below is what counts
-            record_failed_attempt(self._store, note)
+        with suppress(StoreError):  # the note is for people, and not waited for
+            record_failed_attempt(self._store.inner, note)
         return ShardReport(
             shard=assignment.shard,
             attempt_id=assignment.attempt_id,

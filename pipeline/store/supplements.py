@@ -7,7 +7,6 @@ reruns at once, each key has at most one ok row.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -15,7 +14,8 @@ import pyarrow.parquet as pq
 
 from pipeline.store import layout
 from pipeline.store.commits import check_run
-from pipeline.store.objects import Store, repeat
+from pipeline.store.objects import Store
+from pipeline.store.patient import PatientStore
 from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, read_rows, try_read_footer
 from schemas import __version__
 from schemas.runs import Key, ShardFooter
@@ -94,7 +94,7 @@ def read_keys(store: Store, footer: ShardFooter) -> set[Key]:
 
 
 def commit_supplement(
-    store: Store, path: Path, footer: ShardFooter, origin: ShardOrigin, *, patience_seconds: float
+    store: PatientStore, path: Path, footer: ShardFooter, origin: ShardOrigin
 ) -> ShardFooter | None:
     """Put a closed supplement under its number, or under the next one that is free.
 
@@ -102,15 +102,12 @@ def commit_supplement(
     and the file is written anew. Returns the footer that was committed, or None if nothing was left
     to say. Raises as `commit_shard` does. The file at `path` is replaced.
     """
-
     while True:
-        there = repeat(
-            partial(_put_or_read, store, path, footer), patience_seconds=patience_seconds
-        )
+        there = _put_or_read(store, path, footer)
         if there is None or there.attempt_id == footer.attempt_id:
             return footer
         check_run(store, there, run_id=footer.run_id, fingerprint=footer.fingerprint)
-        brought_back = repeat(partial(read_keys, store, there), patience_seconds=patience_seconds)
+        brought_back = read_keys(store, there)
         origin = replace(origin, supplement=there.supplement + 1)
         footer = _without(path, footer, origin, brought_back)
         if not footer.num_ok and not footer.in_vain:

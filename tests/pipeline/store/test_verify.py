@@ -17,6 +17,7 @@ from pipeline.pictures import encode_webp
 from pipeline.plan.reruns import RerunSelection, open_rerun
 from pipeline.store import layout, objects
 from pipeline.store.objects import Store
+from pipeline.store.patient import PatientStore
 from pipeline.store.plans import (
     PlanRow,
     read_manifest,
@@ -192,7 +193,7 @@ class Flaky(Wrapped):
 
 
 def test_a_store_that_blinks_is_asked_again(store: Store, manifest: RunManifest):
-    verification = Verification(Flaky(store), manifest, patience_seconds=60)
+    verification = Verification(PatientStore(Flaky(store), patience_seconds=60), manifest)
 
     assert list(verification.findings()) == []
     with pytest.raises(StoreUnavailable):
