@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pipeline.store import layout
-from pipeline.store.folders import list_subfolders
 from pipeline.store.objects import Entry, Store
 from schemas.runs import RunManifest
 
@@ -55,7 +54,7 @@ def find_leftovers(
 
 def _of_plans(store: Store, manifest: RunManifest) -> Iterator[Leftover]:
     named = {part.folder for part in manifest.parts}
-    for folder in list_subfolders(store, layout.PLAN):
+    for folder in store.list_subfolders(layout.PLAN):
         number = layout.try_number_of(folder)
         if number is not None and number <= len(manifest.parts) and folder not in named:
             for entry in store.list_folder(folder):

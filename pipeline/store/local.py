@@ -15,6 +15,7 @@ from typing import BinaryIO
 from urllib.parse import unquote
 from uuid import uuid4
 
+from pipeline.store import layout
 from pipeline.store.objects import (
     Entry,
     Source,
@@ -67,6 +68,9 @@ class LocalStore:
     def list_folder(self, folder: str) -> Iterator[Entry]:
         return self._entries(checked_folder(folder))
 
+    def list_subfolders(self, folder: str) -> Iterator[str]:
+        return self._subfolders(checked_folder(folder))
+
     def put(self, key: str, source: Source) -> None:
         path = self._path(key)
         with open_source(source) as body, _asking("put", path), self._temporary(body) as temporary:
@@ -93,16 +97,22 @@ class LocalStore:
 
     def _entries(self, folder: str) -> Iterator[Entry]:
         path = self.root / folder
-        absent = suppress(FileNotFoundError, NotADirectoryError)
-        with _asking("list", path), absent, os.scandir(path) as found:
-            for entry in found:
+        with _asking("list", path):
+            for entry in _scan(path):
                 if (size_bytes := _try_size(entry)) is not None:
                     yield Entry(key=join_key(folder, entry.name), size_bytes=size_bytes)
+
+    def _subfolders(self, folder: str) -> Iterator[str]:
+        path = self.root / folder
+        with _asking("list", path):
+            for entry in _scan(path):
+                if entry.is_dir(follow_symlinks=False):
+                    yield join_key(folder, entry.name)
 
     @contextmanager
     def _temporary(self, body: BinaryIO) -> Iterator[Path]:
         """The body in a synced file on the root's file system; gone afterwards, come what may."""
-        path = self.root / "_tmp" / uuid4().hex
+        path = self.root / layout.TEMPORARY / uuid4().hex
         _make_folder(path.parent)
         try:
             with path.open("xb") as file:
@@ -141,12 +151,18 @@ def _asking(operation: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        found = f"cannot {operation} {path}: {error.strerror}"
+        failure = f"cannot {operation} {path}: {error.strerror}"
         if error.errno in _PASSING:
-            raise StoreUnavailable(f"{found}; check the disk and its free space") from error
+            raise StoreUnavailable(f"{failure}; check the disk and its free space") from error
         raise StoreRefused(
-            f"{found}; give a folder that this user may write, on one file system with hard links"
+            f"{failure}; give a folder that this user may write, on one file system with hard links"
         ) from error
+
+
+def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """What stands directly in a folder; nothing if there is no such folder."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        yield from entries
 
 
 def _try_link(temporary: Path, path: Path) -> bool:

@@ -43,8 +43,8 @@ class Store(Protocol):
     """Objects below one root. Keys are relative and '/'-separated; a hostile one is a ValueError.
 
     Every verb may raise StoreUnavailable (repeat it) or StoreRefused (do not, unless it is
-    CredentialsRefused in mid-run; `repeat` knows). A store may be used
-    from several threads and may be pickled; the process that unpickles it needs the credentials.
+    CredentialsRefused in mid-run; `repeat` knows). A store may be used from several threads and may
+    be pickled; the process that unpickles it needs the credentials.
     """
 
     @property
@@ -69,6 +69,14 @@ class Store(Protocol):
 
         An absent folder is empty. A list may lag behind puts: never take it to say that an object
         is absent.
+        """
+        ...
+
+    def list_subfolders(self, folder: str) -> Iterator[str]:
+        """The folders directly in a folder ("" is the root), as keys, unordered.
+
+        On S3 those that have objects below them, on a disk empty ones as well. An absent folder has
+        none. May lag as `list_folder` does.
         """
         ...
 

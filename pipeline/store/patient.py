@@ -84,6 +84,9 @@ class PatientStore:
     def list_folder(self, folder: str) -> Iterator[Entry]:
         return iter(self.patiently(lambda store: list(store.list_folder(folder))))
 
+    def list_subfolders(self, folder: str) -> Iterator[str]:
+        return iter(self.patiently(lambda store: list(store.list_subfolders(folder))))
+
     def put(self, key: str, source: Source) -> None:
         self.patiently(lambda store: store.put(key, source))
 

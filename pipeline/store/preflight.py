@@ -8,14 +8,15 @@ decides, not the answers alone: an unanswered put may have landed.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from threading import Barrier
 from typing import TypeVar
 from uuid import uuid4
 
+from pipeline.store import layout
 from pipeline.store.objects import Store, join_key, repeat
 from schemas.errors import ObjectMissing, StoreError, StoreRefused, StoreUnavailable
 
-FOLDER = "_preflight"
 NUM_WRITERS = 16
 NUM_ROUNDS = 16
 PATIENCE_SECONDS = 20.0  # for a store that throttles, and for a list that lags
@@ -26,12 +27,12 @@ T = TypeVar("T")
 
 
 def preflight(store: Store) -> None:
-    """Try every verb below `_preflight/`, and leave no object there.
+    """Try every verb that a run stands on below `_preflight/`, and leave no object there.
 
     Raises StoreRefused, naming each promise that is not kept and why, or StoreUnavailable for a
     store that does not answer. It does not wait for credentials: no one has seen them work.
     """
-    prefix = join_key(FOLDER, uuid4().hex)  # no folder: on a disk it would stay, empty
+    prefix = join_key(layout.PREFLIGHT, uuid4().hex)  # no folder: on a disk it would stay, empty
     _ask(lambda: store.put(f"{prefix}-object", _BODY))  # without it, there is nothing to ask
     try:
         broken = _broken_promises(store, prefix)
@@ -63,22 +64,22 @@ def _broken_promises(store: Store, prefix: str) -> list[str]:
 
 def _check_read(store: Store, prefix: str) -> None:
     """An object comes back; one that is absent is said to be missing, and not to be forbidden."""
-    if (found := _ask(lambda: store.read(f"{prefix}-object"))) != _BODY:
-        raise StoreRefused(f"read: an object came back as {found!r}, not as it was put")
+    if (body := _ask(lambda: store.read(f"{prefix}-object"))) != _BODY:
+        raise StoreRefused(f"read: an object came back as {body!r}, not as it was put")
     with suppress(ObjectMissing):
         _ask(lambda: store.read(f"{prefix}-absent"))
         raise StoreRefused("read: an object that was never put was found")
 
 
 def _check_ranged_read(store: Store, prefix: str) -> None:
-    found = _ask(lambda: store.read_range(f"{prefix}-object", 3, 4))
-    if found != _BODY[3:7]:
-        raise StoreRefused(f"ranged read: asked for {_BODY[3:7]!r}, got {found!r}")
+    body = _ask(lambda: store.read_range(f"{prefix}-object", 3, 4))
+    if body != _BODY[3:7]:
+        raise StoreRefused(f"ranged read: asked for {_BODY[3:7]!r}, got {body!r}")
 
 
 def _check_list(store: Store, prefix: str) -> None:
     def look() -> None:
-        if key not in {entry.key for entry in store.list_folder(FOLDER)}:
+        if key not in {entry.key for entry in store.list_folder(layout.PREFLIGHT)}:
             raise StoreUnavailable("list: an object that stands is not listed")
 
     key = f"{prefix}-object"
@@ -104,7 +105,7 @@ def _check_race(store: Store, prefix: str) -> None:
         for number in range(NUM_ROUNDS):
             key = f"{prefix}-race-{number}"
             winners = _race(store, key, writers)
-            stands = _ask(lambda key=key: store.read(key))  # type: ignore[misc]
+            stands = _ask(partial(store.read, key))
             if winners not in ([], [stands]):  # a put that landed unanswered is told "no"
                 raise StoreRefused(
                     f"put-if-absent: {len(winners)} of {NUM_WRITERS} writers at once were told "

@@ -41,6 +41,7 @@ from schemas.errors import (
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
 
 CONNECT_TIMEOUT_SECONDS = 5  # a live endpoint accepts in milliseconds
 READ_TIMEOUT_SECONDS = 60  # of silence, not in all: a server may sync 256 MB before it answers
@@ -131,6 +132,9 @@ class S3Store:
     def list_folder(self, folder: str) -> Iterator[Entry]:
         return self._entries(checked_folder(folder))
 
+    def list_subfolders(self, folder: str) -> Iterator[str]:
+        return self._subfolders(checked_folder(folder))
+
     def put(self, key: str, source: Source) -> None:
         name = self._name(key)
         with open_source(source) as body, self._asking("put", key):
@@ -168,16 +172,31 @@ class S3Store:
         return data, int(content_range.rpartition("/")[2])
 
     def _entries(self, folder: str) -> Iterator[Entry]:
-        prefix = "".join(f"{part}/" for part in (self._prefix, folder) if part)
+        prefix = self._prefix_of(folder)
+        for page in self._pages(folder):
+            for listed in page.get("Contents", []):
+                # Consoles make an object "folder/" for a folder.
+                if name := listed["Key"].removeprefix(prefix):
+                    yield Entry(key=join_key(folder, name), size_bytes=listed["Size"])
+
+    def _subfolders(self, folder: str) -> Iterator[str]:
+        prefix = self._prefix_of(folder)
+        for page in self._pages(folder):
+            for listed in page.get("CommonPrefixes", []):
+                if name := listed["Prefix"].removeprefix(prefix).removesuffix("/"):
+                    yield join_key(folder, name)
+
+    def _pages(self, folder: str) -> "Iterator[ListObjectsV2OutputTypeDef]":
+        """What stands directly in a folder, as S3 lists it."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=prefix, Delimiter="/"
+            Bucket=self._bucket, Prefix=self._prefix_of(folder), Delimiter="/"
         )
         with self._asking("list", folder):
-            for page in pages:
-                for found in page.get("Contents", []):
-                    # Consoles make an object "folder/" for a folder.
-                    if name := found["Key"].removeprefix(prefix):
-                        yield Entry(key=join_key(folder, name), size_bytes=found["Size"])
+            yield from pages
+
+    def _prefix_of(self, folder: str) -> str:
+        """What the names of all objects below a folder begin with."""
+        return "".join(f"{part}/" for part in (self._prefix, folder) if part)
 
     def check_endpoint(self) -> None:
         """Raises StoreRefused for an endpoint that is known to ignore If-None-Match on a put."""
@@ -194,8 +213,8 @@ class S3Store:
         try:
             yield
         except _SPOKEN as error:
-            found = f"cannot {operation} {join_key(self.url, key)} at {_host(self._client)}"
-            ours = _our_error(error, operation, found)
+            failure = f"cannot {operation} {join_key(self.url, key)} at {_host(self._client)}"
+            ours = _our_error(error, operation, failure)
             if isinstance(ours, CredentialsRefused):
                 self._reconnect()
             raise ours from error
@@ -281,23 +300,23 @@ def _host(client: "S3Client") -> str:
     return urlsplit(client.meta.endpoint_url).netloc.rpartition("@")[2]
 
 
-def _our_error(error: Exception, operation: str, found: str) -> StoreError:
+def _our_error(error: Exception, operation: str, failure: str) -> StoreError:
     """What an error of S3 or of its client means. Nothing else decides it."""
     status, code = _status_code(error)
     if status == 404 and code != "NoSuchBucket" and operation in ("read", "delete"):
-        return ObjectMissing(f"{found}: there is no such object; check the key")
+        return ObjectMissing(f"{failure}: there is no such object; check the key")
     if status == 412:
-        return _ObjectPresent(found)
+        return _ObjectPresent(failure)
     if status == 416:
-        return _BeyondEnd(found)
+        return _BeyondEnd(failure)
     is_busy = status in (408, 409, 429) or (status >= 500 and status != 501)
     if is_busy or code in _PASSING_CODES or isinstance(error, _BROKEN_OFF):
-        return StoreUnavailable(f"{found}: {code}; check that the endpoint is up, and try again")
+        return StoreUnavailable(f"{failure}: {code}; check that the endpoint is up, and try again")
     advice = _ADVICE.get(code, "check the bucket, its region, the credentials and what they permit")
     is_refused = status in (401, 403) or code in _CREDENTIAL_CODES
     if is_refused or isinstance(error, _NO_CREDENTIALS):
-        return CredentialsRefused(f"{found}: {code}; {advice}")
-    return StoreRefused(f"{found}: {code}; {advice}")
+        return CredentialsRefused(f"{failure}: {code}; {advice}")
+    return StoreRefused(f"{failure}: {code}; {advice}")
 
 
 def _status_code(error: Exception) -> tuple[int, str]:

@@ -18,7 +18,8 @@ from tests.chaos.ledger import Ledger, tokens_in
 from tests.chaos.lines import Work
 from tests.support import Wrapped
 
-_VERBS = ("read", "read_range", "size", "list_folder", "put", "put_if_absent", "delete")
+_LISTS = ("list_folder", "list_subfolders")
+_VERBS = ("read", "read_range", "size", *_LISTS, "put", "put_if_absent", "delete")
 
 
 class Harm(StrEnum):

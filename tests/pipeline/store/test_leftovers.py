@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.store import layout
-from pipeline.store.folders import list_subfolders
 from pipeline.store.leftovers import find_leftovers
 from pipeline.store.local import LocalStore
 from pipeline.store.objects import Store
@@ -41,13 +40,6 @@ def extend(store: Store) -> None:
     fields = {"number": 2, "folder": folder, "first_shard": manifest.num_shards, "num_shards": 1}
     write_plan_shard(store, folder, manifest.num_shards, [])
     assert try_commit_extension(store, manifest, manifest.plan.model_copy(update=fields))
-
-
-def test_the_folders_in_a_folder_are_told(store: Store):
-    put_all(store, "plan/0001-a/x/y", "plan/0001-a/z", "plan/0002-b/z", "plan/run.json", "other/z")
-
-    assert set(list_subfolders(store, "plan")) == {"plan/0001-a", "plan/0002-b"}
-    assert set(list_subfolders(store, "nowhere")) == set()
 
 
 def test_a_run_that_is_grown_has_no_leftovers(store: Store):

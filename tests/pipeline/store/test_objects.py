@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from types_boto3_s3 import S3Client
 
+from pipeline.store import layout
 from pipeline.store.objects import Entry, Store, open_object, repeat
 from pipeline.store.open import open_store
 from schemas.errors import InputError, ObjectMissing, StoreRefused, StoreUnavailable
@@ -28,6 +29,7 @@ VERBS: dict[str, Callable[[Store, str], object]] = {
     "read_range": lambda store, key: store.read_range(key, 0, 1),
     "size": lambda store, key: store.size(key),
     "list_folder": lambda store, key: list(store.list_folder(key)),
+    "list_subfolders": lambda store, key: list(store.list_subfolders(key)),
     "put": lambda store, key: store.put(key, b"x"),
     "put_if_absent": lambda store, key: store.put_if_absent(key, b"x"),
     "delete": lambda store, key: store.delete(key),
@@ -143,6 +145,29 @@ def test_a_list_of_many_pages_is_complete(store: Store, monkeypatch: pytest.Monk
         store.put(f"many/{i}", b"x")
 
     assert keys(store, "many") == {f"many/{i}" for i in range(25)}
+
+
+def test_the_folders_in_a_folder_are_told_and_none_from_deeper(store: Store):
+    for key in ("plan/0001-a/x/y", "plan/0001-a/z", "plan/0002 b/z", "plan/object", "plans/z"):
+        store.put(key, b"x")
+
+    assert set(store.list_subfolders("plan")) == {"plan/0001-a", "plan/0002 b"}
+    assert set(store.list_subfolders("plan/0001-a")) == {"plan/0001-a/x"}
+    assert set(store.list_subfolders("")) - {layout.TEMPORARY} == {"plan", "plans"}
+
+
+def test_what_is_absent_or_an_object_has_no_folders(store: Store):
+    store.put("object", b"x")
+
+    assert list(store.list_subfolders("absent")) == list(store.list_subfolders("object")) == []
+
+
+def test_the_folders_of_many_pages_are_complete(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
+    for i in range(25):
+        store.put(f"many/{i}/object", b"x")
+
+    assert sorted(store.list_subfolders("many")) == sorted(f"many/{i}" for i in range(25))
 
 
 def test_put_replaces(store: Store):
@@ -420,6 +445,14 @@ def test_a_dangling_link_is_not_listed(local_url: str):
     assert keys(store, "folder") == {"folder/real"}
 
 
+def test_a_link_to_a_folder_is_none_of_the_folders(local_url: str):
+    store = open_store(local_url)
+    store.put("folder/real/object", b"x")
+    (Path(local_url) / "folder" / "linked").symlink_to("real")
+
+    assert list(store.list_subfolders("folder")) == ["folder/real"]
+
+
 # S3
 
 
@@ -519,7 +552,7 @@ def test_an_error_page_of_some_proxy_is_unavailable(canned_s3: CannedS3, body: b
 
 @pytest.mark.parametrize("header", [{"Content-Length": "1000"}, {"Transfer-Encoding": "chunked"}])
 @pytest.mark.parametrize("status", [200, 206, 500])
-@pytest.mark.parametrize("name", ["read", "read_range", "list_folder"])
+@pytest.mark.parametrize("name", ["read", "read_range", "list_folder", "list_subfolders"])
 def test_an_answer_cut_off_half_way_is_never_taken_for_the_whole(
     canned_s3: CannedS3, name: str, status: int, header: dict[str, str]
 ):
@@ -537,6 +570,8 @@ def test_the_object_that_consoles_make_for_a_folder_is_not_listed(s3_url: str, s
     s3_client.put_object(Bucket=bucket, Key=f"{prefix}/folder/", Body=b"")
 
     assert keys(store, "folder") == {"folder/real"}
+    assert list(store.list_subfolders("")) == ["folder"]
+    assert list(store.list_subfolders("folder")) == []
 
 
 # Patience

@@ -29,6 +29,7 @@ VERBS: dict[str, Call] = {
     "read_range": lambda store: store.read_range("folder/key", 1, 3),
     "size": lambda store: store.size("folder/key"),
     "list_folder": lambda store: list(store.list_folder("folder")),
+    "list_subfolders": lambda store: list(store.list_subfolders("")),
     "put": lambda store: store.put("folder/other", b"another body"),
     "put_if_absent": lambda store: store.put_if_absent("folder/other", b"another body"),
     "delete": lambda store: store.delete("folder/key"),
@@ -38,7 +39,7 @@ each_verb = pytest.mark.parametrize("verb", VERBS)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    store = open_store(str(tmp_path))
+    store = open_store(str(tmp_path / "store"))
     store.put("folder/key", b"a body")
     return store
 
@@ -100,11 +101,11 @@ def test_patience_ends_with_the_stores_own_error(store: Store, verb: str):
 @each_verb
 def test_patience_is_counted_anew_for_each_call(store: Store, verb: str):
     time = FakeTime()
-    patient_one = patient(Failing(store, 4, StoreUnavailable("down")), time, patience_seconds=2)
+    impatient = patient(Failing(store, 4, StoreUnavailable("down")), time, patience_seconds=2)
 
     with pytest.raises(StoreUnavailable):
-        VERBS[verb](patient_one)
-    VERBS[verb](patient_one)
+        VERBS[verb](impatient)
+    VERBS[verb](impatient)
 
 
 @each_verb
@@ -223,12 +224,12 @@ def test_one_thread_that_waits_holds_up_no_other_and_is_seen(store: Store):
 
 
 def test_a_store_that_was_given_up_on_is_not_waited_for_any_more(store: Store):
-    patient_one = patient(Failing(store, 10**6, StoreUnavailable("down")), FakeTime())
+    impatient = patient(Failing(store, 10**6, StoreUnavailable("down")), FakeTime())
 
     with pytest.raises(StoreUnavailable):
-        patient_one.read("folder/key")
+        impatient.read("folder/key")
 
-    assert not patient_one.is_away
+    assert not impatient.is_away
 
 
 def test_it_can_be_pickled_as_every_store(store: Store):
@@ -238,6 +239,12 @@ def test_it_can_be_pickled_as_every_store(store: Store):
 
     assert copy.read("folder/key") == b"a body"
     assert copy.url == patient.url == store.url
+
+
+def test_it_has_every_verb_of_a_store():
+    verbs = {name for name in vars(Store) if not name.startswith("_")} - {"url"}
+
+    assert verbs == VERBS.keys()
 
 
 def test_a_run_says_how_long_its_store_is_waited_for(tmp_path: Path):

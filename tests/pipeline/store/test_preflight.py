@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.store import layout
 from pipeline.store import preflight as module
 from pipeline.store.objects import Entry, Source, Store
 from pipeline.store.open import open_store
-from pipeline.store.preflight import FOLDER, preflight
+from pipeline.store.preflight import preflight
 from schemas.errors import (
     CredentialsRefused,
     ExitCode,
@@ -31,7 +32,7 @@ def test_a_store_that_keeps_its_promises_passes_and_is_left_as_it_was(store: Sto
 
     preflight(store)
 
-    assert list(store.list_folder(FOLDER)) == []
+    assert list(store.list_folder(layout.PREFLIGHT)) == []
     assert store.read("object") == b"x"
 
 
