@@ -100,12 +100,15 @@ def test_patience_ends_with_the_stores_own_error(store: Store, verb: str):
 
 @each_verb
 def test_patience_is_counted_anew_for_each_call(store: Store, verb: str):
-    time = FakeTime()
-    impatient = patient(Failing(store, 4, StoreUnavailable("down")), time, patience_seconds=2)
+    time, failing = FakeTime(), Failing(store, 10**6, StoreUnavailable("down"))
+    waiting = patient(failing, time, patience_seconds=2)
+    with pytest.raises(StoreUnavailable, match="after 2 s"):
+        VERBS[verb](waiting)
 
-    with pytest.raises(StoreUnavailable):
-        VERBS[verb](impatient)
-    VERBS[verb](impatient)
+    failing.num_failures = failing.num_calls + 2  # pauses of 0.5 and 1 second at most
+    VERBS[verb](waiting)
+
+    assert failing.num_calls == failing.num_failures + 1
 
 
 @each_verb
@@ -224,12 +227,12 @@ def test_one_thread_that_waits_holds_up_no_other_and_is_seen(store: Store):
 
 
 def test_a_store_that_was_given_up_on_is_not_waited_for_any_more(store: Store):
-    impatient = patient(Failing(store, 10**6, StoreUnavailable("down")), FakeTime())
+    waiting = patient(Failing(store, 10**6, StoreUnavailable("down")), FakeTime())
 
     with pytest.raises(StoreUnavailable):
-        impatient.read("folder/key")
+        waiting.read("folder/key")
 
-    assert not impatient.is_away
+    assert not waiting.is_away
 
 
 def test_it_can_be_pickled_as_every_store(store: Store):
