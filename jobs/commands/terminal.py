@@ -12,7 +12,7 @@ from rich.status import Status
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from jobs.cluster.driver import Snapshot
+    from jobs.cluster.snapshot import Snapshot
 
 _PLAIN_LINE_SECONDS = 10.0  # between two lines where there is no terminal to redraw one
 

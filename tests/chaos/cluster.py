@@ -20,8 +20,9 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from jobs.cluster.driver import Driver, Snapshot
+from jobs.cluster.driver import Driver
 from jobs.cluster.heartbeat import DriverNote
+from jobs.cluster.snapshot import Snapshot
 from pipeline.plan.planning import extend_plan
 from pipeline.store import layout
 from pipeline.store.objects import Store

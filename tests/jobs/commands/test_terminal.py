@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from jobs.cluster.driver import Snapshot
+from jobs.cluster.snapshot import Snapshot
 from jobs.commands.terminal import (
     ProgressLine,
     as_typed,

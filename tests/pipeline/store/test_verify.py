@@ -41,6 +41,7 @@ from tests.support import (
     fake_method,
     plan_run,
     replace_object,
+    rerun_of,
     run_all,
 )
 
@@ -129,9 +130,8 @@ def test_a_run_that_was_really_rerun_is_whole(store: Store, manifest: RunManifes
         assert opened
         fake = Fake(SMALL.model_copy(update={"dead_share": share}))
         with at_work(store, manifest, backend=fake) as worker:
-            for shard, keys in opened.left.items():
-                again = replace(attempt_at(shard, 2), rerun_id=opened.rerun.rerun_id, keys=keys)
-                worker.run_shard(again)
+            for shard in opened.left:
+                worker.run_shard(rerun_of(shard, opened, 2))
     verification = Verification(store, manifest, is_deep=True)
 
     assert list(verification.findings()) == []
