@@ -1,9 +1,7 @@
 """What `coppice plan`, `run` and `status` do, and what they print."""
 
-import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -171,7 +169,9 @@ def _drive(
     check: Callable[[], None] = lambda: None,
 ) -> None:
     """Grow on Ray until all is settled, and say what came of it."""
-    from jobs.cluster.driver import Driver, Snapshot
+    from jobs.cluster.connect import on_ray
+    from jobs.cluster.driver import Driver
+    from jobs.cluster.snapshot import Snapshot
 
     with on_ray(address), _Stop(console) as stop, ProgressLine(console) as line:
 
@@ -269,23 +269,6 @@ def _describe_plan(url: str, manifest: RunManifest, plan: Plan, resolved: Resolv
         shard = size(part.rollouts_per_shard * plan.rollout_bytes)
         lines.append(f"Warning: a shard may reach {shard}, and a lost worker loses whole shards.")
     return "\n".join(lines)
-
-
-@contextmanager
-def on_ray(address: str | None) -> Iterator[None]:
-    """A Ray to work on: the cluster at `address`, or one on this machine, ended afterwards."""
-    import ray
-
-    ray.init(
-        address=address or "local",
-        include_dashboard=None if address else False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 class _Stop:
