@@ -179,15 +179,15 @@ def test_several_shards_may_be_open_at_once(store: Store):
 
 
 def test_shards_that_are_open_together_hold_the_same_as_one_after_the_other(tmp_path: Path):
-    one, other = (open_store(str(tmp_path / name)) for name in ("one", "other"))
-    manifest = plan_run(one, 6, rollouts_per_shard=3)
-    run_all(one, manifest)
-    plan_run(other, 6, rollouts_per_shard=3)
+    in_turn, at_once = (open_store(str(tmp_path / name)) for name in ("in_turn", "at_once"))
+    manifest = plan_run(in_turn, 6, rollouts_per_shard=3)
+    run_all(in_turn, manifest)
+    plan_run(at_once, 6, rollouts_per_shard=3)
 
-    with at_work(other, manifest) as worker, ThreadPoolExecutor(2) as threads:
+    with at_work(at_once, manifest) as worker, ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda shard: worker.run_shard(attempt_at(shard)), range(2)))
 
-    assert tokens(all_rows(other, manifest)) == tokens(all_rows(one, manifest))
+    assert tokens(all_rows(at_once, manifest)) == tokens(all_rows(in_turn, manifest))
 
 
 # Committed once
