@@ -167,20 +167,29 @@ def test_an_unanswered_put_is_made_again_with_the_same_bytes_and_its_false_is_pa
     assert store.read("new") == b"mine"
 
 
-def test_a_call_of_several_verbs_is_done_anew_as_a_whole_and_waits_only_once(store: Store):
-    time, failing = FakeTime(), Failing(store, 10**6, StoreUnavailable("down"))
-    store.put("other", b"another body")
-    seen: list[str] = []
+def test_a_call_of_several_verbs_is_done_anew_as_a_whole(store: Store):
+    blinking = WithoutReads(store)
+    steps: list[str] = []
 
-    def call(store: Store) -> bytes:
-        seen.append("again")
-        if len(seen) == 1:
-            return store.read("folder/key")
-        return failing.store.read("other")
+    def call(inner: Store) -> bytes:
+        steps.append("put")
+        inner.put("folder/other", b"another body")
+        steps.append("read")
+        blinking.is_away = len(steps) < 6
+        return inner.read("folder/key")
 
-    assert patient(failing, time).patiently(call) == b"another body"
-    assert len(seen) == 2
-    assert len(time.pauses) == 1
+    assert patient(blinking, FakeTime()).patiently(call) == b"a body"
+    assert steps == ["put", "read"] * 3
+
+
+def test_a_call_of_several_verbs_does_not_wait_once_for_each(store: Store):
+    time = FakeTime()
+    waiting = patient(Failing(store, 10**6, StoreUnavailable("down")), time)
+
+    with pytest.raises(StoreUnavailable, match=r"^down \(call \d+, after 600 s\)$"):
+        waiting.patiently(lambda inner: inner.read("folder/key") + inner.read("folder/key"))
+
+    assert sum(time.pauses) == pytest.approx(600)
 
 
 class Gate:
