@@ -31,7 +31,7 @@ from pipeline.plan.models import fake_facts
 from pipeline.plan.packs import load_pack
 from pipeline.plan.planning import commit_plan, make_plan
 from pipeline.plan.prompt_files import PromptSet
-from pipeline.rollout.worker import Assignment, Worker
+from pipeline.rollout.worker import Worker
 from pipeline.scoring.scorers import find_scorer, id_of
 from pipeline.scoring.sidecars import score_object
 from pipeline.store.layout import sidecar_key
@@ -39,7 +39,7 @@ from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 from schemas.config import FakeConfig, MethodConfig, PackConfig, Pictures, RunConfig
 from schemas.prompts import Prompt
-from schemas.runs import FOOTER_KEY, ShardFooter
+from schemas.runs import FOOTER_KEY, Attempt, Grow, ShardFooter
 from schemas.scores import SCORES_KEY, ScoresFooter
 
 _RECORDS, _ROLLOUTS = 250, 4  # of one shard: a thousand traces
@@ -133,7 +133,7 @@ def grow_template(folder: Path, *, with_pictures: bool) -> Path:
     )
     manifest = commit_plan(store, plan, given, config, facts)
     worker = Worker(store, manifest, open_backends(config), name="benchmark")
-    worker.run_shard(Assignment(shard=0, attempt=1, attempt_id=uuid4().hex))
+    worker.run_shard(Grow(attempt=Attempt(shard=0, number=1, attempt_id=uuid4().hex)))
     worker.close()
     run = open_run(store.url)
     for name in _SCORERS:
