@@ -60,8 +60,8 @@ def curate_runs(request: CurateRequest, console: Console) -> None:
     manifest = write_set(
         curation, out, packs=request.packs, num_workers=request.num_workers, say=say
     )
-    num_files = sum(len(stream["files"]) for stream in manifest["files"].values())
-    say(f"Set {manifest['version']}: {as_typed(out.url)}, {counted(num_files, 'file')}.")
+    num_files = sum(len(stream.files) for stream in manifest.files.values())
+    say(f"Set {manifest.version}: {as_typed(out.url)}, {counted(num_files, 'file')}.")
 
 
 if __name__ == "__main__":
