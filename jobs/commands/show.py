@@ -57,7 +57,9 @@ def show_trace(url: str, record: str, rollout: int, console: Console, png: Path 
 def write_sheet(url: str, path: Path, console: Console) -> None:
     """Write a contact sheet of a run's first traces. Raises InputError if there is none yet."""
     store = open_store(url)
-    rows = list(islice(_all_rows(store, read_manifest(store), columns=None), _SHEET_ROWS))
+    rows: list[Any] = list(
+        islice(_all_rows(store, read_manifest(store), columns=None), _SHEET_ROWS)
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(contact_sheet(rows))
     console.print(Text(f"Contact sheet: {as_typed(str(path))}"), soft_wrap=True)
