@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from datasets import Dataset, concatenate_datasets, disable_progress_bars, load_dataset
 
+from coppice import Collator, janus_loss
 from pipeline.engine.checkpoints import load_janus, resolve_checkpoint
-from pipeline.engine.collator import Collator, janus_loss
 from pipeline.toy.model import copy_small_files, write_weights
 
 _ROLES = ("think", "reflect", "draw")
