@@ -69,10 +69,10 @@ def rows_by_role(training_set: Path) -> list[Dataset]:
     }
     return [
         concatenate_datasets(
-            [load_dataset("parquet", data_files=file, split="train") for file in some]
+            [load_dataset("parquet", data_files=path, split="train") for path in paths]
         )
-        for some in files.values()
-        if some
+        for paths in files.values()
+        if paths
     ]
 
 
@@ -80,8 +80,8 @@ def shuffled(rows: Dataset, seed: int) -> Iterator[list[dict[str, Any]]]:
     """A few rows at a time, shuffled anew whenever all were had, without end."""
     generator = torch.Generator().manual_seed(seed)
     while True:
-        for some in torch.randperm(len(rows), generator=generator).split(_ROWS):
-            yield list(rows.select(some.tolist()))
+        for indices in torch.randperm(len(rows), generator=generator).split(_ROWS):
+            yield list(rows.select(indices.tolist()))
 
 
 def main() -> None:

@@ -46,9 +46,9 @@ def rows_of(
         recipe=recipe,
         recipe_digest="digest",
     )
-    made = list(make_rows(open_store(work.url), work))
-    assert [pick for pick, _ in made] == list(picks)
-    return [row for _, row in made]
+    picked_rows = list(make_rows(open_store(work.url), work))
+    assert [pick for pick, _ in picked_rows] == list(picks)
+    return [row for _, row in picked_rows]
 
 
 def test_a_thought_is_learned_after_its_question_and_the_canvas_in_sight(tmp_path: Path):
