@@ -52,25 +52,19 @@ def front_matter(name: str, files: Mapping[str, StreamFiles]) -> str:
     """
     from huggingface_hub import DatasetCardData  # slow to import
 
-    patterns: dict[str, dict[str, str]] = {}
+    splits_of: dict[str, list[dict[str, str]]] = {}  # by config
     for key in files:
         if not key.startswith("exports/"):
             folder, _, split = key.rpartition("/")
-            config = patterns.setdefault(folder.rpartition("/")[2], {})
-            config[split] = f"{key}-*.parquet"
+            splits = splits_of.setdefault(folder.rpartition("/")[2], [])
+            splits.append({"split": split, "path": f"{key}-*.parquet"})
     data = DatasetCardData(
         pretty_name=name,
         license="other",
         license_name=_UNKNOWN,
         tags=["coppice", "thinking-while-generating", "synthetic"],
         configs=[
-            {
-                "config_name": config,
-                "data_files": [
-                    {"split": split, "path": pattern} for split, pattern in splits.items()
-                ],
-            }
-            for config, splits in patterns.items()
+            {"config_name": config, "data_files": splits} for config, splits in splits_of.items()
         ],
     )
     return f"---\n{data.to_yaml()}\n---"
