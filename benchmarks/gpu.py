@@ -18,14 +18,14 @@ from torch import Tensor
 
 from benchmarks.harness import Rows
 from pipeline.engine.checkpoints import Janus, geometry_of
-from pipeline.engine.cuda import (
+from pipeline.engine.engine import Engine
+from pipeline.engine.paged.attention import Cache, Span
+from pipeline.engine.paged.cuda import (
     FlashPrefill,
     choose_attention,
     compiled,
     paged_attention_plain,
 )
-from pipeline.engine.engine import Engine
-from pipeline.engine.paged.attention import Cache, Span
 from pipeline.engine.reference import Reference
 from pipeline.engine.tiny import build_tiny
 from pipeline.engine.tokenizer import load_tokenizer
@@ -321,7 +321,7 @@ def _measure_steps(engine: Engine, shape: Shape, device: Device) -> Rows:
     """Milliseconds of one decode step of the language model, by the number of rows."""
     if device.type != "cuda":
         return {}
-    from pipeline.engine.cuda import PagedDecode
+    from pipeline.engine.paged.cuda import PagedDecode
 
     result = {}
     for rows in _ROW_COUNTS:

@@ -29,7 +29,7 @@ from pipeline.toy.model import (
     write_weights,
 )
 from pipeline.toy.training.codec import train_decoder, train_encoder
-from pipeline.toy.training.pupil import Course, Progress, save_whole, teach
+from pipeline.toy.training.student import Course, Progress, save_whole, teach
 from pipeline.toy.training.vocabulary import special_ids, write_tokenizer
 
 SEED = 0
