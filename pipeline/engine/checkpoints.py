@@ -16,7 +16,6 @@ from pipeline.engine.tiny import tiny_checkpoint
 from pipeline.engine.tokenizer import SpecialTokens, load_tokenizer
 from schemas.errors import InputError
 from schemas.geometry import Geometry
-from schemas.json_values import JsonObject, read_json_object
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
         LlamaConfig,
         PreTrainedTokenizerFast,
     )
+
+    from schemas.json_values import JsonObject
 
     Shapes = Mapping[str, tuple[int, ...]]
 
@@ -53,7 +54,7 @@ class Janus:
     max_positions: int  # the most tokens, pictures included, that the language model holds
     image_mean: tuple[float, ...]  # of each channel, for pixels from 0 to 1
     image_std: tuple[float, ...]
-    card: JsonObject | None  # `coppice.json` beside the weights: may name a template pack
+    card: "JsonObject | None"  # `coppice.json` beside the weights: may name a template pack
 
     @property
     def text_config(self) -> "LlamaConfig":
@@ -184,7 +185,7 @@ def _read_checkpoint(folder: Path) -> "tuple[JanusConfig, dict[str, Tensor]]":
 
 
 def _in_hugging_face_terms(
-    content: JsonObject, weights: "dict[str, Tensor]"
+    content: "JsonObject", weights: "dict[str, Tensor]"
 ) -> "tuple[JanusConfig, dict[str, Tensor]]":
     from transformers import JanusConfig
 
@@ -301,7 +302,9 @@ def _per_channel(folder: Path, key: str) -> tuple[float, ...]:
     return tuple(numbers)
 
 
-def _read_json(path: Path) -> JsonObject:
+def _read_json(path: Path) -> "JsonObject":
+    from schemas.json_values import read_json_object  # pydantic, which running a model does without
+
     try:
         return read_json_object(_present(path).read_bytes())
     except ValueError as error:

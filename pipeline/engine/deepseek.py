@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict, TypeGuard
 
 from schemas.errors import InputError
-from schemas.json_values import JsonMapping, JsonObject
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import JanusConfig
+
+    from schemas.json_values import JsonMapping, JsonObject
 
 
 class _SizedPart(TypedDict):
@@ -35,7 +36,7 @@ class _Sizes(TypedDict):
 class DeepSeekConfig(TypedDict):
     """`config.json` as far as it is read."""
 
-    language_config: JsonObject
+    language_config: "JsonObject"
     vision_config: _SizedPart
     aligner_config: _SizedPart
     gen_vision_config: _SizedPart
@@ -118,7 +119,7 @@ _RENAMES = [
 ]
 
 
-def is_deepseek(content: JsonMapping) -> TypeGuard[DeepSeekConfig]:
+def is_deepseek(content: "JsonMapping") -> TypeGuard[DeepSeekConfig]:
     """Whether a `config.json` says that it is in this format; its parts may yet be missing."""
     return content.get("model_type") == "multi_modality"
 
@@ -172,7 +173,7 @@ def janus_config(deepseek: DeepSeekConfig, shapes: Mapping[str, Sequence[int]]) 
     )
 
 
-def _vision_config(deepseek: DeepSeekConfig, shapes: Mapping[str, Sequence[int]]) -> JsonObject:
+def _vision_config(deepseek: DeepSeekConfig, shapes: Mapping[str, Sequence[int]]) -> "JsonObject":
     tower = "vision_model.vision_tower"
     aligner = deepseek["aligner_config"]["params"]
     vision = deepseek["vision_config"]["params"]
@@ -202,7 +203,7 @@ def _num_siglip_heads(tower: str) -> int:
     return _SIGLIP_HEADS[tower]
 
 
-def _vq_config(deepseek: DeepSeekConfig, shapes: Mapping[str, Sequence[int]]) -> JsonObject:
+def _vq_config(deepseek: DeepSeekConfig, shapes: Mapping[str, Sequence[int]]) -> "JsonObject":
     codebook = deepseek["gen_vision_config"]["params"]
     aligner = deepseek["gen_aligner_config"]["params"]
     return {

@@ -17,23 +17,24 @@ from typing import TYPE_CHECKING
 
 from pipeline.engine.tokenizer import SPECIAL_NAMES
 from schemas.errors import InputError
-from schemas.json_values import JsonMapping, JsonObject, JsonValue
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from schemas.json_values import JsonMapping, JsonObject, JsonValue
 
 _GAIN = 2.0  # what a layer makes of unit inputs, as a standard deviation: texts differ at this
 _VERSION = "tiny-v1"  # raise it when the bytes change
 _CHAT_NAMES = ["<|User|>", "<|Assistant|>"]
 _SPECIALS = [*SPECIAL_NAMES.values(), *_CHAT_NAMES]
 
-_CONFIG: JsonObject = {
+_CONFIG: "JsonObject" = {
     "architectures": ["JanusForConditionalGeneration"],
     "model_type": "janus",
     "image_token_id": _SPECIALS.index(SPECIAL_NAMES["image"]),
     "tie_word_embeddings": False,
 }
-_PARTS: dict[str, JsonObject] = {
+_PARTS: "dict[str, JsonObject]" = {
     "text_config": {
         "model_type": "llama",
         "vocab_size": len(_SPECIALS) + 256,
@@ -102,7 +103,7 @@ def tiny_checkpoint() -> Path:
 
 
 def build_tiny(
-    folder: Path, *, seed: int = 0, sizes: Mapping[str, JsonMapping] | None = None
+    folder: Path, *, seed: int = 0, sizes: "Mapping[str, JsonMapping] | None" = None
 ) -> None:
     """Write the random model into `folder`, which must not exist yet.
 
@@ -122,11 +123,11 @@ def build_tiny(
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
 
 
-def _write_json(path: Path, content: JsonObject) -> None:
+def _write_json(path: Path, content: "JsonObject") -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="ascii")
 
 
-def _preprocessor(side: JsonValue) -> JsonObject:
+def _preprocessor(side: "JsonValue") -> "JsonObject":
     return {
         "image_processor_type": "JanusImageProcessor",
         "size": {"height": side, "width": side},
@@ -136,7 +137,7 @@ def _preprocessor(side: JsonValue) -> JsonObject:
     }
 
 
-def _tokenizer() -> JsonObject:
+def _tokenizer() -> "JsonObject":
     """One token per byte, after the special ones: `tokenizer.json` for the tokenizers library."""
     from tokenizers.pre_tokenizers import ByteLevel
 
@@ -160,7 +161,7 @@ def _tokenizer() -> JsonObject:
     }
 
 
-def _bos_first() -> JsonObject:
+def _bos_first() -> "JsonObject":
     bos = SPECIAL_NAMES["bos"]
     start: JsonObject = {"SpecialToken": {"id": bos, "type_id": 0}}
     texts: list[JsonValue] = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
@@ -172,7 +173,7 @@ def _bos_first() -> JsonObject:
     }
 
 
-def _shapes(config: JsonObject) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _shapes(config: "JsonObject") -> Iterator[tuple[str, tuple[int, ...]]]:
     import torch
     from transformers import JanusConfig, JanusForConditionalGeneration
 
