@@ -21,9 +21,8 @@ LARGE_BUCKET = 32
 """Batches of more than this many rows come in multiples of it: each size is a CUDA graph."""
 
 _PREFILL_TOKENS = 4096
-_PREFILL_TOKENS_ON_CPU = (
-    1024  # activations stay near the core: docs/engine.md, "What helped on a CPU"
-)
+# What goes from layer to layer stays near the core: docs/engine.md, "What helped on a CPU".
+_PREFILL_TOKENS_ON_CPU = 1024
 
 
 @dataclass(slots=True, eq=False)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ATTENTION = "coppice"
 """The name under which transformers knows our attention."""
 BLOCK = 32
-"""Keys are read up to a multiple of this many tokens: docs/engine.md, "What helped on a CPU"."""
+"""Keys are read up to a multiple of this many tokens (docs/engine.md, "What helped on a CPU")."""
 
 
 class Cache:
