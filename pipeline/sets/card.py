@@ -105,7 +105,7 @@ def _who(method: MethodConfig, role: Role) -> str:
 def _origins(curation: Curation, run: int) -> list[tuple[PromptOrigin, int]]:
     """Where the prompts of a run's traces come from, the most of them first."""
     total: Counter[PromptOrigin] = Counter()
-    for (place, _), part in zip(curation.objects, curation.parts, strict=True):
+    for (place, _), part in zip(curation.objects, curation.shards, strict=True):
         if place == run:
             total += part.origins
     return sorted(total.items(), key=lambda item: (-item[1], item[0].model_dump_json()))
@@ -131,7 +131,7 @@ def _licences(curation: Curation) -> Iterator[str]:
         is_janus = "janus" in name.lower()
         licence = _JANUS_LICENCE if is_janus else _LICENCES.get(name, _UNKNOWN)
         yield f"- Model {name}: {licence}."
-    origins = {one for part in curation.parts for one in part.origins}
+    origins = {one for part in curation.shards for one in part.origins}
     if any(not origin.licence for origin in origins):
         yield f"- Prompts: {_UNKNOWN}, at least of some. Find out before you publish."
     for licence in sorted({origin.licence for origin in origins if origin.licence}):

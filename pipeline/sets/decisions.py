@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.select.columns import WHOLE, Scores, read_frame
+from pipeline.select.columns import WHOLE, read_columns, read_scores
 from pipeline.select.selection import Curation
 from pipeline.select.shard_candidates import GROUP, REVISION, task_name
 from pipeline.sets.rows import Pick
@@ -22,7 +22,7 @@ _SPLITS = ("train", "validation")
 
 def picks_of(curation: Curation, place: int) -> dict[int, list[Pick]]:
     """The rows to be made of one object, by the positions of their traces in it."""
-    found, recipe = curation.found, curation.recipe
+    found, recipe = curation.candidates, curation.recipe
     rows = _kept_rows(curation, place)
     if not len(rows):
         return {}
@@ -56,7 +56,7 @@ def picks_of(curation: Curation, place: int) -> dict[int, list[Pick]]:
             rewards=sides[index] if recipe.groups is not None else (),
             sides=beside,
         )
-        position = int(curation.parts[place].position[trace - found.first_trace[place]])
+        position = int(curation.shards[place].position[trace - found.first_trace[place]])
         picks.setdefault(position, []).append(pick)
     return picks
 
@@ -65,7 +65,7 @@ def write_decisions(curation: Curation, out: Store, scratch: Path) -> None:
     """Write what became of every row, one object after the other."""
     path = scratch / DECISIONS_KEY
     with pq.ParquetWriter(path, DECISIONS, compression="zstd") as writer:
-        for place in range(len(curation.parts)):
+        for place in range(len(curation.shards)):
             if (table := decisions_of(curation, place)).num_rows:
                 writer.write_table(table)
     out.put(DECISIONS_KEY, path)
@@ -74,7 +74,7 @@ def write_decisions(curation: Curation, out: Store, scratch: Path) -> None:
 
 def decisions_of(curation: Curation, place: int) -> pa.Table:
     """The decisions about the rows of one object."""
-    found, part = curation.found, curation.parts[place]
+    found, part = curation.candidates, curation.shards[place]
     run_id = curation.runs[curation.objects[place][0]].run_id
     rows = slice(found.first_row[place], found.first_row[place + 1])
     first = int(found.first_trace[place])
@@ -107,9 +107,9 @@ def decisions_of(curation: Curation, place: int) -> pa.Table:
 
 def leaks_of(curation: Curation) -> list[dict[str, str]]:
     """The prompts that were left out for being in an evaluation set, by their ids and levels."""
-    found = curation.found
+    found = curation.candidates
     hits: dict[str, str] = {}
-    for level in curation.checked.job.evaluation.levels:
+    for level in curation.checked.criteria.evaluation.levels:
         is_hit = found.reason == found.reasons.index(f"leak_{level}")
         for record in np.unique(found.record[found.trace[is_hit]]).tolist():
             hits[f"{record:016x}"] = level
@@ -117,26 +117,26 @@ def leaks_of(curation: Curation) -> list[dict[str, str]]:
 
 
 def _kept_rows(curation: Curation, place: int) -> Any:
-    found = curation.found
+    found = curation.candidates
     first, last = found.first_row[place], found.first_row[place + 1]
     return first + np.flatnonzero(found.is_kept[first:last])
 
 
 def _scores_beside(curation: Curation, place: int, rows: Any) -> list[Any]:
     """What stands beside a row: the rewards of a trace, or the scores of a pair of drawings."""
-    found, recipe = curation.found, curation.recipe
+    found, recipe = curation.candidates, curation.recipe
     if recipe.groups is None and recipe.pairs is None:
         return []
     run, name = curation.objects[place]
     store = curation.runs[run].store
-    frame = read_frame(store, traces_object_key(name))
+    frame = read_columns(store, traces_object_key(name))
     columns = recipe.groups.rewards if recipe.groups is not None else (recipe.pairs.by,)  # type: ignore[union-attr]
     own = found.trace[rows] - int(found.first_trace[place])
     ids = {parse_scorer(scorer).name: parse_scorer(scorer) for scorer in recipe.scorers}
 
     def at(column: str, events: Any) -> list[float | None]:
         source, _, part = column.partition(".")
-        scores = Scores(store, sidecar_key(name, ids[source]), {part}, frame)
+        scores = read_scores(store, sidecar_key(name, ids[source]), {part}, frame)
         return [_known(value) for value in scores.at(part, own, events)]
 
     if recipe.groups is not None:
@@ -146,7 +146,7 @@ def _scores_beside(curation: Curation, place: int, rows: Any) -> list[Any]:
     successor = {
         (row, index): after
         for row, index, after in zip(
-            frame.events.row.tolist(),
+            frame.events.trace.tolist(),
             frame.events.index.tolist(),
             frame.events.successor.tolist(),
             strict=True,
@@ -164,9 +164,9 @@ def _scores_beside(curation: Curation, place: int, rows: Any) -> list[Any]:
 
 def _place_of(curation: Curation, trace: int) -> tuple[str, int]:
     """The object of a trace, and its position there. Pairs are of one run, so of one store."""
-    found = curation.found
+    found = curation.candidates
     place = int(np.searchsorted(found.first_trace, trace, side="right")) - 1
-    position = curation.parts[place].position[trace - found.first_trace[place]]
+    position = curation.shards[place].position[trace - found.first_trace[place]]
     return traces_object_key(curation.objects[place][1]), int(position)
 
 

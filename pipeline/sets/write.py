@@ -15,17 +15,19 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.plan.packs import settings_of
-from pipeline.select.parallel import in_order
+from pipeline.select.parallel import ordered_map
 from pipeline.select.selection import Curation
 from pipeline.sets.card import card_of
 from pipeline.sets.decisions import leaks_of, picks_of, write_decisions
 from pipeline.sets.router import Made, Streams, make_tables
+from pipeline.sets.rows import Pick
 from pipeline.store.layout import traces_object_key
 from pipeline.store.objects import Store
 from pipeline.twig.programs import Settings
 from schemas import __version__
 from schemas.errors import InputError, ObjectMissing
 from schemas.json_values import canonical_json
+from schemas.recipes import Recipe
 from schemas.training import TRAINING_FORMAT
 
 MANIFEST, STARTED = "manifest.json", "started.json"
@@ -74,7 +76,7 @@ def inputs_of(curation: Curation) -> dict[str, Any]:
     return {
         "recipe": curation.recipe.model_dump(mode="json"),
         "recipe_digest": curation.checked.digest,
-        "evaluation": dict(sorted(curation.checked.job.evaluation.digests.items())),
+        "evaluation": dict(sorted(curation.checked.criteria.evaluation.digests.items())),
         "runs": [
             {
                 "run_id": run.run_id,
@@ -107,7 +109,11 @@ def _made(curation: Curation, settings: Sequence[Settings], num_workers: int) ->
                     curation.checked.digest,
                 )
             )
-    return in_order(make_tables, work, num_workers)
+    return ordered_map(_tables_of, work, num_workers)
+
+
+def _tables_of(work: tuple[str, str, dict[int, list[Pick]], Settings, Recipe, str]) -> Made:
+    return make_tables(*work)
 
 
 def _begin(out: Store, version: str) -> dict[str, Any] | None:
