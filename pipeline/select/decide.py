@@ -44,7 +44,7 @@ class Candidates:
     trace: npt.NDArray[np.int32]  # [rows]: the trace that it would be made of
     task: npt.NDArray[np.int16]  # [rows]: see `task_name`
     event: npt.NDArray[np.int16]  # [rows]: index in its trace; WHOLE: of the whole trace
-    reason: npt.NDArray[np.int8]  # [rows]: index into `reasons`; 0: kept
+    reason: npt.NDArray[np.int16]  # [rows]: index into `reasons`; 0: kept
     value: npt.NDArray[np.float32]  # [rows]: what the column of that reason says; NaN: nothing
     lot: Keys  # [rows]: rows are taken from the lowest
     is_revise: Flags  # [rows]: whether it is a critique that asks for a revision

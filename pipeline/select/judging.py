@@ -94,7 +94,7 @@ def judge(
             trace=rows.trace.astype(np.int32),
             event=rows.event.astype(np.int16),
             task=rows.task.astype(np.int16),
-            reason=first.reason.astype(np.int8),
+            reason=first.reason.astype(np.int16),
             value=first.value.astype(np.float32),
             lot=_lots(rows, columns, criteria.recipe.seed),
             is_revise=_asks_for_revision(rows, columns),

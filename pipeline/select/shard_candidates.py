@@ -63,7 +63,7 @@ class ShardRows:
     trace: npt.NDArray[np.int32]  # index into the traces
     event: npt.NDArray[np.int16]  # index in its trace; WHOLE: the row is of the whole trace
     task: npt.NDArray[np.int16]  # see `task_name`
-    reason: npt.NDArray[np.int8]  # index into `reasons_of` the recipe; 0: kept
+    reason: npt.NDArray[np.int16]  # index into `reasons_of` the recipe; 0: kept
     value: npt.NDArray[np.float32]  # what the column of that reason says; NaN: nothing
     lot: Keys  # from the recipe's seed and the row's name: rows are taken from the lowest
     is_revise: Flags  # whether it is a critique that asks for a revision
