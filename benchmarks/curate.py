@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
@@ -31,7 +30,7 @@ from pipeline.plan.models import fake_facts
 from pipeline.plan.packs import load_pack
 from pipeline.plan.planning import commit_plan, make_plan
 from pipeline.plan.prompt_files import PromptSet
-from pipeline.rollout.worker import Assignment, Worker
+from pipeline.rollout.worker import Worker
 from pipeline.scoring.scorers import find_scorer, id_of
 from pipeline.scoring.sidecars import score_object
 from pipeline.store.layout import sidecar_key
@@ -39,7 +38,7 @@ from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 from schemas.config import FakeConfig, MethodConfig, PackConfig, Pictures, RunConfig
 from schemas.prompts import Prompt
-from schemas.runs import FOOTER_KEY, ShardFooter
+from schemas.runs import FOOTER_KEY, Attempt, Grow, ShardFooter
 from schemas.scores import SCORES_KEY, ScoresFooter
 
 _RECORDS, _ROLLOUTS = 250, 4  # of one shard: a thousand traces
@@ -133,7 +132,7 @@ def grow_template(folder: Path, *, with_pictures: bool) -> Path:
     )
     manifest = commit_plan(store, plan, given, config, facts)
     worker = Worker(store, manifest, open_backends(config), name="benchmark")
-    worker.run_shard(Assignment(shard=0, attempt=1, attempt_id=uuid4().hex))
+    worker.run_shard(Grow(attempt=Attempt(shard=0, number=1, attempt_id=uuid4().hex)))
     worker.close()
     run = open_run(store.url)
     for name in _SCORERS:
@@ -157,8 +156,11 @@ def copy_shards(template: Path, run: Path, num_shards: int) -> None:
         target = f"shard-{shard:05d}.parquet"
         note = footer.model_copy(update={"shard": shard, "digest": digest})
         ids = traces["record_id"].to_pylist()
-        new = {one: sha256(f"{one}{shard}".encode()).hexdigest()[:16] for one in set(ids)}
-        records = pa.array([new[one] for one in ids])
+        new_ids = {
+            record_id: sha256(f"{record_id}{shard}".encode()).hexdigest()[:16]
+            for record_id in set(ids)
+        }
+        records = pa.array([new_ids[record_id] for record_id in ids])
         names = _trace_ids(footer.run_id, records, traces["rollout_index"])
         columns = {"record_id": records, "trace_id": names}
         _write(run / "traces" / target, traces, columns, {FOOTER_KEY: note.model_dump_json()})
@@ -174,7 +176,7 @@ def copy_shards(template: Path, run: Path, num_shards: int) -> None:
                 num_rows=table.num_rows,
                 digest=digest,
             )
-            own = pa.array([renamed[one] for one in table["trace_id"].to_pylist()])
+            own = pa.array([renamed[trace_id] for trace_id in table["trace_id"].to_pylist()])
             _write(path, table, {"trace_id": own}, {SCORES_KEY: scores_note.model_dump_json()})
 
 
@@ -183,10 +185,12 @@ def _trace_ids(run_id: str, records: pa.Array, rollouts: pa.ChunkedArray) -> pa.
     return pc.binary_join_element_wise(run_id, records, indices, "-")
 
 
-def _write(path: Path, table: pa.Table, columns: dict[str, Any], note: dict[bytes, str]) -> None:
+def _write(
+    path: Path, table: pa.Table, columns: dict[str, pa.Array], note: dict[bytes, str]
+) -> None:
     for name, column in columns.items():
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(name), column)
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, table.schema.field(name), column)
     with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({key: text.encode() for key, text in note.items()})

@@ -89,9 +89,8 @@ def measure_cpu(model: str, num_rollouts: int, num_runs: int) -> Rows:
         share = max(1, num_rollouts // 4)
         plain_spent = _spent(reference, settings, share, run)
         pairs.append((ours_spent, [seconds * num_rollouts / share for seconds in plain_spent]))
-    engine_seconds, plain_seconds = (
-        statistics.median(one) for one in zip(*[(e[0], p[0]) for e, p in pairs], strict=True)
-    )
+    engine_seconds = statistics.median(ours_spent[0] for ours_spent, _ in pairs)
+    plain_seconds = statistics.median(plain_spent[0] for _, plain_spent in pairs)
     rate = gpu.matrix_rate(torch.device("cpu"), torch.float32, size=1024)
     return {
         "model": model,
@@ -135,8 +134,10 @@ def grow(backend: "Backend", settings: "Settings", num_rollouts: int, *, seed: i
     from schemas.trace import Role
 
     program = PROGRAMS[settings.method.program]
-    things = [f"{colour} {shape}" for colour in _COLOURS for shape in _SHAPES]
-    prompts = [f"a {one} left of a {other}" for one in things for other in things if one != other]
+    objects = [f"{colour} {shape}" for colour in _COLOURS for shape in _SHAPES]
+    prompts = [
+        f"a {left} left of a {right}" for left in objects for right in objects if left != right
+    ]
     rollouts = [
         Rollout(
             record_id=f"{index:016x}",

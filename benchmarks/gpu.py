@@ -5,36 +5,34 @@ and Triton are installed.
 """
 
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from benchmarks.harness import Rows
-from pipeline.engine.checkpoints import Janus, geometry_of
-from pipeline.engine.cuda import (
+from benchmarks.random_janus import JANUS_1B, JANUS_7B, SMALL, Shape, one_layer_of, random_janus
+from pipeline.engine.engine import Engine
+from pipeline.engine.paged.attention import ATTENTION, Cache, Span, register
+from pipeline.engine.paged.cuda import (
     FlashPrefill,
+    PagedDecode,
     choose_attention,
     compiled,
     paged_attention_plain,
 )
-from pipeline.engine.engine import Engine
-from pipeline.engine.paged.attention import Cache, Span
 from pipeline.engine.reference import Reference
-from pipeline.engine.tiny import build_tiny
-from pipeline.engine.tokenizer import load_tokenizer
+from pipeline.engine.rows import Job
 from pipeline.twig.requests import Backend, Canvas, Codes, Message, Request, Text, Visual
 from schemas.errors import RolloutError
 from schemas.geometry import Geometry
 from schemas.ids import event_seed
 from schemas.trace import Role
 
+T = TypeVar("T")
 Device = torch.device
 Dtype = torch.dtype
 
@@ -46,43 +44,9 @@ _ROW_COUNTS = (16, 32, 64, 96, 128, 160, 192, 224, 256, 288)  # all that graphs 
 _MEAN_TOKENS = 600  # in a row's cache, of a rollout with reflection
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shape:
-    """A published geometry, or a small one to try the code with."""
-
-    name: str
-    layers: int
-    width: int
-    heads: int
-    inner: int
-    words: int = 102_400
-    image_size: int = 384
-    codes: int = 16_384
-    vision_layers: int = 24
-    vision_width: int = 1024
-    base_channels: int = 128
-
-
-JANUS_1B = Shape(name="1b", layers=24, width=2048, heads=16, inner=5632)
-JANUS_7B = Shape(name="7b", layers=30, width=4096, heads=32, inner=11008)
-SMALL = Shape(
-    name="small",
-    layers=2,
-    width=64,
-    heads=4,
-    inner=128,
-    words=300,
-    image_size=96,
-    codes=256,
-    vision_layers=1,
-    vision_width=64,
-    base_channels=32,
-)
-
-
 def kernels(*, dry_run: bool) -> Iterator[Rows]:
     """Decode attention against a copy, prefill against a product."""
-    shape, device, dtype = _place(JANUS_7B, dry_run)
+    shape, device, dtype = _target(JANUS_7B, dry_run)
     rows, tokens = (4, 100) if dry_run else (256, _MEAN_TOKENS)
     copied = copy_rate(device, 2**20 if dry_run else 2**31)
     product = matrix_rate(device, dtype, 256 if dry_run else 8192)
@@ -135,8 +99,8 @@ def copy_rate(device: Device, num_bytes: int) -> float:
 
 def matrix_rate(device: Device, dtype: Dtype, size: int) -> float:
     """Floating-point operations per second of a square product."""
-    one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / timed(lambda: one @ other, device)
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / timed(lambda: left @ right, device)
 
 
 def timed(call: Callable[[], object], device: Device, num_runs: int = 20) -> float:
@@ -151,45 +115,6 @@ def timed(call: Callable[[], object], device: Device, num_runs: int = 20) -> flo
         _wait(device)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)
-
-
-def random_janus(shape: Shape, device: Device, dtype: Dtype) -> Janus:
-    """A model of that shape with random weights, and a tokenizer of one token a byte."""
-    from transformers import JanusConfig, JanusForConditionalGeneration
-
-    config = JanusConfig.from_dict(_config_of(shape))
-    with torch.device("meta"):
-        model = JanusForConditionalGeneration(config)
-    model = model.to(dtype).to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(0)
-    with torch.no_grad():
-        for name, weight in [*model.named_parameters(), *model.named_buffers()]:
-            _fill(name, weight, generator)
-    for module in model.modules():  # buffers that are computed, not stored
-        if hasattr(module, "rope_init_fn"):
-            module.inv_freq = module.rope_init_fn(module.config, device)[0]
-    with tempfile.TemporaryDirectory() as folder:
-        build_tiny(Path(folder) / "tiny")
-        tokenizer, special = load_tokenizer(Path(folder) / "tiny")
-    return Janus(
-        model=model.eval().requires_grad_(False),
-        tokenizer=tokenizer,
-        special=special,
-        geometry=geometry_of(config),
-        max_positions=config.text_config.max_position_embeddings,
-        image_mean=(0.5,) * 3,
-        image_std=(0.5,) * 3,
-        card=None,
-    )
-
-
-def _fill(name: str, weight: Tensor, generator: torch.Generator) -> None:
-    if not weight.is_floating_point():
-        weight.copy_(torch.arange(weight.numel(), device=weight.device).view_as(weight))
-    elif weight.dim() == 1:
-        weight.fill_(float(name.endswith("weight")))
-    else:
-        weight.normal_(0, weight[0].numel() ** -0.5, generator=generator)
 
 
 def forced_rollout(
@@ -261,7 +186,7 @@ def grow(backend: Backend, geometry: Geometry, num_rollouts: int, *, revised: bo
 
 
 def _measure_model(published: Shape, dry_run: bool) -> Iterator[Rows]:
-    shape, device, dtype = _place(published, dry_run)
+    shape, device, dtype = _target(published, dry_run)
     janus = random_janus(shape, device, dtype)
     rows, num_rollouts = (16, 4) if dry_run else (256, 256)
     kv_bytes = 2**25 if dry_run else int(torch.cuda.mem_get_info()[0] * 0.85)
@@ -297,18 +222,18 @@ class TimedEngine(Engine):
         shares = {part: round(seconds / total, 3) for part, seconds in self._seconds.items()}
         return shares | {"host": round(1 - sum(shares.values()), 3)}
 
-    def _prefill(self, jobs: Any) -> None:
+    def _prefill(self, jobs: Sequence[Job]) -> None:
         vision = self._seconds["vision"]
         self._timed("prefill", lambda: super(TimedEngine, self)._prefill(jobs))
         self._seconds["prefill"] -= self._seconds["vision"] - vision  # pictures were seen within
 
-    def _features(self, jobs: Any) -> Any:
+    def _features(self, jobs: Sequence[Job]) -> dict[int, Tensor]:
         return self._timed("vision", lambda: super(TimedEngine, self)._features(jobs))
 
     def _decode(self) -> None:
         self._timed("decode", lambda: super(TimedEngine, self)._decode())
 
-    def _timed(self, part: str, call: Callable[[], Any]) -> Any:
+    def _timed(self, part: str, call: Callable[[], T]) -> T:
         _wait(self._device)
         started = time.perf_counter()
         answer = call()
@@ -321,23 +246,21 @@ def _measure_steps(engine: Engine, shape: Shape, device: Device) -> Rows:
     """Milliseconds of one decode step of the language model, by the number of rows."""
     if device.type != "cuda":
         return {}
-    from pipeline.engine.cuda import PagedDecode
-
-    result = {}
+    result: Rows = {}
     for rows in _ROW_COUNTS:
         # Rows of their own pages: shared ones would be read once, and from the L2.
-        places = 16 + torch.arange(rows * (_MEAN_TOKENS + 64), device=device)
-        slots = places % engine._cache.keys.shape[1]
+        slots = 16 + torch.arange(rows * (_MEAN_TOKENS + 64), device=device)
+        slots %= engine._cache.keys.shape[1]
         burst = PagedDecode(
             engine._cache,
             list(slots.view(rows, -1)),
             [_MEAN_TOKENS] * rows,
-            engine._room,
+            engine._buffers,
         )
         embeds = torch.randn(rows, shape.width, device=device, dtype=torch.bfloat16)
 
-        def step(burst: Any = burst, embeds: Tensor = embeds) -> None:
-            engine._room.run(engine._run, embeds, burst)
+        def step(burst: PagedDecode = burst, embeds: Tensor = embeds) -> None:
+            engine._buffers.run(engine._run, embeds, burst)
 
         with torch.inference_mode():
             result[f"step_milliseconds_{rows}_rows"] = round(timed(step, device) * 1e3, 3)
@@ -346,12 +269,9 @@ def _measure_steps(engine: Engine, shape: Shape, device: Device) -> Rows:
 
 def _measure_prefill(shape: Shape, device: Device, dtype: Dtype, product: float) -> Iterator[Rows]:
     """One LLaMA layer over 8,192 packed tokens: its operations against those of a product."""
-    from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaModel
 
-    config = LlamaConfig(**_config_of(shape)["text_config"] | {"num_hidden_layers": 1})
-    from pipeline.engine.paged.attention import ATTENTION, register
-
+    config = one_layer_of(shape)
     register()
     config._attn_implementation = ATTENTION
     llama = LlamaModel(config).to(device, dtype).eval()
@@ -388,24 +308,21 @@ def _measure_prefill(shape: Shape, device: Device, dtype: Dtype, product: float)
 def _decode_inputs(
     shape: Shape, rows: int, tokens: int, device: Device, dtype: Dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, float]:
-    """One layer's cache of random numbers, and rows that live in shuffled pages of it."""
-    config = type("Config", (), _config_of(shape)["text_config"] | {"num_hidden_layers": 1})
-    config.head_dim = shape.width // shape.heads
+    """The arguments of a `PagedAttention`: rows that live in shuffled pages of random numbers."""
+    head_width = shape.width // shape.heads
     pages = rows * -(-tokens // 16)
-    cache = Cache(config, 16 * pages, dtype, device)
+    cache = Cache(one_layer_of(shape), 16 * pages, dtype, device)
     cache.keys.normal_()
     cache.values.normal_()
     order = torch.randperm(pages, device=device).view(rows, -1, 1) * 16
     table = (order + torch.arange(16, device=device)).view(rows, -1).int()
     last = torch.full((rows,), tokens - 1, dtype=torch.int32, device=device)
-    query, key, value = torch.randn(
-        3, rows, shape.heads, config.head_dim, device=device, dtype=dtype
-    )
-    scale = config.head_dim**-0.5
+    query, key, value = torch.randn(3, rows, shape.heads, head_width, device=device, dtype=dtype)
+    scale = head_width**-0.5
     return query, key, value, cache.keys[0], cache.values[0], table, last, scale
 
 
-def _place(published: Shape, dry_run: bool) -> tuple[Shape, Device, Dtype]:
+def _target(published: Shape, dry_run: bool) -> tuple[Shape, Device, Dtype]:
     if dry_run:
         return SMALL, torch.device("cpu"), torch.float32
     if not torch.cuda.is_available():
@@ -416,44 +333,3 @@ def _place(published: Shape, dry_run: bool) -> tuple[Shape, Device, Dtype]:
 def _wait(device: Device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def _config_of(shape: Shape) -> dict[str, Any]:
-    """A Hugging Face config of that shape, in the form of the published ones."""
-    side = shape.image_size // 16
-    return {
-        "tie_word_embeddings": False,
-        "text_config": {
-            "vocab_size": shape.words,
-            "hidden_size": shape.width,
-            "intermediate_size": shape.inner,
-            "num_hidden_layers": shape.layers,
-            "num_attention_heads": shape.heads,
-            "num_key_value_heads": shape.heads,
-            "max_position_embeddings": 16_384,
-            "tie_word_embeddings": False,
-        },
-        "vision_config": {
-            "image_size": shape.image_size,
-            "patch_size": 16,
-            "num_image_tokens": side**2,
-            "hidden_size": shape.vision_width,
-            "num_hidden_layers": shape.vision_layers,
-            "num_attention_heads": max(4, shape.vision_width // 64),
-            "mlp_ratio": 4,
-            "projection_dim": shape.width,
-            "depth": 2,
-        },
-        "vq_config": {
-            "num_embeddings": shape.codes,
-            "embed_dim": 8,
-            "base_channels": shape.base_channels,
-            "latent_channels": 2 * shape.base_channels,
-            "channel_multiplier": [1, 1, 2, 2, 4] if shape.codes > 256 else [1, 1, 1, 1, 1],
-            "num_res_blocks": 2 if shape.codes > 256 else 0,
-            "num_patches": side,
-            "projection_dim": shape.width,
-            "image_token_embed_dim": shape.width,
-            "num_hidden_layers": 2,
-        },
-    }

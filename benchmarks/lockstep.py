@@ -69,17 +69,19 @@ class Lockstep:
         """Pictures, in batches. Values are cut to bytes as the reference cuts them."""
         painted: list[Pixels] = []
         for first in range(0, len(canvases), _MOST_ROWS):
-            some = canvases[first : first + _MOST_ROWS]
-            full = [[*codes, *[0] * (self.geometry.num_tokens - len(codes))] for codes in some]
+            batch = canvases[first : first + _MOST_ROWS]
+            full = [[*codes, *[0] * (self.geometry.num_tokens - len(codes))] for codes in batch]
             decoded = self._model.decode_image_tokens(torch.tensor(full)).float()
             painted += list(((decoded + 1) / 2 * 255).clamp(0, 255).to(torch.uint8).numpy())
         return painted
 
     def _answer(self, same: list[_Waiting]) -> list[tuple[RequestId, Answer]]:
-        texts = [one.request for one in same if isinstance(one.request, Text)]
-        visuals = [one.request for one in same if isinstance(one.request, Visual)]
+        """The answers to requests of one kind."""
+        requests = [waiting.request for waiting in same]
+        texts = [request for request in requests if isinstance(request, Text)]
+        visuals = [request for request in requests if isinstance(request, Visual)]
         answers: Sequence[Answer] = self._say(texts) if texts else self._draw(visuals)
-        return [(one.id, answer) for one, answer in zip(same, answers, strict=True)]
+        return [(waiting.id, answer) for waiting, answer in zip(same, answers, strict=True)]
 
     def _say(self, requests: list[Text]) -> list[TextAnswer]:
         prefixes = [self._renderer.question(request) for request in requests]
@@ -124,8 +126,8 @@ class Lockstep:
             cond, uncond = self._model.model.generation_head(run.hidden).chunk(2)
             logits = guide(cond, uncond, weight)
             if temperature:
-                places = torch.full((len(requests),), position)
-                logits = logits / temperature + gumbel_noise(seeds, places, logits.shape[-1])
+                positions = torch.full((len(requests),), position)
+                logits = logits / temperature + gumbel_noise(seeds, positions, logits.shape[-1])
             drawn.append(logits.argmax(-1))
             if len(drawn) < num_tokens:
                 step = self._model.prepare_embeddings_for_image_generation(drawn[-1])
@@ -184,8 +186,8 @@ class _Run:
 
     def step(self, embeds: Tensor) -> None:
         """One token [rows, 1, width] more."""
-        ones = torch.ones(len(embeds), 1, dtype=torch.int64)
-        self._mask = torch.cat([self._mask, ones], dim=1)
+        is_read = torch.ones(len(embeds), 1, dtype=torch.int64)
+        self._mask = torch.cat([self._mask, is_read], dim=1)
         self.hidden = self._forward(embeds, self._next[:, None])
         self._next = self._next + 1
 

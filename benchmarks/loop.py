@@ -23,12 +23,12 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from benchmarks.estimates import estimate, percent
 from benchmarks.harness import Rows, commit
-from benchmarks.toy_quality import Drawn, draw_with, estimate, make_tasks
+from benchmarks.toy_rollouts import Drawn, draw_with, make_tasks
 from examples.sft_toy import fine_tune
 from pipeline.toy.model import write_early
 from pipeline.toy.prompts import training_prompts
@@ -80,15 +80,15 @@ def measure(
     arms: Arms = {"before": draw_with(str(start), _PROGRAMS, tasks)}
     jobs = {
         name: [
-            Job(start=start, training_set=place, tuned=folder / f"{name}-{seed}", seed=seed)
+            Job(start=start, training_set=training_set, tuned=folder / f"{name}-{seed}", seed=seed)
             for seed in range(num_seeds)
         ]
-        for name, (place, _) in sets.items()
+        for name, (training_set, _) in sets.items()
     }
-    fine_tune_all([job for some in jobs.values() for job in some], num_steps)
-    for name, own in jobs.items():
+    fine_tune_all([job for arm_jobs in jobs.values() for job in arm_jobs], num_steps)
+    for name, arm_jobs in jobs.items():
         drawn: dict[str, list[Drawn]] = {program: [] for program in _PROGRAMS}
-        for job in own:
+        for job in arm_jobs:
             for program, rows in draw_with(str(job.tuned), _PROGRAMS, tasks).items():
                 drawn[program] += rows
         arms[name] = drawn
@@ -139,9 +139,9 @@ def make_sets(folder: Path, start: Path, num_prompts: int) -> dict[str, tuple[Pa
     uncurated.write_text(_UNCURATED)
     sets = {}
     for name, recipe in (("uncurated", str(uncurated)), ("curated", "twig-50k")):
-        place = folder / f"set-{name}"
-        _coppice("curate", str(run), str(place), "--recipe", recipe)
-        sets[name] = place, _num_rows(place)
+        training_set = folder / f"set-{name}"
+        _coppice("curate", str(run), str(training_set), "--recipe", recipe)
+        sets[name] = training_set, _num_rows(training_set)
     return sets
 
 
@@ -151,19 +151,21 @@ def _coppice(*arguments: str) -> None:
     )
 
 
-def _num_rows(place: Path) -> int:
+def _num_rows(training_set: Path) -> int:
     import pyarrow.parquet as pq
 
-    return sum(pq.read_metadata(path).num_rows for path in place.glob("sft/*/train-*.parquet"))
+    return sum(
+        pq.read_metadata(path).num_rows for path in training_set.glob("sft/*/train-*.parquet")
+    )
 
 
-def compare(arms: Arms) -> dict[str, Any]:
+def compare(arms: Arms) -> Rows:
     """Accuracy in each arm, and how much better it is than before and than uncurated."""
-    table: dict[str, Any] = {}
+    table: Rows = {}
     for program in _PROGRAMS:
         num_rollouts = len(arms["before"][program])
         accuracy = {  # of each rollout, the mean over the seeds of fine-tuning
-            name: np.array([one.accuracy for one in drawn[program]])
+            name: np.array([rollout.accuracy for rollout in drawn[program]])
             .reshape(-1, num_rollouts)
             .mean(0)
             for name, drawn in arms.items()
@@ -185,15 +187,10 @@ def show(result: Rows) -> None:
     sys.stdout.write(line.format("program", "arm", "attributes", "minus before", "minus uncurated"))
     for program, arms in result["accuracy"].items():
         for name, row in arms.items():
-            cells = [_percent(row[column]) for column in row]
+            cells = [percent(row[column]) for column in row]
             sys.stdout.write(line.format(program, name, *cells))
     for name in ("prompts", "rows", "steps", "fine_tuning_seeds", "held_out", "seconds"):
         sys.stdout.write(f"{name}: {result[name]}\n")
-
-
-def _percent(one: dict[str, Any]) -> str:
-    low, high = one["interval"]
-    return f"{100 * one['mean']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from benchmarks.harness import Rows, commit
 
 _SAMPLE_SECONDS = 0.5
 _NUM_PROMPTS = 5559
@@ -34,7 +35,7 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def measure(prompts: list[str], run: str) -> dict[str, Any]:
+def measure(prompts: list[str], run: str) -> Rows:
     """Plan, run and status, each as a user would call it. Times are of whole processes."""
     fake = ["--backend", "fake"]
     plan_seconds, _ = _timed(["plan", *prompts, run, *fake])
@@ -58,7 +59,7 @@ def measure(prompts: list[str], run: str) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -92,13 +93,6 @@ def _make_prompts(folder: Path) -> str:
     lines = (f"a photograph of scene number {index}" for index in range(_NUM_PROMPTS))
     path.write_text("\n".join(lines))
     return str(path)
-
-
-def _commit() -> str:
-    answer = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True
-    )
-    return answer.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

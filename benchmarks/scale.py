@@ -41,7 +41,7 @@ from schemas.config import (
 )
 from schemas.errors import ExitCode
 from schemas.prompts import Prompt
-from schemas.runs import Assignment, RunManifest
+from schemas.runs import Attempt, Grow, RunManifest
 
 _SIZES = (1_000, 10_000, 100_000)
 _FAKE = FakeConfig(image_size=32, patch_size=8, num_codes=512, num_text_tokens=8)
@@ -131,7 +131,7 @@ class _Counted:
 def _calls_of_a_shard(store: Store, manifest: RunManifest, shard: int) -> Counter[str]:
     counted = _Counted(store)
     worker = Worker(counted, manifest, open_backends(manifest.config), name="bench")  # type: ignore[arg-type]
-    worker.run_shard(Assignment(shard=shard, attempt=1, attempt_id="bench"))
+    worker.run_shard(Grow(attempt=Attempt(shard=shard, number=1, attempt_id="bench")))
     worker.close()
     return counted.calls
 

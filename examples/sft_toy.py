@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from datasets import Dataset, concatenate_datasets, disable_progress_bars, load_dataset
 
+from coppice import Collator, janus_loss
 from pipeline.engine.checkpoints import load_janus, resolve_checkpoint
-from pipeline.engine.collator import Collator, janus_loss
 from pipeline.toy.model import copy_small_files, write_weights
 
 _ROLES = ("think", "reflect", "draw")
@@ -69,10 +69,10 @@ def rows_by_role(training_set: Path) -> list[Dataset]:
     }
     return [
         concatenate_datasets(
-            [load_dataset("parquet", data_files=file, split="train") for file in some]
+            [load_dataset("parquet", data_files=path, split="train") for path in paths]
         )
-        for some in files.values()
-        if some
+        for paths in files.values()
+        if paths
     ]
 
 
@@ -80,8 +80,8 @@ def shuffled(rows: Dataset, seed: int) -> Iterator[list[dict[str, Any]]]:
     """A few rows at a time, shuffled anew whenever all were had, without end."""
     generator = torch.Generator().manual_seed(seed)
     while True:
-        for some in torch.randperm(len(rows), generator=generator).split(_ROWS):
-            yield list(rows.select(some.tolist()))
+        for indices in torch.randperm(len(rows), generator=generator).split(_ROWS):
+            yield list(rows.select(indices.tolist()))
 
 
 def main() -> None:

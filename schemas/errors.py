@@ -19,8 +19,9 @@
 A message says what was found, what was expected, and what to do.
 """
 
+from collections.abc import Callable
 from enum import IntEnum, StrEnum
-from typing import Any, ClassVar
+from typing import ClassVar, TypeAlias
 
 
 class ExitCode(IntEnum):
@@ -111,7 +112,7 @@ class RolloutError(CoppiceError):
         super().__init__(message)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> "tuple[_Remake, tuple[type[RolloutError], str, str]]":
         return _remake, (type(self), str(self), self.reason)  # so that it can leave its process
 
 
@@ -137,6 +138,9 @@ class FatalFailure(RolloutError):
     """No retry can mend this: the run stops."""
 
     kind = FailureKind.FATAL
+
+
+_Remake: TypeAlias = Callable[[type[RolloutError], str, str], RolloutError]
 
 
 def _remake(kind: type[RolloutError], message: str, reason: str) -> RolloutError:

@@ -198,7 +198,7 @@ class Recipe(Frozen):
 
 
 def covers(pattern: str, task: str) -> bool:
-    """Whether a task belongs to a pool: `draw` covers `draw` and `draw_2`, `draw_2` itself alone."""
+    """Whether a task belongs to a pool: `draw` covers `draw_2`, and every pool itself."""
     return task == pattern or task.startswith(f"{pattern}_")
 
 

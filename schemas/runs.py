@@ -1,7 +1,9 @@
-"""A run on storage: its manifest, its plan, and the note that every shard file ends with."""
+"""A run: what stands on storage, and what driver and workers tell each other."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeAlias
 
 from pydantic import Field
 
@@ -121,22 +123,56 @@ class FailedAttempt(Frozen):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Assignment:
-    """A shard to be grown, and which attempt at it this is.
+class Attempt:
+    """One try at a shard by one worker.
 
-    Rollouts are named by their positions in the shard, from 0 (in a rerun: among its keys).
+    `crashed` names rollouts by their positions, from 0: in the shard, or in a rerun among its keys.
     """
 
     shard: int
-    attempt: int  # from 1, for people
+    number: int  # from 1, for people
     attempt_id: str  # unique
-    is_alone: bool = False  # the actor is to have no other shard meanwhile
-    only: tuple[int, int] | None = None  # a probe: grow these, from and to, and commit nothing
-    crashed: dict[int, str] = field(default_factory=dict)  # given up on, and what they did
-    num_ok: int = 0  # committed in the run so far, when this was handed out
+    crashed: Mapping[int, str] = field(default_factory=dict)  # given up on, and what they did
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the actor is to have no other shard meanwhile: this one failed before."""
+        return self.number > 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grow:
+    """Make a shard: grow all its rollouts, and commit its base."""
+
+    attempt: Attempt
+    num_ok: int = 0  # rollouts committed in the run so far, when this was handed out
     num_dead: int = 0
-    rerun_id: str = ""  # a rerun's; empty: make the base
-    keys: tuple[Key, ...] = ()  # of a rerun
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BringBack:
+    """Try dead keys of a committed shard again, and commit a supplement."""
+
+    attempt: Attempt
+    rerun_id: str
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """Grow some rollouts of a whole, to see whether the process outlives them. Commits nothing."""
+
+    whole: Grow | BringBack
+    start: int  # position of the first one; see Attempt
+    stop: int
+
+    @property
+    def attempt(self) -> Attempt:
+        return self.whole.attempt
+
+
+Assignment: TypeAlias = Grow | BringBack | Probe
+"""What an actor is given to do."""
 
 
 class ShardEnd(StrEnum):
@@ -148,23 +184,42 @@ class ShardEnd(StrEnum):
     FAILED = "failed"
 
 
-class ShardReport(Frozen):
+class Remedy(StrEnum):
+    """What the driver is to do about a failed attempt."""
+
+    GIVE_BACK = "give_back"  # the shard is tried again
+    REPLACE_WORKER = "replace_worker"  # it can grow nothing any more; no record is to blame
+    SUSPECT_RECORDS = "suspect_records"  # its models broke: as if its process had died
+    STOP = "stop"  # no retry can mend it
+    STOP_FOR_STORE = "stop_for_store"  # which was waited for long enough, or said no
+    STOP_FOR_DEAD = "stop_for_dead"  # more rollouts are dead than the run puts up with
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardFailure:
+    """Why an attempt failed. `reason` is a word for people and tables; nothing acts on it."""
+
+    kind: FailureKind
+    reason: str
+    message: str
+    remedy: Remedy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardReport:
     """What an attempt at a shard came to, as its worker tells the driver."""
 
     shard: int
     attempt_id: str
     end: ShardEnd
-    num_ok: int = 0
+    num_ok: int = 0  # of rollouts that count from now on, by whomever they were committed
     num_dead: int = 0
-    num_bytes: int = 0
-    kind: FailureKind | None = None  # of a failure
-    reason: str = ""
-    message: str = ""
-    is_worker_broken: bool = False  # it can grow nothing any more
-    duration_seconds: float = 0.0
+    num_bytes: int = 0  # committed by this attempt
+    failure: ShardFailure | None = None  # of one that FAILED
 
 
-class WorkerStatus(Frozen):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerStatus:
     """What a worker says of itself when asked."""
 
     num_finished: int = 0  # rollouts that ended there, of shards that are open

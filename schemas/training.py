@@ -1,7 +1,7 @@
 """The columns of training sets and of the decisions behind them.
 
-These are the canonical rows; what a trainer calls them is a table in `pipeline.sets.exports`.
-Every row says where it comes from.
+These are the canonical rows, which `schemas.rows` has as types; what a trainer calls them says its
+export in `pipeline.sets.exports`. Every row says where it comes from.
 """
 
 import pyarrow as pa
@@ -87,6 +87,7 @@ PREFERENCE = with_features(
         pa.field("images", pa.list_(IMAGE)),  # chosen, rejected; empty if not kept
     ]
 )
+"""Rows are pairs: a drawing and the one that replaced it, or two rollouts of one prompt."""
 
 SEGMENT = pa.struct(
     [

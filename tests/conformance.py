@@ -101,7 +101,8 @@ class Scripted:
 
     def poll(self) -> Sequence[tuple[RequestId, Answer | RolloutError]]:
         return [
-            (i, self._swap(self._requests.pop(i), answer)) for i, answer in self._backend.poll()
+            (request_id, self._swap(self._requests.pop(request_id), answer))
+            for request_id, answer in self._backend.poll()
         ]
 
     def _swap(self, request: Request, answer: Answer | RolloutError) -> Answer | RolloutError:
@@ -124,11 +125,11 @@ def replay(folder: Path, backend: PaintingBackend) -> Report:
     num_calls = num_equal = 0
     for number, trace in enumerate(golden["traces"]):
         outcome, calls = _run(trace, settings, backend)
-        found = list(_compare_calls(number, trace["events"], calls))
+        in_calls = list(_compare_calls(number, trace["events"], calls))
         num_calls += len(trace["events"])
-        num_equal += len(trace["events"]) - len({difference.call for difference in found})
-        found += _compare_ends(number, trace, outcome, calls, folder, backend)
-        differences += found
+        num_equal += len(trace["events"]) - len({difference.call for difference in in_calls})
+        differences += in_calls
+        differences += _compare_ends(number, trace, outcome, calls, folder, backend)
     return Report(num_calls=num_calls, num_equal=num_equal, differences=differences)
 
 
@@ -228,10 +229,10 @@ def _largest_difference(picture: np.ndarray, painter: Painter, codes: Codes) -> 
 
 def _settings(golden: dict[str, Any], geometry: Geometry) -> Settings:
     """The golden settings as ours."""
-    wanted, none = golden["settings"], "golden"
+    wanted, unnamed = golden["settings"], "golden"
     method = MethodConfig(
-        model=ModelConfig(name=none, digest=none),
-        pack=PackConfig(name=none, digest=none),
+        model=ModelConfig(name=unnamed, digest=unnamed),
+        pack=PackConfig(name=unnamed, digest=unnamed),
         schedule=ScheduleConfig(num_regions=wanted["bands"]),
         reflection=ReflectionConfig(max_revisions=wanted["max_reflections_per_band"]),
         sampling=SamplingConfig(
@@ -243,7 +244,7 @@ def _settings(golden: dict[str, Any], geometry: Geometry) -> Settings:
     questions = {name: _as_our_template(golden["templates"][name]) for name in _QUESTIONS}
     # Golden bands are slices of tokens, not of rows: one token a row cuts them alike.
     strip = replace(geometry, rows=geometry.num_tokens, columns=1)
-    pack = TemplatePack(name=none, digest=none, questions=questions)
+    pack = TemplatePack(name=unnamed, digest=unnamed, questions=questions)
     return Settings(method=method, pack=pack, geometry=strip)
 
 

@@ -131,7 +131,7 @@ def many_requests() -> list[Request]:
 
 def engine_with(janus: Janus, *, num_pages: int = 255, **limits: Any) -> Engine:
     """An engine with so many pages to hand out; one more is scratch."""
-    page = PAGE_TOKENS * bytes_per_token(janus.model.config.text_config, janus.model.dtype)
+    page = PAGE_TOKENS * bytes_per_token(janus.text_config, janus.model.dtype)
     return Engine(janus, kv_bytes=(num_pages + 1) * page, **limits)
 
 

@@ -1,6 +1,6 @@
 """What many tests start from: a small fake method, a planned run, a worker, traces, odd stores."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from pipeline.plan.models import fake_facts
 from pipeline.plan.packs import load_pack
 from pipeline.plan.planning import commit_plan, make_plan
 from pipeline.plan.prompt_files import PromptSet
-from pipeline.rollout.worker import Assignment, Worker
+from pipeline.plan.reruns import OpenRerun
+from pipeline.rollout.worker import Worker
 from pipeline.store.layout import traces_key
 from pipeline.store.objects import Source, Store
+from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_plan_shard
 from pipeline.store.supplements import commit_supplement, read_dead_keys, read_log
 from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, read_rows
@@ -33,7 +35,17 @@ from schemas.config import (
 from schemas.errors import StoreUnavailable
 from schemas.ids import record_id
 from schemas.prompts import Prompt
-from schemas.runs import FOOTER_KEY, RunManifest, ShardFooter
+from schemas.runs import (
+    FOOTER_KEY,
+    Attempt,
+    BringBack,
+    Grow,
+    RunManifest,
+    ShardEnd,
+    ShardFailure,
+    ShardFooter,
+    ShardReport,
+)
 from schemas.tables import TRACES
 from schemas.trace import Event, Role, Status, Trace
 
@@ -109,17 +121,44 @@ def at_work(
     backend: Fake | None = None,
 ) -> Iterator[Worker]:
     """A worker on the fake backend of its run, or on another one."""
-    opened = open_fake(backend or Fake(manifest.config.method.fake, script=script))
-    worker = Worker(store, manifest, opened, name="some-worker")
+    loaded = open_fake(backend or Fake(manifest.config.method.fake, script=script))
+    worker = Worker(store, manifest, loaded, name="some-worker")
     try:
         yield worker
     finally:
         worker.close()
 
 
-def attempt_at(shard: int, attempt: int = 1) -> Assignment:
+def attempt_at(
+    shard: int,
+    number: int = 1,
+    *,
+    crashed: Mapping[int, str] | None = None,
+    num_ok: int = 0,
+    num_dead: int = 0,
+) -> Grow:
     """A first attempt is not believed where all rollouts die; a second one is."""
-    return Assignment(shard=shard, attempt=attempt, attempt_id=uuid4().hex)
+    attempt = _attempt(shard, number, crashed)
+    return Grow(attempt=attempt, num_ok=num_ok, num_dead=num_dead)
+
+
+def rerun_of(
+    shard: int,
+    rerun: OpenRerun,
+    number: int = 1,
+    *,
+    crashed: Mapping[int, str] | None = None,
+) -> BringBack:
+    """An attempt at what is left of a rerun in a shard."""
+    return BringBack(
+        attempt=_attempt(shard, number, crashed),
+        rerun_id=rerun.rerun.rerun_id,
+        keys=rerun.left[shard],
+    )
+
+
+def _attempt(shard: int, number: int, crashed: Mapping[int, str] | None) -> Attempt:
+    return Attempt(shard=shard, number=number, attempt_id=uuid4().hex, crashed=crashed or {})
 
 
 def run_all(store: Store, manifest: RunManifest, *, attempt: int = 1) -> None:
@@ -127,6 +166,13 @@ def run_all(store: Store, manifest: RunManifest, *, attempt: int = 1) -> None:
     with at_work(store, manifest) as worker:
         for shard in range(manifest.num_shards):
             worker.run_shard(attempt_at(shard, attempt))
+
+
+def failure_of(report: ShardReport) -> ShardFailure:
+    """How an attempt failed, which it must have."""
+    assert report.end is ShardEnd.FAILED, report
+    assert report.failure is not None
+    return report.failure
 
 
 def all_rows(store: Store, manifest: RunManifest) -> list[dict[str, Any]]:
@@ -229,7 +275,7 @@ def bring_back(
     for record, rollout in keys:
         writer.add(some_trace(prompts[record], rollout_index=rollout, codes=codes))
     footer = writer.close("1.2.3", in_vain=others[:num_in_vain])
-    committed = commit_supplement(store, path, footer, origin, patience_seconds=0)
+    committed = commit_supplement(patient_store(store, manifest), path, footer, origin)
     assert committed, "nobody else reruns in a test"
     return committed
 
@@ -243,12 +289,12 @@ def replace_object(
     footer: dict[str, Any] | None = None,
 ) -> None:
     """Put other rows, or another footer, in the place of a data object. Nothing is put right."""
-    there = read_footer(store, shard, supplement).model_copy(update=footer or {})
+    other = read_footer(store, shard, supplement).model_copy(update=footer or {})
     changed = rows(list(read_rows(store, shard, supplement)))
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, TRACES, write_page_checksum=True) as writer:
         writer.write_table(pa.Table.from_pylist(changed, schema=TRACES))
-        writer.add_key_value_metadata({FOOTER_KEY: there.model_dump_json().encode()})
+        writer.add_key_value_metadata({FOOTER_KEY: other.model_dump_json().encode()})
     store.put(traces_key(shard, supplement), sink.getvalue().to_pybytes())
 
 

@@ -1,27 +1,37 @@
-"""The Ray actor: a process with one set of models, pinned to its GPUs. It adds only the place."""
+"""The Ray actor, and what the driver knows of one.
+
+`RolloutActor` is a process with one set of models, pinned to its GPUs; it adds to a `Worker` only
+where it is. `RemoteActor` is the driver's end of it.
+"""
 
 import os
 import signal
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine.backends import open_backends
 from pipeline.rollout.worker import Worker
-from pipeline.store.objects import repeat
 from pipeline.store.open import open_store
+from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 from schemas.errors import InputError
 from schemas.runs import Assignment, RunManifest, ShardReport, WorkerStatus
 
+Handle: TypeAlias = Any
+"""Ray's handle of a `RolloutActor`, which makes its methods up: `handle.status.remote()`."""
+
+Reference: TypeAlias = ray.ObjectRef[Any]
+"""What an actor's call will answer: an address, a status or a report."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where an actor is."""
+class ActorAddress:
+    """The process that an actor runs in."""
 
     node_id: str  # Ray's
     pid: int
@@ -35,23 +45,22 @@ class RolloutActor:
         self._manifest = manifest
         self._worker: Worker | None = None
 
-    def open(self) -> Place:
+    def open(self) -> ActorAddress:
         """Check that this node sees the run, then load the models. Raises InputError."""
         store = open_store(self._url)
-        patience = self._manifest.config.execution.store_patience_seconds
-        there = repeat(lambda: read_manifest(store), patience_seconds=patience)
-        if there.run_id != self._manifest.run_id:
+        seen = read_manifest(patient_store(store, self._manifest))
+        if seen.run_id != self._manifest.run_id:
             raise InputError(
-                f"on node {socket.gethostname()}, {self._url} holds run {there.run_id}, not "
+                f"on node {socket.gethostname()}, {self._url} holds run {seen.run_id}, not "
                 f"{self._manifest.run_id}: give a path that all nodes share, or an s3:// URL"
             )
-        opened = open_backends(self._manifest.config)
+        loaded = open_backends(self._manifest.config)
         name = f"{socket.gethostname()}/{os.getpid()}"
-        self._worker = Worker(store, self._manifest, opened, name=name)
-        return Place(node_id=ray.get_runtime_context().get_node_id(), pid=os.getpid())
+        self._worker = Worker(store, self._manifest, loaded, name=name)
+        return ActorAddress(node_id=ray.get_runtime_context().get_node_id(), pid=os.getpid())
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
-        """Grow and commit one shard. Blocks; see `Worker.run_shard`."""
+        """Do what is assigned. Blocks; see `Worker.run_shard`."""
         assert self._worker is not None, "open() comes first"
         return self._worker.run_shard(assignment)
 
@@ -60,27 +69,79 @@ class RolloutActor:
         return self._worker.status() if self._worker else WorkerStatus()
 
 
-def start_actor(url: str, manifest: RunManifest, *, on_gpu: bool) -> Any:
+@dataclass(slots=True, eq=False)
+class RemoteActor:
+    """An actor as its driver knows it: what it was asked, and what it said last."""
+
+    handle: Handle
+    opening: Reference | None  # None: its models are loaded
+    asking: Reference | None = None  # how it is doing
+    asked_at: float = 0.0  # on the driver's clock
+    growing: dict[Reference, Assignment] = field(default_factory=dict)
+    address: ActorAddress | None = None
+    num_finished: int = 0  # rollouts that ended there, in shards that are open
+    is_store_away: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        return self.opening is None
+
+    @property
+    def open_shards(self) -> list[Assignment]:
+        return list(self.growing.values())
+
+    def references(self) -> list[Reference]:
+        """All that it has not answered."""
+        return [asked for asked in (self.opening, self.asking, *self.growing) if asked is not None]
+
+    def has_room(self, max_open_shards: int) -> bool:
+        """Whether it can take a shard. One that takes a shard alone has no room for others."""
+        is_alone = any(assignment.attempt.is_alone for assignment in self.open_shards)
+        return self.is_ready and not is_alone and len(self.growing) < max_open_shards
+
+    def hand(self, assignment: Assignment) -> None:
+        """Have it do what is assigned."""
+        self.growing[self.handle.run_shard.remote(assignment)] = assignment
+
+    def ask(self, now: float) -> None:
+        """Ask how it is doing, unless that is under way or its models are not loaded."""
+        if self.is_ready and self.asking is None:
+            self.asking, self.asked_at = self.handle.status.remote(), now
+
+    def silent_seconds(self, now: float) -> float:
+        """For how long it has not said how it is doing."""
+        return now - self.asked_at if self.asking else 0.0
+
+    def note_status(self, status: WorkerStatus) -> None:
+        self.asking = None
+        self.num_finished, self.is_store_away = status.num_finished, status.is_store_away
+
+    def end(self) -> None:
+        """End its process, also one that is frozen and hears nothing.
+
+        Such a process would keep its GPU, so it gets a SIGKILL from a task on its own node.
+        """
+        ray.kill(self.handle)
+        if self.address:
+            on_its_node = NodeAffinitySchedulingStrategy(self.address.node_id, soft=False)
+            kill = ray.remote(_end_process).options(num_cpus=0, scheduling_strategy=on_its_node)
+            kill.remote(self.address.pid)
+
+
+def start_actor(url: str, manifest: RunManifest, *, on_gpu: bool) -> RemoteActor:
     """Ask Ray for an actor. It never restarts by itself: the driver must know of every death."""
     execution = manifest.config.execution
-    options: dict[str, Any] = {
-        "num_cpus": execution.cpus_per_actor,
-        "num_gpus": execution.gpus_per_actor if on_gpu else 0,
-        "max_restarts": 0,
-        "max_concurrency": execution.open_shards_per_actor + 1,  # and status()
-    }
-    return ray.remote(RolloutActor).options(**options).remote(url, manifest)
-
-
-def end_actor(handle: Any, place: Place | None) -> None:
-    """End an actor's process, also one that is frozen and hears nothing.
-
-    Such a process would keep its GPU, so it gets a SIGKILL from a task on its own node.
-    """
-    ray.kill(handle)
-    if place:
-        there = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
-        ray.remote(_end_process).options(num_cpus=0, scheduling_strategy=there).remote(place.pid)
+    handle: Handle = (
+        ray.remote(RolloutActor)
+        .options(
+            num_cpus=execution.cpus_per_actor,
+            num_gpus=execution.gpus_per_actor if on_gpu else 0,
+            max_restarts=0,
+            max_concurrency=execution.open_shards_per_actor + 1,  # and status()
+        )
+        .remote(url, manifest)
+    )
+    return RemoteActor(handle, opening=handle.open.remote())
 
 
 def _end_process(pid: int) -> None:

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from typing import Self
 
 from pipeline.store import layout
-from pipeline.store.objects import Store, repeat
+from pipeline.store.objects import Store
+from pipeline.store.patient import PatientStore
 from schemas.config import Frozen
 from schemas.errors import DriverAlive, ObjectMissing, StoreError
 
@@ -45,14 +46,12 @@ class DriverHeartbeat:
 
     def __init__(
         self,
-        store: Store,
+        store: PatientStore,
         *,
         beat_seconds: float,
-        patience_seconds: float,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
-        self._patience_seconds = patience_seconds
         self._sleep = sleep
         self._note = DriverNote(
             driver_id=uuid.uuid4().hex,
@@ -67,7 +66,8 @@ class DriverHeartbeat:
         self._successor: DriverNote | None = None
 
     def __enter__(self) -> Self:
-        self._number = repeat(self._take, patience_seconds=self._patience_seconds)
+        # All of it anew after an outage: a watch with one in its midst says nothing.
+        self._number = self._store.patiently(self._take)
         self._beat()
         self._thread = threading.Thread(target=self._keep_beating, name="beat", daemon=True)
         self._thread.start()
@@ -87,33 +87,34 @@ class DriverHeartbeat:
                 "still; nothing is lost: it goes on with what is missing"
             )
 
-    def _take(self) -> int:
-        number = _highest(self._store)
+    def _take(self, store: Store) -> int:
+        """The number that this driver has. Raises DriverAlive if the one before it beats."""
+        number = _highest(store)
         while True:
             if number:
-                if _read_note(self._store, number) == self._note:  # a put that went unanswered
+                if _read_note(store, number) == self._note:  # a put that went unanswered
                     return number
-                self._watch(number)
+                self._watch(store, number)
             number += 1
             body = self._note.model_dump_json(indent=1).encode()
-            if self._store.put_if_absent(layout.driver_key(number), body):
+            if store.put_if_absent(layout.driver_key(number), body):
                 return number
 
-    def _watch(self, number: int) -> None:
+    def _watch(self, store: Store, number: int) -> None:
         """Return if the driver of that number is gone. Raises DriverAlive if it beats."""
-        first = _read_beat(self._store, number)
+        first = _read_beat(store, number)
         if first.is_over:
             return
-        there = _read_note(self._store, number)
+        note = _read_note(store, number)
         for _ in range(_SILENT_BEATS):
-            self._sleep(there.beat_seconds)
-            beat = _read_beat(self._store, number)
+            self._sleep(note.beat_seconds)
+            beat = _read_beat(store, number)
             if beat.is_over:
                 return
             if beat != first:
                 raise DriverAlive(
-                    f"{_named(there)} drives {self._store.url} since {there.started_at}; "
-                    f"let it end, or stop it, and then: coppice run {self._store.url}"
+                    f"{_named(note)} drives {store.url} since {note.started_at}; "
+                    f"let it end, or stop it, and then: coppice run {store.url}"
                 )
 
     def _keep_beating(self) -> None:
@@ -121,12 +122,14 @@ class DriverHeartbeat:
             self._beat()
 
     def _beat(self, *, is_over: bool = False) -> None:
+        """Beat once, and see whether another driver took over. Waits for no store."""
         self._count += 1
+        store = self._store.inner
         with suppress(StoreError):  # a store that is away; the next beat may come through
             beat = Beat(count=self._count, is_over=is_over)
-            self._store.put(layout.beat_key(self._number), beat.model_dump_json().encode())
+            store.put(layout.beat_key(self._number), beat.model_dump_json().encode())
             with suppress(ObjectMissing):
-                self._successor = _read_note(self._store, self._number + 1)
+                self._successor = _read_note(store, self._number + 1)
 
 
 def _highest(store: Store) -> int:

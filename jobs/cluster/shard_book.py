@@ -16,7 +16,7 @@ from enum import IntEnum
 
 from schemas.config import ExecutionConfig
 from schemas.errors import FailureKind
-from schemas.runs import Assignment
+from schemas.runs import Attempt
 
 _DEATHS_ALONE = 2  # that convict a rollout
 
@@ -28,6 +28,14 @@ class ShardState(IntEnum):
     TAKEN = 1
     DONE = 2
     GIVEN_UP = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """What is to be done with a shard next: all of it, or a probe of some of its rollouts."""
+
+    attempt: Attempt
+    suspects: tuple[int, int] | None = None  # positions to be probed, from and to
 
 
 @dataclass(slots=True)
@@ -87,7 +95,7 @@ class ShardBook:
     def count(self, state: ShardState) -> int:
         return self._states.count(state)
 
-    def take(self, *, is_free: bool = True) -> Assignment | None:
+    def take(self, *, is_free: bool = True) -> Turn | None:
         """The next shard to grow; None if none waits. One that failed only for a free actor."""
         while self._next < len(self._states):
             shard, self._next = self._next, self._next + 1
@@ -128,17 +136,16 @@ class ShardBook:
         self._states[shard] = ShardState.WAITING
         self._again.append(shard)
 
-    def _assign(self, shard: int) -> Assignment:
+    def _assign(self, shard: int) -> Turn:
         self._states[shard] = ShardState.TAKEN
         case = self._cases.get(shard)
         if case is None:
-            return Assignment(shard=shard, attempt=1, attempt_id=uuid.uuid4().hex)
+            return Turn(attempt=Attempt(shard=shard, number=1, attempt_id=uuid.uuid4().hex))
         case.num_attempts += 1
-        return Assignment(
+        attempt = Attempt(
             shard=shard,
-            attempt=1 + case.num_attempts,
+            number=1 + case.num_attempts,
             attempt_id=uuid.uuid4().hex,
-            is_alone=True,
-            only=case.probes[0] if case.probes else None,
             crashed=dict(case.crashed),
         )
+        return Turn(attempt=attempt, suspects=case.probes[0] if case.probes else None)

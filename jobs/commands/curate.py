@@ -50,5 +50,5 @@ def curate_runs(request: CurateRequest, terminal: Terminal) -> None:
     manifest = write_set(
         curation, out, packs=request.packs, num_workers=request.num_workers, say=terminal.say
     )
-    num_files = sum(len(stream["files"]) for stream in manifest["files"].values())
-    terminal.say(f"Set {manifest['version']}: {as_typed(out.url)}, {counted(num_files, 'file')}.")
+    num_files = sum(len(stream.files) for stream in manifest.files.values())
+    terminal.say(f"Set {manifest.version}: {as_typed(out.url)}, {counted(num_files, 'file')}.")

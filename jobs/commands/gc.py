@@ -3,8 +3,9 @@
 from rich.table import Column
 
 from jobs.commands.terminal import Terminal, counted, size
-from pipeline.store.leftovers import find_leftovers, remove
+from pipeline.store.leftovers import find_leftovers
 from pipeline.store.open import open_store
+from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 
 
@@ -12,13 +13,11 @@ def collect_garbage(url: str, terminal: Terminal, *, is_dry: bool, settle_second
     """Remove what nobody needs, or, if dry, only list it."""
     store = open_store(url)
     manifest = read_manifest(store)
-    patience = manifest.config.execution.store_patience_seconds
-    leftovers = find_leftovers(
-        store, manifest, settle_seconds=settle_seconds, patience_seconds=patience
-    )
+    patient = patient_store(store, manifest)
+    leftovers = find_leftovers(patient, manifest, settle_seconds=settle_seconds)
     if not is_dry:
         for leftover in leftovers:
-            remove(store, leftover, patience_seconds=patience)
+            patient.delete(leftover.key)
     if leftovers:
         terminal.say_table(
             (Column("object", overflow="fold"), "bytes", "left over from"),

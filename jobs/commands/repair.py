@@ -6,6 +6,7 @@ from jobs.commands.terminal import Terminal, as_typed, counted, size
 from jobs.commands.verify import describe_finding
 from pipeline.store.layout import QUARANTINE
 from pipeline.store.open import open_store
+from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.repair import find_damage, move_aside
 
@@ -16,16 +17,15 @@ def repair_run(url: str, shards: str, terminal: Terminal) -> None:
     """
     store = open_store(url)
     manifest = read_manifest(store)
-    execution = manifest.config.execution
-    patience = execution.store_patience_seconds
-    with DriverHeartbeat(store, beat_seconds=execution.beat_seconds, patience_seconds=patience):
-        damages = find_damage(store, manifest, parse_shards(shards), patience_seconds=patience)
+    patient = patient_store(store, manifest)
+    with DriverHeartbeat(patient, beat_seconds=manifest.config.execution.beat_seconds):
+        damages = find_damage(patient, manifest, parse_shards(shards))
         num_moved = 0
         for damage in damages:
             terminal.say(f"shard {damage.shard}: {counted(len(damage.findings), 'finding')}")
             for finding in damage.findings:
                 terminal.say(*describe_finding(finding))
-            for moved in move_aside(store, damage, patience_seconds=patience):
+            for moved in move_aside(patient, damage):
                 num_moved += 1
                 terminal.say(f"moved {moved.key} to {moved.to}, {size(moved.size_bytes)}")
     terminal.say(

@@ -1,9 +1,7 @@
 """What `coppice run` and `coppice rerun` do: make what is missing, try again what is dead."""
 
-import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from jobs.cluster.heartbeat import DriverHeartbeat
@@ -13,6 +11,7 @@ from jobs.commands.terminal import Terminal, counted, duration
 from pipeline.plan.reruns import OpenRerun, RerunSelection, choose, open_rerun
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
+from pipeline.store.patient import patient_store
 from pipeline.store.status import read_status
 from schemas.errors import ExitCode
 from schemas.runs import Key, RunManifest
@@ -32,12 +31,8 @@ def grow_run(
         terminal.say("Nothing is missing.")
         return say_status(store, manifest, terminal)
 
-    execution = manifest.config.execution
-    with DriverHeartbeat(
-        store,
-        beat_seconds=execution.beat_seconds,
-        patience_seconds=execution.store_patience_seconds,
-    ) as heartbeat:
+    beat_seconds = manifest.config.execution.beat_seconds
+    with DriverHeartbeat(patient_store(store, manifest), beat_seconds=beat_seconds) as heartbeat:
         _drive(store, manifest, terminal, address=address, check=heartbeat.check)
     return say_status(store, manifest, terminal)
 
@@ -76,7 +71,9 @@ def _drive(
     check: Callable[[], None] = lambda: None,
 ) -> None:
     """Grow on Ray until all is settled, and say what came of it."""
-    from jobs.cluster.driver import Driver, Snapshot
+    from jobs.cluster.connect import on_ray
+    from jobs.cluster.driver import Driver
+    from jobs.cluster.snapshot import Snapshot
 
     with on_ray(address), _Stop(terminal) as stop, terminal.progress() as line:
 
@@ -99,23 +96,6 @@ def _describe_keys(keys_by_shard: Mapping[int, Sequence[Key]]) -> str:
     num_keys = sum(len(keys) for keys in keys_by_shard.values())
     shards = f" (shards {as_shards(keys_by_shard)})" if keys_by_shard else ""
     return f"{counted(num_keys, 'dead rollout')} to try again{shards}."
-
-
-@contextmanager
-def on_ray(address: str | None) -> Iterator[None]:
-    """A Ray to work on: the cluster at `address`, or one on this machine, ended afterwards."""
-    import ray
-
-    ray.init(
-        address=address or "local",
-        include_dashboard=None if address else False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 class _Stop:

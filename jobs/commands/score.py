@@ -6,7 +6,6 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from jobs.commands.runs import on_ray
 from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.scoring.scorers import Scorer, find_scorer, id_of
 from pipeline.scoring.sidecars import score_object
@@ -49,6 +48,8 @@ def score_run(
         for index in sorted(run.objects.index(source) for source in unscored(run, scorer))
     ]
     if work:
+        from jobs.cluster.connect import on_ray
+
         with on_ray(address):
             num_rows = _score_on_ray(run, work, num_workers=num_workers, num_gpus=num_gpus)
         terminal.say(f"Made {counted(len(work), 'sidecar')} with {counted(num_rows, 'score')}.")

@@ -17,7 +17,7 @@ from rich.text import Text
 from schemas.json_values import JsonObject
 
 if TYPE_CHECKING:
-    from jobs.cluster.driver import Snapshot
+    from jobs.cluster.snapshot import Snapshot
     from pipeline.pictures import Pixels
 
 _PLAIN_LINE_SECONDS = 10.0  # between two lines where there is no terminal to redraw one

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from jobs.commands.shard_lists import as_shards
 from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.store.open import open_store
+from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.shard_check import Finding
 from pipeline.store.verify import Verification
@@ -17,8 +18,7 @@ def verify_run(url: str, terminal: Terminal, *, is_deep: bool, as_json: bool) ->
     """Print what is wrong with a run. Returns DAMAGED if anything is."""
     store = open_store(url)
     manifest = read_manifest(store)
-    patience = manifest.config.execution.store_patience_seconds
-    verification = Verification(store, manifest, is_deep=is_deep, patience_seconds=patience)
+    verification = Verification(patient_store(store, manifest), manifest, is_deep=is_deep)
     findings = []
     for finding in verification.findings():
         findings.append(finding)

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.engine.checkpoints import Janus
 from pipeline.engine.paged.pages import Pages, num_pages_for
-from pipeline.engine.prefixes import NOTHING, Prefix, Prefixes, beginning_of, slots_of
+from pipeline.engine.paged.prefixes import NOTHING, Prefix, Prefixes, beginning_of, slots_of
 from pipeline.engine.rendering import Renderer
 from pipeline.engine.rows import Job, Row
 from pipeline.twig.requests import Request, RequestId, Text, Visual
@@ -22,7 +22,10 @@ Prefill = Callable[[Row, Sequence[int]], None]
 
 
 class Admission:
-    """The queue of one engine, its padding and its kept prefixes."""
+    """The queue of one engine, its padding and its kept prefixes.
+
+    It takes pages for jobs; the engine gives those of a job back when the job has ended.
+    """
 
     def __init__(
         self,
@@ -35,7 +38,10 @@ class Admission:
         first_code: int,
         is_sharing: bool,
     ) -> None:
-        """Codes are ids from `first_code` on. A job goes up to a `burst` beyond its end."""
+        """Codes are ids from `first_code` on. A job goes up to a `burst` of tokens beyond its end.
+
+        Without `is_sharing` every job has all its pages for itself.
+        """
         self._prefixes = Prefixes(pages)
         self._janus = janus
         self._device = janus.model.device
@@ -93,7 +99,7 @@ class Admission:
         """Jobs that have their rows and pages from now on, in the order in which they came.
 
         `num_rows` are taken already; `prefill` is for the padding that rows share. The jobs are to
-        be prefilled in this order, too: one may begin with what another before it brings.
+        be prefilled in this order, too: a job may begin with what another before it brings.
         """
         fresh: list[Job] = []
         while self._waiting:
@@ -105,7 +111,8 @@ class Admission:
                 break
             fresh.append(self._waiting.popleft())
             if job.num_prefix and self._is_sharing:
-                self._prefixes.keep(job.prefix_key, job.rows[0], job.num_prefix)
+                row = job.rows[0]
+                self._prefixes.keep(job.prefix_key, row.pages, row.slots, job.num_prefix)
         return fresh
 
     def _reserve(self, job: Job, prefill: Prefill, *, is_alone: bool) -> bool:
@@ -122,7 +129,7 @@ class Admission:
         return True
 
     def _shared(self, job: Job, row: int, prefill: Prefill) -> Prefix:
-        """What is in the cache already of a row's prefix."""
+        """What is in the cache already of a row's prefix, or will be when the row is prefilled."""
         if not self._is_sharing:
             return NOTHING
         if not isinstance(job.request, Visual):
@@ -131,13 +138,17 @@ class Admission:
             return NOTHING
         num_tokens = len(job.prefix_ids) - 1  # bos and the padding; then comes the picture
         if self._padding.num_tokens < num_tokens:
+            # A power of two, so that it seldom has to grow.
             self._lengthen_padding(1 << (num_tokens - 1).bit_length(), prefill)
         if self._padding.num_tokens < num_tokens:
             return NOTHING
         return beginning_of(self._padding, num_tokens)
 
     def _lengthen_padding(self, num_tokens: int, prefill: Prefill) -> None:
-        """Put [bos, pad, pad, ...] into the cache for all to share, if there is room."""
+        """Put [bos, pad, pad, ...] into the cache for all to share, if there is room.
+
+        Rows that share a shorter one keep its pages.
+        """
         if not self._prefixes.make_room(num_pages_for(num_tokens), keep=None):
             return
         pages = self._pages.take(num_pages_for(num_tokens))

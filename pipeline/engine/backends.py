@@ -65,9 +65,9 @@ def _load(config: RunConfig) -> "Janus":
     torch.set_num_threads(max(1, int(config.execution.cpus_per_actor)))
     method = config.method
     folder = resolve_checkpoint(method.model.name)
-    if (found := digest_of(folder)[:16]) != method.model.digest:
+    if (digest := digest_of(folder)[:16]) != method.model.digest:
         raise InputError(
-            f"{method.model.name} is {found} on {platform.node()}, and the run was planned with "
+            f"{method.model.name} is {digest} on {platform.node()}, and the run was planned with "
             f"{method.model.digest}: put the same weights on every node"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"

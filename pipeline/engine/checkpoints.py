@@ -5,12 +5,11 @@ error that names it. Finding imports neither torch nor transformers.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.engine import deepseek
 from pipeline.engine.tiny import tiny_checkpoint
@@ -21,7 +20,14 @@ from schemas.geometry import Geometry
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from transformers import JanusConfig, JanusForConditionalGeneration, PreTrainedTokenizerFast
+    from transformers import (
+        JanusConfig,
+        JanusForConditionalGeneration,
+        LlamaConfig,
+        PreTrainedTokenizerFast,
+    )
+
+    from schemas.json_values import JsonObject
 
     Shapes = Mapping[str, tuple[int, ...]]
 
@@ -48,13 +54,19 @@ class Janus:
     max_positions: int  # the most tokens, pictures included, that the language model holds
     image_mean: tuple[float, ...]  # of each channel, for pixels from 0 to 1
     image_std: tuple[float, ...]
-    card: dict[str, Any] | None  # `coppice.json` beside the weights: may name a template pack
+    card: "JsonObject | None"  # `coppice.json` beside the weights: may name a template pack
+
+    @property
+    def text_config(self) -> "LlamaConfig":
+        """The sizes of the language model: the model's own, not a copy."""
+        return text_config_of(self.model.config)
 
 
 def resolve_checkpoint(name: str) -> Path:
     """The folder of a model: a bundled name, a folder, or `owner/name[@revision]` on the hub.
 
-    Builds or downloads what is not on this machine yet.
+    Builds or downloads what is not on this machine yet. Raises InputError for a name that means
+    nothing, and for what cannot be fetched.
     """
     if name in _BUNDLED:
         return _BUNDLED[name]()
@@ -86,7 +98,8 @@ def _download(name: str, repo_id: str, revision: str | None) -> Path:
 def digest_of(folder: Path) -> str:
     """Hex sha256 of the files that `load_janus` computes with, in name order.
 
-    In that folder, `sha256sum config.json ... | sha256sum` prints the same.
+    In that folder, `sha256sum config.json ... | sha256sum` prints the same. Raises InputError for a
+    file that is missing.
     """
     small = [
         folder / name for name in ("config.json", "preprocessor_config.json", "tokenizer.json")
@@ -94,24 +107,26 @@ def digest_of(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(small + _weight_files(folder)):
         with _present(path).open("rb") as file:
-            one = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{one}  {path.name}\n".encode())
+            file_digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{file_digest}  {path.name}\n".encode())
     return digest.hexdigest()
 
 
 def load_janus(folder: Path, *, dtype: "torch.dtype", device: str) -> Janus:
-    """The checkpoint in `folder`, whichever format and dtype it is stored in."""
+    """The checkpoint in `folder`, whichever format and dtype it is stored in.
+
+    Raises InputError for what is missing, left over, of another size or cannot be read.
+    """
     tokenizer, special = load_tokenizer(folder)
     config, weights = _read_checkpoint(folder)
     config.image_token_id = special.image
     _check_sizes(folder, config, num_words=len(tokenizer))
     card = folder / "coppice.json"
-    text: Any = config.text_config
     return Janus(
         tokenizer=tokenizer,
         special=special,
         geometry=geometry_of(config),
-        max_positions=text.max_position_embeddings,
+        max_positions=text_config_of(config).max_position_embeddings,
         image_mean=_per_channel(folder, "image_mean"),
         image_std=_per_channel(folder, "image_std"),
         card=_read_json(card) if card.is_file() else None,
@@ -119,9 +134,25 @@ def load_janus(folder: Path, *, dtype: "torch.dtype", device: str) -> Janus:
     )
 
 
+def text_config_of(config: "JanusConfig") -> "LlamaConfig":
+    """The sizes of the language model. Raises InputError for one that is no LLaMA."""
+    from transformers import LlamaConfig
+
+    text = config.text_config
+    if not isinstance(text, LlamaConfig):
+        raise InputError(
+            f"the language model is a {getattr(text, 'model_type', text)!r}, where Janus has a "
+            "'llama'; give a Janus checkpoint"
+        )
+    return text
+
+
 def geometry_of(config: "JanusConfig") -> Geometry:
     """The sizes of the pictures that a model of this config draws."""
-    vq: Any = config.vq_config
+    from transformers import JanusVQVAEConfig
+
+    vq = config.vq_config
+    assert isinstance(vq, JanusVQVAEConfig)
     return Geometry(
         image_size=vq.num_patches * 2 ** (len(vq.channel_multiplier) - 1),
         rows=vq.num_patches,
@@ -154,11 +185,11 @@ def _read_checkpoint(folder: Path) -> "tuple[JanusConfig, dict[str, Tensor]]":
 
 
 def _in_hugging_face_terms(
-    content: dict[str, Any], weights: "dict[str, Tensor]"
+    content: "JsonObject", weights: "dict[str, Tensor]"
 ) -> "tuple[JanusConfig, dict[str, Tensor]]":
     from transformers import JanusConfig
 
-    if content["model_type"] == "multi_modality":
+    if deepseek.is_deepseek(content):
         config = deepseek.janus_config(content, _shapes(weights))
         return config, dict(deepseek.to_hugging_face(weights.items()))
     # No Janus ties its embeddings, but True is the default of a config that does not say so.
@@ -191,14 +222,14 @@ def _shapes(weights: "Mapping[str, Tensor]") -> "Shapes":
     return {name: tuple(weight.shape) for name, weight in weights.items()}
 
 
-def _check_weights(folder: Path, wanted: "Shapes", found: "Shapes") -> None:
+def _check_weights(folder: Path, wanted: "Shapes", stored: "Shapes") -> None:
     """Refuse, before anything is loaded, what transformers would fill in at random or leave out."""
-    wrong = [f"{name} is missing" for name in wanted if name not in found]
-    wrong += [f"{name} is not part of the model" for name in found if name not in wanted]
+    wrong = [f"{name} is missing" for name in wanted if name not in stored]
+    wrong += [f"{name} is not part of the model" for name in stored if name not in wanted]
     wrong += [
-        f"{name} is {found[name]} and should be {wanted[name]}"
+        f"{name} is {stored[name]} and should be {wanted[name]}"
         for name in wanted
-        if found.get(name, wanted[name]) != wanted[name]
+        if stored.get(name, wanted[name]) != wanted[name]
     ]
     if wrong:
         first = "; ".join(wrong[:3]) + ("; ..." if len(wrong) > 3 else "")
@@ -208,8 +239,10 @@ def _check_weights(folder: Path, wanted: "Shapes", found: "Shapes") -> None:
 
 
 def _check_sizes(folder: Path, config: "JanusConfig", *, num_words: int) -> None:
-    vision: Any = config.vision_config
-    text: Any = config.text_config
+    from transformers import JanusVisionConfig
+
+    vision, text = config.vision_config, text_config_of(config)
+    assert isinstance(vision, JanusVisionConfig)
     drawn, read = geometry_of(config).image_size, vision.image_size
     if drawn != read:
         raise InputError(
@@ -229,8 +262,9 @@ def _weight_files(folder: Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            shards = set(_read_json(index).get("weight_map", {}).values())
-            return [_present(folder / shard) for shard in sorted(shards)]
+            weight_map = _read_json(index).get("weight_map")
+            shards = weight_map.values() if isinstance(weight_map, dict) else ()
+            return [_present(folder / shard) for shard in sorted({str(shard) for shard in shards})]
     raise InputError(f"{folder} has no model.safetensors and no pytorch_model.bin; {_FETCH_AGAIN}")
 
 
@@ -257,18 +291,23 @@ def _map_file(path: Path) -> "dict[str, Tensor]":
 def _per_channel(folder: Path, key: str) -> tuple[float, ...]:
     path = folder / "preprocessor_config.json"
     values = _read_json(path).get(key)
-    if not isinstance(values, list) or len(values) != 3:
+    numbers: list[float] = []
+    if isinstance(values, list):
+        numbers = [float(value) for value in values if isinstance(value, int | float)]
+    if len(numbers) != 3 or numbers != values:
         raise InputError(
             f"{path} has {values!r} for {key}, where three numbers are due; "
             "copy the file of the Janus model that this one was made from"
         )
-    return tuple(float(value) for value in values)
+    return tuple(numbers)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> "JsonObject":
+    from schemas.json_values import read_json_object  # pydantic, which running a model does without
+
     try:
-        return dict(json.loads(_present(path).read_bytes()))
-    except (TypeError, ValueError) as error:
+        return read_json_object(_present(path).read_bytes())
+    except ValueError as error:
         raise InputError(f"{path} is not a JSON object ({error}); {_FETCH_AGAIN}") from error
 
 

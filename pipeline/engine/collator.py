@@ -8,21 +8,24 @@ Knows rows, padding and where each modality's vectors go. Knows no optimizer and
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeGuard
 
 import numpy as np
 
 from pipeline.pictures import Pixels, decode_picture
 from schemas.errors import InputError
+from schemas.rows import DrawRow, ImageCell, TokensRow
 from schemas.training import IGNORED
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
     from transformers import JanusForConditionalGeneration
 
     from pipeline.engine.checkpoints import Janus
 
-_DROP_SHARE = 0.1  # as Janus's own fine-tuning and most of guidance has it
+# As ShareGPT-4o-Image (commit 19ac7d7), Janus-Pro-R1 (f9c5133) and ReasonGen-R1 (cda3c80) do.
+_DROP_SHARE = 0.1
 
 
 class Batch(TypedDict, total=False):
@@ -37,11 +40,18 @@ class Batch(TypedDict, total=False):
     picture_mask: "Tensor"  # bool [rows, length]: True where a picture's features go
     has_text: bool  # whether any text, and any codes, are learned
     has_codes: bool
-    # Of drawings that are learned as they were sampled:
+    # Of drawings that are learned as they were sampled, and absent without any:
     drawing_rows: "Tensor"  # int64 [drawings]: which rows they are
     drawings_without_text: "Tensor"  # int64 [drawings, length]: their `input_ids`, text as pads
     cfg_weight: "Tensor"  # float32 [drawings, 1, 1]
     temperature: "Tensor"  # float32 [drawings, 1, 1]
+
+
+class PicturedRow(TokensRow):
+    """A row of text with a canvas in sight, as `datasets` gives it or as it stands in the file."""
+
+    canvas: list[int] | None
+    images: "list[ImageCell | Image]"
 
 
 class Collator:
@@ -54,7 +64,7 @@ class Collator:
     Drawings that the model made itself are best learned `as_sampled`: the loss is that of the
     guided sum of both branches, at each row's own weight and temperature. Without it the
     conditional branch learns alone what guidance had sharpened, and guidance then sharpens it once
-    more.
+    more: 10 points lost on the early toy's own drawings, measured in docs/curate.md.
     """
 
     def __init__(
@@ -77,30 +87,40 @@ class Collator:
         self.epoch = 0  # set it, and other drawings lose their text
 
     @classmethod
-    def for_janus(cls, janus: "Janus", **settings: Any) -> "Collator":
-        """One for a loaded checkpoint. `settings` are `drop_share`, `as_sampled` and `seed`."""
+    def for_janus(
+        cls,
+        janus: "Janus",
+        *,
+        drop_share: float | None = None,
+        as_sampled: bool = False,
+        seed: int = 0,
+    ) -> "Collator":
+        """One for a loaded checkpoint."""
         return cls(
             pad_id=janus.special.pad,
             image_id=janus.special.image,
             image_mean=janus.image_mean,
             image_std=janus.image_std,
-            **settings,
+            drop_share=drop_share,
+            as_sampled=as_sampled,
+            seed=seed,
         )
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+    def __call__(self, rows: Sequence[TokensRow]) -> Batch:
+        """A batch of these rows, in order, on the CPU."""
         import torch
 
         shape = len(rows), max(len(row["input_ids"]) for row in rows)
         ids = torch.full(shape, self._pad_id)
         labels = torch.full(shape, IGNORED)
         is_code = torch.zeros(shape, dtype=torch.bool)
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             length = len(row["input_ids"])
-            ids[place, :length] = torch.tensor(row["input_ids"])
-            labels[place, :length] = torch.tensor(row["labels"])
-            is_code[place, :length] = torch.tensor(row["modality_mask"], dtype=torch.bool)
+            ids[index, :length] = torch.tensor(row["input_ids"])
+            labels[index, :length] = torch.tensor(row["labels"])
+            is_code[index, :length] = torch.tensor(row["modality_mask"], dtype=torch.bool)
             if self._loses_text(row):
-                ids[place, row["droppable_start"] : row["droppable_stop"]] = self._pad_id
+                self._blank(ids[index], row)
         is_picture = (ids == self._image_id) & ~is_code
         is_learned = labels != IGNORED
         batch = Batch(
@@ -113,38 +133,53 @@ class Collator:
         )
         if is_picture.any():
             batch["pixel_values"] = self._pixel_values(rows)
-        drawings = [place for place, row in enumerate(rows) if _is_drawing(row)]
-        if self._as_sampled and drawings:
-            blank = ids[drawings]
-            for one, place in zip(blank, drawings, strict=True):
-                one[rows[place]["droppable_start"] : rows[place]["droppable_stop"]] = self._pad_id
-            batch["drawing_rows"] = torch.tensor(drawings)
-            batch["drawings_without_text"] = blank
-            for name in ("cfg_weight", "temperature"):
-                values = torch.tensor([float(rows[place][name]) for place in drawings])
-                batch[name] = values.view(-1, 1, 1)
+        if self._as_sampled:
+            self._add_guidance(batch, rows)
         return batch
 
-    def _loses_text(self, row: Mapping[str, Any]) -> bool:
+    def _add_guidance(self, batch: Batch, rows: Sequence[TokensRow]) -> None:
+        """What the loss needs of drawings to learn them as they were sampled."""
+        import torch
+
+        indices = [index for index, row in enumerate(rows) if _is_drawing(row)]
+        drawings = [row for row in rows if _is_drawing(row)]
+        if not drawings:
+            return
+        without_text = batch["input_ids"][indices]  # a copy
+        for ids, drawing in zip(without_text, drawings, strict=True):
+            self._blank(ids, drawing)
+        batch["drawing_rows"] = torch.tensor(indices)
+        batch["drawings_without_text"] = without_text
+        weights = torch.tensor([float(drawing["cfg_weight"]) for drawing in drawings])
+        temperatures = torch.tensor([float(drawing["temperature"]) for drawing in drawings])
+        batch["cfg_weight"] = weights.view(-1, 1, 1)
+        batch["temperature"] = temperatures.view(-1, 1, 1)
+
+    def _blank(self, ids: "Tensor", drawing: TokensRow) -> None:
+        """Make pads of a drawing's text, in place."""
+        ids[drawing["droppable_start"] : drawing["droppable_stop"]] = self._pad_id
+
+    def _loses_text(self, row: TokensRow) -> bool:
         if not _is_drawing(row):
             return False
         name = f"{self._seed}|{self.epoch}|{row['id']}".encode()
         lot = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
         return lot < self._drop_share * 2**64
 
-    def _pixel_values(self, rows: Sequence[Mapping[str, Any]]) -> "Tensor":
+    def _pixel_values(self, rows: Sequence[TokensRow]) -> "Tensor":
+        """The canvases in sight, one after the other, as the vision tower takes them."""
         import torch
 
         pictures = []
         for row in rows:
-            is_seen = row.get("canvas") is not None and self._image_id in row["input_ids"]
-            in_sight = row["images"] if is_seen else []
-            if is_seen and not in_sight:
+            if not _shows_canvas(row) or self._image_id not in row["input_ids"]:
+                continue
+            if not row["images"]:
                 raise InputError(
                     f"row {row['id']} looks at a canvas, and the set holds no picture of it; grow "
                     "the run with --pictures all"
                 )
-            pictures += [(_pixels(one) / 255 - self._mean) / self._std for one in in_sight]
+            pictures += [(_pixels(image) / 255 - self._mean) / self._std for image in row["images"]]
         return torch.from_numpy(np.stack(pictures)).float().permute(0, 3, 1, 2)
 
 
@@ -184,14 +219,14 @@ def _embed(model: "JanusForConditionalGeneration", ids: "Tensor", is_code: "Tens
     """The vectors of words and codes, [rows, length, width]."""
     import torch
 
-    words: Any = model.get_input_embeddings()
+    words = model.get_input_embeddings()
     # Each table sees the tokens of its own alone; where the other's stand it is given a 0.
     codes = model.prepare_embeddings_for_image_generation(ids * is_code)
     return torch.where(is_code[..., None], codes, words(ids * ~is_code))
 
 
 def _hidden(model: "JanusForConditionalGeneration", embeds: "Tensor") -> "Tensor":
-    """The last hidden states of all places but the last one, [rows, length - 1, width]."""
+    """The last hidden states of all positions but the last one, [rows, length - 1, width]."""
     output = model.model.language_model(inputs_embeds=embeds, use_cache=False)
     hidden: Tensor = output.last_hidden_state[:, :-1]
     return hidden
@@ -219,12 +254,16 @@ def _code_logits(
     return logits.index_copy(0, rows, guided)
 
 
-def _is_drawing(row: Mapping[str, Any]) -> bool:
+def _is_drawing(row: TokensRow) -> TypeGuard[DrawRow]:
     return row.get("droppable_start") is not None
 
 
-def _pixels(image: Any) -> Pixels:
-    """A picture as `datasets` gives it, decoded, or as it stands in the file."""
+def _shows_canvas(row: TokensRow) -> TypeGuard[PicturedRow]:
+    return row.get("canvas") is not None
+
+
+def _pixels(image: "ImageCell | Image") -> Pixels:
+    """A picture, decoded; `datasets` gives one that is so already."""
     if isinstance(image, Mapping):
         return decode_picture(image["bytes"])
     sink = io.BytesIO()

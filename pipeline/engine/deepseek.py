@@ -1,17 +1,48 @@
 """DeepSeek's own checkpoint format (`multi_modality`) in Hugging Face's terms: sizes and names.
 
-Opens no file and builds no model. The other side of it all is `transformers.models.janus`.
+Opens no file and builds no model. Names and sizes are those of the published Janus-1.3B,
+Janus-Pro-1B and -7B of deepseek-ai; the other side of it all is `transformers.models.janus`.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, TypeGuard
 
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import JanusConfig
+
+    from schemas.json_values import JsonMapping, JsonObject
+
+
+class _SizedPart(TypedDict):
+    """A part of a config, with as much of its sizes as is said."""
+
+    params: "_Sizes"
+
+
+class _Sizes(TypedDict):
+    """Of each part only a few of these are there."""
+
+    image_size: int  # pixels of a side
+    model_name: str
+    n_embed: int
+    depth: int
+    image_token_size: int  # codes
+
+
+class DeepSeekConfig(TypedDict):
+    """`config.json` as far as it is read."""
+
+    language_config: "JsonObject"
+    vision_config: _SizedPart
+    aligner_config: _SizedPart
+    gen_vision_config: _SizedPart
+    gen_aligner_config: _SizedPart
+    gen_head_config: _SizedPart
+
 
 # LLaMA's own, taken where `language_config` is silent: the published 7B leaves all five out.
 _LLAMA_DEFAULTS = {
@@ -27,8 +58,8 @@ _NOT_SIZES = {"model_type", "torch_dtype", "_attn_implementation_autoset"}
 # Janus and Janus-Pro have the first (heads: SigLIP's ViT-L/16), the golden traces the second.
 _SIGLIP_HEADS = {"siglip_large_patch16_384": 16, "siglip_tiny_patch16": 4}
 
-# Where a name begins so, here and there, part by part; the first line that fits is the one that
-# counts. # is a layer's number, - means not needed, [qkv] three tensors in one.
+# What a name begins with in DeepSeek's files and in Hugging Face's, part by part; the first line
+# that fits is the one that counts. # is a layer's number, - means not needed, [qkv] three in one.
 _PARTS = {
     ("language_model.", ""): """
         model.layers.#.self_attn.rotary_emb.  -
@@ -80,12 +111,17 @@ _PARTS = {
 }
 _RENAMES = [
     (
-        re.compile(re.escape(here + old).replace(r"\#", r"(\d+)")),
-        None if new == "-" else (there + new).replace("#", r"\1"),
+        re.compile(re.escape(old_part + old).replace(r"\#", r"(\d+)")),
+        None if new == "-" else (new_part + new).replace("#", r"\1"),
     )
-    for (here, there), lines in _PARTS.items()
+    for (old_part, new_part), lines in _PARTS.items()
     for old, new in map(str.split, lines.strip().splitlines())
 ]
+
+
+def is_deepseek(content: "JsonMapping") -> TypeGuard[DeepSeekConfig]:
+    """Whether a `config.json` says that it is in this format; its parts may yet be missing."""
+    return content.get("model_type") == "multi_modality"
 
 
 def to_hugging_face(weights: "Iterable[tuple[str, Tensor]]") -> "Iterator[tuple[str, Tensor]]":
@@ -108,31 +144,36 @@ def to_hugging_face(weights: "Iterable[tuple[str, Tensor]]") -> "Iterator[tuple[
 
 def _rename(name: str) -> str | None:
     for pattern, replacement in _RENAMES:
-        if found := pattern.match(name):
-            return replacement and found.expand(replacement) + name[found.end() :]
+        if match := pattern.match(name):
+            return replacement and match.expand(replacement) + name[match.end() :]
     return name
 
 
-def janus_config(deepseek: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> "JanusConfig":
-    """`config.json` as a Hugging Face config. Raises KeyError for what it has to say and does not.
+def janus_config(deepseek: DeepSeekConfig, shapes: Mapping[str, Sequence[int]]) -> "JanusConfig":
+    """`config.json` as a Hugging Face config.
 
     `shapes` are those of the checkpoint's weights, by DeepSeek's names: they tell the depths and
     widths that the config leaves to names such as `siglip_large_patch16_384` and `VQ-16`.
+
+    Raises KeyError for what the config or the weights have to say and do not, and InputError for a
+    vision tower that it does not know.
     """
     from transformers import JanusConfig, LlamaConfig
 
-    language = {k: v for k, v in deepseek["language_config"].items() if k not in _NOT_SIZES}
+    language = {
+        name: value for name, value in deepseek["language_config"].items() if name not in _NOT_SIZES
+    }
     return JanusConfig(
-        text_config=LlamaConfig(**_LLAMA_DEFAULTS | language | {"tie_word_embeddings": False}),
+        text_config=LlamaConfig.from_dict(
+            {**_LLAMA_DEFAULTS, **language, "tie_word_embeddings": False}
+        ),
         vision_config=_vision_config(deepseek, shapes),
         vq_config=_vq_config(deepseek, shapes),
         tie_word_embeddings=False,  # Hugging Face's default is True, and wrong for every Janus
     )
 
 
-def _vision_config(
-    deepseek: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]
-) -> dict[str, Any]:
+def _vision_config(deepseek: DeepSeekConfig, shapes: Mapping[str, Sequence[int]]) -> "JsonObject":
     tower = "vision_model.vision_tower"
     aligner = deepseek["aligner_config"]["params"]
     vision = deepseek["vision_config"]["params"]
@@ -162,7 +203,7 @@ def _num_siglip_heads(tower: str) -> int:
     return _SIGLIP_HEADS[tower]
 
 
-def _vq_config(deepseek: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def _vq_config(deepseek: DeepSeekConfig, shapes: Mapping[str, Sequence[int]]) -> "JsonObject":
     codebook = deepseek["gen_vision_config"]["params"]
     aligner = deepseek["gen_aligner_config"]["params"]
     return {
@@ -170,7 +211,8 @@ def _vq_config(deepseek: Mapping[str, Any], shapes: Mapping[str, Sequence[int]])
         "num_embeddings": codebook["image_token_size"],
         "base_channels": shapes["gen_vision_model.decoder.norm_out.weight"][0],
         "latent_channels": shapes["gen_vision_model.post_quant_conv.weight"][0],
-        "channel_multiplier": [1, 1, 2, 2, 4],  # VQ-16, as is
+        # VQ-16 is a name for these two: LlamaGen's tokenizer (Sun et al., arXiv 2406.06525).
+        "channel_multiplier": [1, 1, 2, 2, 4],
         "num_res_blocks": 2,
         "projection_dim": aligner["n_embed"],
         "num_hidden_layers": aligner["depth"],

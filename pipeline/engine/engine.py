@@ -18,36 +18,37 @@ The arithmetic is that of `attention`, `sampling` and the unmodified Hugging Fac
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.engine.admission import Admission
+from pipeline.engine.answer_cache import AnswerCache
 from pipeline.engine.checkpoints import Janus
-from pipeline.engine.cuda import FlashPrefill, Forward, PagedDecode, Room, compiled
-from pipeline.engine.memory import Memory
+from pipeline.engine.embeddings import Embeddings
 from pipeline.engine.paged.attention import (
     ATTENTION,
+    AttentionPass,
     Cache,
-    Pass,
     Span,
     StrictDecode,
     StrictPrefill,
     bytes_per_token,
     register,
 )
+from pipeline.engine.paged.cuda import DecodeBuffers, FlashPrefill, Forward, PagedDecode, compiled
 from pipeline.engine.paged.pages import PAGE_TOKENS, Pages
 from pipeline.engine.rendering import Renderer
 from pipeline.engine.rows import (
     LARGE_BUCKET,
     ROW_BUCKET,
-    Batch,
+    DecodeBatch,
     Job,
-    Part,
+    PrefillPart,
     Row,
-    packs_of,
+    batch_sizes,
     pictures_of,
+    prefill_batches,
 )
 from pipeline.engine.sampling import Sampler, gumbel_noise
 from pipeline.engine.vision import Vision
@@ -66,9 +67,7 @@ from schemas.errors import InputError, RecordFailure, RolloutError
 from schemas.trace import Finish
 
 _BURST = 6  # steps; longer ones go on past the end of more answers, shorter ones copy more
-_PREFILL_TOKENS = 4096  # in one pass
-_PREFILL_TOKENS_ON_CPU = 1024  # what goes from layer to layer stays near the core
-_PICTURES_AT_ONCE = 32
+_PICTURES_AT_ONCE = 32  # without strict arithmetic; one at a time is exact, see `Vision`
 _REMEMBERED_PICTURES = 256  # 113 MB of them at 384 pixels
 
 
@@ -87,77 +86,78 @@ class Engine:
     ) -> None:
         """Takes `kv_bytes` of the model's device. Raises InputError if that is too little.
 
-        `strict` arithmetic makes the same tokens whatever else is asked. None: on a CPU alone,
-        where it costs little. `compile` has torch fuse what it can, unless arithmetic is strict:
-        what is fused rounds in other places.
+        `max_rows` sequences are at work at most; a `burst` is so many steps. `strict` arithmetic
+        makes the same tokens whatever else is asked. None: on a CPU alone, where it costs little.
+        `compile` has torch fuse what it can, unless arithmetic is strict: what is fused rounds in
+        other places.
         """
-        self.geometry = janus.geometry
-        self._janus = janus
-        self._model = janus.model
-        self._device = janus.model.device
-        self.is_strict = janus.model.device.type == "cpu" if strict is None else strict
-        self._burst = burst
-        self._renderer = Renderer(janus)
-        self._vision = Vision(
-            janus,
-            batch_size=1 if self.is_strict else _PICTURES_AT_ONCE,
-            num_remembered=_REMEMBERED_PICTURES,
-        )
-        self._embeddings = _embeddings_of(janus)
-        self._num_words = len(self._embeddings) - janus.geometry.num_codes
-        text_config: Any = janus.model.config.text_config
+        text_config = janus.text_config
         num_slots = kv_bytes // bytes_per_token(text_config, janus.model.dtype)
         if max_rows < 2 or num_slots < 2 * PAGE_TOKENS:
             raise InputError(
                 f"an engine of {max_rows} rows and {kv_bytes} bytes of cache can hold no request; "
                 "give at least 2 rows and more memory"
             )
+        self.geometry = janus.geometry
+        self.is_strict = janus.model.device.type == "cpu" if strict is None else strict
+        self._janus, self._model, self._device = janus, janus.model, janus.model.device
+        self._burst = burst
+        self._sizes = batch_sizes(self._device, is_strict=self.is_strict, max_rows=max_rows)
+        self._renderer = Renderer(janus)
+        self._vision = Vision(
+            janus,
+            batch_size=1 if self.is_strict else _PICTURES_AT_ONCE,
+            num_remembered=_REMEMBERED_PICTURES,
+        )
+        self._embeddings = Embeddings(janus)
         self._pages = Pages(num_slots // PAGE_TOKENS)
         self._cache = Cache(text_config, num_slots, janus.model.dtype, self._device)
-        self._running: list[Job] = []
-        self._answers: list[tuple[RequestId, Answer | RolloutError]] = []
-        self._memory = Memory()
-        self._least_rows, self._pack_tokens, is_sharing = 0, _PREFILL_TOKENS, True
-        if self._device.type == "cpu":
-            self._pack_tokens = _PREFILL_TOKENS_ON_CPU
-        elif self.is_strict:
-            # Here every size of a product may be computed in a way of its own: so one size for all
-            # steps, and for a prefill the size that the request alone decides.
-            self._least_rows, self._pack_tokens, is_sharing = max_rows, 0, False
         self._admission = Admission(
             janus,
             self._renderer,
             self._pages,
             max_rows=max_rows,
             burst=burst,
-            first_code=self._num_words,
-            is_sharing=is_sharing,
+            first_code=self._embeddings.first_code,
+            is_sharing=self._sizes.is_sharing,
         )
+        self._running: list[Job] = []
+        self._answers: list[tuple[RequestId, Answer | RolloutError]] = []
+        self._answer_cache = AnswerCache()
+        self._prepare_passes(max_rows, is_compiled=compile and not self.is_strict)
+
+    def _prepare_passes(self, max_rows: int, *, is_compiled: bool) -> None:
+        """What each pass of the model runs, and on what buffers."""
         # A method of the engine would hold it, and so its memory, until the collector comes.
-        self._run: Forward = partial(_run, janus.model.model.language_model)
+        self._run: Forward = partial(_run, self._model.model.language_model)
         self._noise = gumbel_noise
-        if compile and not self.is_strict:
+        if is_compiled:
             self._run, self._noise = compiled(self._run), compiled(self._noise)
         if not self.is_strict:
-            self._room = Room(
+            self._buffers = DecodeBuffers(
                 2 * (max_rows + LARGE_BUCKET),
-                janus.max_positions + burst,
-                self._embeddings.shape[1],
-                like=self._embeddings,
+                self._janus.max_positions + self._burst,
+                self._embeddings.table.shape[1],
+                like=self._embeddings.table,
             )
         register()
-        text_config._attn_implementation = ATTENTION
+        self._janus.text_config._attn_implementation = ATTENTION
 
     @property
     def num_free_pages(self) -> int:
-        """Pages that no request holds, and none of what is kept to save work."""
+        """Pages that neither a request holds nor what is kept to save work."""
         return self._pages.num_free
 
     @property
     def num_pages(self) -> int:
+        """All pages that there are to hand out."""
         return self._pages.capacity
 
     def submit(self, request_id: RequestId, request: Request) -> None:
+        """Take a request, and run nothing. One that can never be answered fails at the next poll.
+
+        No two requests that are not answered yet may have one id.
+        """
         try:
             if isinstance(request, Text):
                 self._vision.check(request.pictures)
@@ -165,13 +165,14 @@ class Engine:
         except RecordFailure as failure:
             self._answers.append((request_id, failure))
             return
-        known = self._memory.try_answer(request)
-        if known is not None:
-            self._answers.append((request_id, known))
-        elif not self._memory.is_asked(request_id, request):
+        known_answer = self._answer_cache.try_answer(request)
+        if known_answer is not None:
+            self._answers.append((request_id, known_answer))
+        elif not self._answer_cache.wait_if_asked(request_id, request):
             self._admission.wait(job)
 
     def poll(self) -> Sequence[tuple[RequestId, Answer | RolloutError]]:
+        """What has been answered since the last call, after a `step` if that is nothing yet."""
         if not self._answers:
             self.step()
         answers, self._answers = self._answers, []
@@ -189,31 +190,33 @@ class Engine:
             self._finish([job for job in self._running if job.is_done])
 
     def paint(self, canvases: Sequence[Codes]) -> list[Pixels]:
+        """Their pictures, read-only: the same one may be given out again."""
         return self._vision.paint(canvases)
 
     def forget(self) -> None:
         """Give up all that is kept to save work. Answers stay the same."""
         self._admission.drop_shared()
-        self._memory.forget()
+        self._answer_cache.forget()
 
     # Prefill
 
     def _prefill(self, jobs: Sequence[Job]) -> None:
         """Put all but the last token of each row's prefix into the cache."""
         features = self._features([job for job in jobs if job.num_prefix > job.rows[0].length])
-        parts: list[Part] = []
+        parts: list[PrefillPart] = []
         for job in jobs:
             for row, ids in zip(job.rows, job.ids, strict=True):
-                new = ids[row.length : -1]
-                if new:
-                    parts.append(Part(row, self._embed(new, features.get(id(job)))))
-        for pack in packs_of(parts, self._pack_tokens):
-            self._prefill_pack(pack)
+                new_ids = ids[row.length : -1]
+                if new_ids:
+                    embeds = self._embeddings.of(new_ids, features.get(id(job)))
+                    parts.append(PrefillPart(row, embeds))
+        for batch in prefill_batches(parts, self._sizes.prefill_tokens):
+            self._prefill_batch(batch)
 
     def _prefill_ids(self, row: Row, ids: Sequence[int]) -> None:
-        self._prefill_pack([Part(row, self._embed(ids, None))])
+        self._prefill_batch([PrefillPart(row, self._embeddings.of(ids))])
 
-    def _prefill_pack(self, parts: Sequence[Part]) -> None:
+    def _prefill_batch(self, parts: Sequence[PrefillPart]) -> None:
         spans, first = [], 0
         for part in parts:
             span = Span(
@@ -226,12 +229,12 @@ class Engine:
             first += span.num_tokens
         embeds = torch.cat([part.embeds for part in parts])
         positions = torch.cat([torch.arange(span.start, span.stop) for span in spans])
-        kind = StrictPrefill if self.is_strict else FlashPrefill
-        self._forward(embeds, positions.to(self._device), kind(self._cache, spans))
+        prefill = StrictPrefill if self.is_strict else FlashPrefill
+        self._forward(embeds, positions.to(self._device), prefill(self._cache, spans))
         for part, span in zip(parts, spans, strict=True):
             part.row.length = span.stop
 
-    def _forward(self, embeds: Tensor, positions: Tensor, current: Pass) -> Tensor:
+    def _forward(self, embeds: Tensor, positions: Tensor, current: AttentionPass) -> Tensor:
         """Hidden states [tokens, width] of packed tokens; their number is padded to a bucket."""
         num_tokens = len(embeds)
         padding = -num_tokens % ROW_BUCKET
@@ -240,17 +243,12 @@ class Engine:
             positions = torch.cat([positions, positions.new_zeros(padding)])
         return self._run(embeds, positions, current)
 
-    def _embed(self, ids: Sequence[int], features: Tensor | None) -> Tensor:
-        """Embeddings [tokens, width], with picture features where the placeholders stand."""
-        tokens = torch.tensor(ids, device=self._device)
-        embeds = self._embeddings[tokens]
-        if features is not None:
-            embeds[tokens == self._janus.special.image] = features.to(embeds.dtype)
-        return embeds
-
     def _features(self, jobs: Sequence[Job]) -> dict[int, Tensor]:
-        """The features [tokens, width] of each job's pictures, equal canvases once."""
-        pictures = {p: None for job in jobs for p in pictures_of(job.request)}
+        """The features [tokens, width] of each job's pictures, by the job's `id`.
+
+        Equal pictures are seen once.
+        """
+        pictures = {picture: None for job in jobs for picture in pictures_of(job.request)}
         if not pictures:
             return {}
         seen = dict(zip(pictures, self._vision.features(list(pictures)), strict=True))
@@ -265,47 +263,49 @@ class Engine:
         """One burst of steps for all rows at once."""
         draws = [job for job in self._running if isinstance(job.request, Visual)]
         texts = [job for job in self._running if not isinstance(job.request, Visual)]
-        batch = Batch(draws, texts, self._num_words, self._least_rows, self._device)
+        first_code = self._embeddings.first_code
+        batch = DecodeBatch(draws, texts, first_code, self._sizes.least_rows, self._device)
         burst = self._new_burst(batch)
-        draw, say = (
-            Sampler(
-                [job.request for job in jobs],
-                [job.position for job in jobs],
-                self._device,
-                num_steps=self._burst,
-                noise=self._noise,
-            )
-            for jobs in (draws, texts)
-        )
+        code_sampler, word_sampler = self._sampler(draws), self._sampler(texts)
         tokens, positions = batch.tokens, batch.positions
         for _ in range(self._burst):
-            hidden = self._step(self._embeddings[tokens], positions, burst)
+            hidden = self._step(self._embeddings.table[tokens], positions, burst)
             tokens = torch.zeros_like(tokens)
             if draws:
                 logits = self._model.model.generation_head(hidden[: batch.first_text])
-                codes = draw.codes(logits[: len(draws)], logits[len(draws) : 2 * len(draws)])
-                tokens[: 2 * len(draws)] = (codes + self._num_words).repeat(2)
+                cond, uncond = logits[: len(draws)], logits[len(draws) : 2 * len(draws)]
+                codes = code_sampler.codes(cond, uncond)
+                tokens[: 2 * len(draws)] = (codes + first_code).repeat(2)
             if texts:
                 logits = self._model.lm_head(hidden[batch.first_text :])
-                words = say.words(logits[: len(texts)])
+                words = word_sampler.words(logits[: len(texts)])
                 tokens[batch.first_text : batch.first_text + len(texts)] = words
             positions = positions + batch.is_live
             burst.advance()
         burst.store()
-        for jobs, sampler in ((draws, draw), (texts, say)):
+        for jobs, sampler in ((draws, code_sampler), (texts, word_sampler)):
             for job, chosen in zip(jobs, sampler.chosen(), strict=True):
                 job.take(*chosen, eos=self._janus.special.eos)
                 for row in job.rows:
                     row.length += self._burst
 
-    def _new_burst(self, batch: Batch) -> StrictDecode | PagedDecode:
+    def _sampler(self, jobs: Sequence[Job]) -> Sampler:
+        return Sampler(
+            [job.request for job in jobs],
+            [job.position for job in jobs],
+            self._device,
+            num_steps=self._burst,
+            noise=self._noise,
+        )
+
+    def _new_burst(self, batch: DecodeBatch) -> StrictDecode | PagedDecode:
         if self.is_strict:
             return StrictDecode(self._cache, batch.slots, batch.lengths, self._burst)
-        return PagedDecode(self._cache, batch.slots, batch.lengths, self._room)
+        return PagedDecode(self._cache, batch.slots, batch.lengths, self._buffers)
 
     def _step(self, embeds: Tensor, positions: Tensor, burst: StrictDecode | PagedDecode) -> Tensor:
         if isinstance(burst, PagedDecode):
-            return self._room.run(self._run, embeds, burst)
+            return self._buffers.run(self._run, embeds, burst)
         return self._forward(embeds, positions, burst)
 
     def _finish(self, jobs: Iterable[Job]) -> None:
@@ -315,7 +315,7 @@ class Engine:
                 self._pages.give_back(row.pages)
             answer = self._answer(job)
             self._answers.append((job.request_id, answer))
-            self._answers += self._memory.keep(job.request, answer)
+            self._answers += self._answer_cache.keep(job.request, answer)
 
     def _answer(self, job: Job) -> Answer:
         logps = {
@@ -334,19 +334,10 @@ class Engine:
         )
 
 
-def _run(llama: Any, embeds: Tensor, positions: Tensor, current: Pass) -> Tensor:
+def _run(llama: nn.Module, embeds: Tensor, positions: Tensor, current: AttentionPass) -> Tensor:
     """Hidden states [tokens, width] of packed tokens."""
     output = llama(
         inputs_embeds=embeds[None], position_ids=positions[None], use_cache=False, current=current
     )
     hidden: Tensor = output.last_hidden_state[0]
     return hidden
-
-
-def _embeddings_of(janus: Janus) -> Tensor:
-    """[words + codes, width]: what the language model sees for a word, and for a drawn code."""
-    with torch.inference_mode():
-        codes = torch.arange(janus.geometry.num_codes, device=janus.model.device)
-        drawn = janus.model.prepare_embeddings_for_image_generation(codes[None])[0]
-        words: Any = janus.model.get_input_embeddings().weight
-        return torch.cat([words, drawn])

@@ -61,6 +61,7 @@ class Fake:
         script: Script | None = None,
         harms: Mapping[str, Harm] | None = None,
     ) -> None:
+        """`harms` say what is done to this process when a request has the text in it."""
         self.geometry = fake_geometry(config)
         self._config = config
         self._harms = harms or {}

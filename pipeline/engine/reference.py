@@ -60,7 +60,10 @@ class Reference:
 
     @torch.inference_mode()
     def answer(self, request: Request) -> Answer:
-        """The answer to one request. Raises RecordFailure if the model has no room for it."""
+        """The answer to one request, computed at once.
+
+        Raises RecordFailure if the model has no room for it, or for a picture of another size.
+        """
         if isinstance(request, Visual):
             return self._draw(request)
         assert isinstance(request, Text)
@@ -123,15 +126,14 @@ class Reference:
         embeds = self._embed_ids(ids)
         if pictures:
             features = self._vision.features(pictures)
-            places = torch.tensor(ids, device=self._device) == self._janus.special.image
-            embeds[0, places] = features.to(embeds.dtype).flatten(0, 1)
+            is_image = torch.tensor(ids, device=self._device) == self._janus.special.image
+            embeds[0, is_image] = features.to(embeds.dtype).flatten(0, 1)
         return embeds
 
     def _check_room(self, num_tokens: int) -> None:
-        room = self._janus.max_positions
-        if num_tokens > room:
+        if num_tokens > self._janus.max_positions:
             raise RecordFailure(
-                f"{num_tokens} tokens, of which the model holds {room}; "
+                f"{num_tokens} tokens, of which the model holds {self._janus.max_positions}; "
                 "use a shorter prompt or lower max_text_tokens",
                 reason="too_long",
             )

@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.engine.tokenizer import SPECIAL_NAMES
 from schemas.errors import InputError
@@ -21,16 +21,20 @@ from schemas.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from schemas.json_values import JsonMapping, JsonObject, JsonValue
+
 _GAIN = 2.0  # what a layer makes of unit inputs, as a standard deviation: texts differ at this
 _VERSION = "tiny-v1"  # raise it when the bytes change
 _CHAT_NAMES = ["<|User|>", "<|Assistant|>"]
 _SPECIALS = [*SPECIAL_NAMES.values(), *_CHAT_NAMES]
 
-_CONFIG: dict[str, Any] = {
+_CONFIG: "JsonObject" = {
     "architectures": ["JanusForConditionalGeneration"],
     "model_type": "janus",
     "image_token_id": _SPECIALS.index(SPECIAL_NAMES["image"]),
     "tie_word_embeddings": False,
+}
+_PARTS: "dict[str, JsonObject]" = {
     "text_config": {
         "model_type": "llama",
         "vocab_size": len(_SPECIALS) + 256,
@@ -99,29 +103,31 @@ def tiny_checkpoint() -> Path:
 
 
 def build_tiny(
-    folder: Path, *, seed: int = 0, sizes: Mapping[str, Mapping[str, Any]] | None = None
+    folder: Path, *, seed: int = 0, sizes: "Mapping[str, JsonMapping] | None" = None
 ) -> None:
     """Write the random model into `folder`, which must not exist yet.
 
-    `sizes` are the entries that are to differ, by part of the config ("text_config", ...).
+    `sizes` are the entries that are to differ, by part of the config ("text_config", ...). The same
+    seed and sizes give the same bytes on every machine.
     """
     from safetensors.numpy import save
 
-    config = _CONFIG | {part: _CONFIG[part] | changes for part, changes in (sizes or {}).items()}
+    parts = _PARTS | {name: {**_PARTS[name], **changes} for name, changes in (sizes or {}).items()}
+    config: JsonObject = {**_CONFIG, **parts}
     folder.mkdir()
     _write_json(folder / "config.json", config)
-    _write_json(folder / "preprocessor_config.json", _preprocessor(config))
+    side = parts["vision_config"]["image_size"]
+    _write_json(folder / "preprocessor_config.json", _preprocessor(side))
     _write_json(folder / "tokenizer.json", _tokenizer())
     weights = {name: _weight(name, shape, seed) for name, shape in _shapes(config)}
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: "JsonObject") -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="ascii")
 
 
-def _preprocessor(config: dict[str, Any]) -> dict[str, Any]:
-    side = config["vision_config"]["image_size"]
+def _preprocessor(side: "JsonValue") -> "JsonObject":
     return {
         "image_processor_type": "JanusImageProcessor",
         "size": {"height": side, "width": side},
@@ -131,7 +137,7 @@ def _preprocessor(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tokenizer() -> dict[str, Any]:
+def _tokenizer() -> "JsonObject":
     """One token per byte, after the special ones: `tokenizer.json` for the tokenizers library."""
     from tokenizers.pre_tokenizers import ByteLevel
 
@@ -155,10 +161,10 @@ def _tokenizer() -> dict[str, Any]:
     }
 
 
-def _bos_first() -> dict[str, Any]:
+def _bos_first() -> "JsonObject":
     bos = SPECIAL_NAMES["bos"]
-    start = {"SpecialToken": {"id": bos, "type_id": 0}}
-    texts = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
+    start: JsonObject = {"SpecialToken": {"id": bos, "type_id": 0}}
+    texts: list[JsonValue] = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
     return {
         "type": "TemplateProcessing",
         "single": [start, texts[0]],
@@ -167,7 +173,7 @@ def _bos_first() -> dict[str, Any]:
     }
 
 
-def _shapes(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _shapes(config: "JsonObject") -> Iterator[tuple[str, tuple[int, ...]]]:
     import torch
     from transformers import JanusConfig, JanusForConditionalGeneration
 

@@ -53,6 +53,7 @@ def load_tokenizer(folder: Path) -> "tuple[PreTrainedTokenizerFast, SpecialToken
     """The tokenizer in `folder`: it puts bos before a text, and decodes unchanged what it encoded.
 
     The files of some checkpoints leave bos to the class that we do not use, so it is set here.
+    Raises InputError for a tokenizer that is missing, not Janus's, or changes a text.
     """
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
@@ -88,17 +89,17 @@ def read_tokenizer(path: Path) -> "Tokenizer":
 
 
 def _special_tokens(core: "Tokenizer", path: Path) -> SpecialTokens:
-    found = {
+    ids_by_role = {
         role: core.encode(name, add_special_tokens=False).ids
         for role, name in SPECIAL_NAMES.items()
     }
-    absent = [SPECIAL_NAMES[role] for role, ids in found.items() if len(ids) != 1]
+    absent = [SPECIAL_NAMES[role] for role, ids in ids_by_role.items() if len(ids) != 1]
     if absent:
         raise InputError(
             f"{path} lacks {', '.join(absent)}, so it is not Janus's tokenizer; "
             "copy the one of the Janus model that this one was made from"
         )
-    return SpecialTokens(**{role: token for role, (token,) in found.items()})
+    return SpecialTokens(**{role: token for role, (token,) in ids_by_role.items()})
 
 
 def _check_round_trip(tokenizer: "PreTrainedTokenizerFast", path: Path) -> None:

@@ -35,10 +35,12 @@ class OpenShard:
     )
 
     def add(self, outcome: Outcome, pixels: list[Pixels]) -> None:
+        """A rollout ended, and these are the pictures to keep of it."""
         self.num_ended += 1
         self._grown.put((outcome, pixels, time.time()))
 
     def fail(self, error: RolloutError) -> None:
+        """The shard cannot end here any more: whoever waits for it gets the error."""
         self._grown.put(error)
 
     def next_grown(self) -> tuple[Outcome, list[Pixels], float]:
@@ -56,8 +58,8 @@ class ModelThread:
     `no_progress_seconds`: then its thread hangs in the models, and no one can call it back.
     """
 
-    def __init__(self, opened: LoadedBackends, config: RunConfig) -> None:
-        self._opened = opened
+    def __init__(self, loaded: LoadedBackends, config: RunConfig) -> None:
+        self._loaded = loaded
         self._config = config
         self._watchdog = _Watchdog()
         self._feed = _Feed(self._watchdog)
@@ -106,7 +108,7 @@ class ModelThread:
         try:
             for outcome in drive(
                 self._feed,
-                self._watchdog.watching(self._opened.backends),
+                self._watchdog.watching(self._loaded.backends),
                 max_live=execution.live_rollouts_per_actor,
                 max_seconds=execution.rollout_timeout_seconds,
             ):
@@ -142,7 +144,7 @@ class ModelThread:
             shard.fail(outcome.error)
             return
         canvases = canvases_to_keep(outcome, self._config.method.pictures)
-        shard.add(outcome, self._opened.painter.paint(canvases))
+        shard.add(outcome, self._loaded.painter.paint(canvases))
         self.num_ok += outcome.error is None
 
 

@@ -45,9 +45,9 @@ def make_trace(
     name = f"{rollout.record_id}-{rollout.rollout_index}"
     events, final_picture = outcome.events, None
     if pictures is Pictures.ALL:
-        place = {event: index for index, event in enumerate(canvas_after(events))}
-        paths = [f"{name}-event-{event:02d}.webp" for event in place]
-        events = tuple(replace(event, picture=place.get(event.index)) for event in events)
+        picture_of = {event: number for number, event in enumerate(canvas_after(events))}
+        paths = [f"{name}-event-{event:02d}.webp" for event in picture_of]
+        events = tuple(replace(event, picture=picture_of.get(event.index)) for event in events)
     else:
         paths = [f"{name}.webp"]
     if outcome.codes and pixels:

@@ -6,12 +6,12 @@ unknown and never guessed.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from pipeline.select.funnel import lines_of
 from pipeline.select.selection import Curation
 from pipeline.store.runs import stack_of
 from schemas.config import MethodConfig
+from schemas.sets import StreamFiles
 from schemas.specs import PromptOrigin
 from schemas.trace import Role
 
@@ -26,12 +26,12 @@ of Janus so as to perform similarly as a *derivative of the model*: its use rest
 training on rows that a Janus-Pro wrote, judged or drew."""
 
 
-def card_of(curation: Curation, version: str, files: Mapping[str, Mapping[str, Any]]) -> str:
-    """The whole card. Equal sets have equal cards."""
+def card_of(curation: Curation, version: str, files: Mapping[str, StreamFiles]) -> str:
+    """The whole card, as Markdown. Equal sets have equal cards."""
     recipe = curation.recipe
     parts = [
-        "\n".join(_front_matter(recipe.name, files)),
-        f"# {recipe.name}",
+        front_matter(recipe.name, files),
+        f"# {_one_line(recipe.name)}",
         recipe.about or "A training set of Thinking-while-Generating traces.",
         f"Version `{version}`, of recipe `{curation.checked.digest}`. Made by Coppice from the "
         "runs below; `manifest.json` names every input by its digest, `decisions.parquet` says of "
@@ -40,43 +40,45 @@ def card_of(curation: Curation, version: str, files: Mapping[str, Mapping[str, A
         "## Rows\n\n" + "\n".join(_rows(files)),
         "## Funnel\n\n```\n" + "\n".join(lines_of(curation.funnel)) + "\n```",
         "## Where it comes from\n\n" + "\n".join(_runs(curation)),
-        "## Scorers\n\n" + (", ".join(f"`{one}`" for one in recipe.scorers) or "none"),
+        "## Scorers\n\n" + (", ".join(f"`{scorer}`" for scorer in recipe.scorers) or "none"),
         "## Licences and restrictions\n\n" + "\n".join(_licences(curation)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(name: str, files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """One config a task; exports are no configs, since they hold the same rows again."""
-    configs: dict[str, dict[str, str]] = {}
+def front_matter(name: str, files: Mapping[str, StreamFiles]) -> str:
+    """What the hub reads, with its two fences. It has one config a task; exports are no configs,
+    since they hold the same rows again. Any name is read back as it is.
+    """
+    from huggingface_hub import DatasetCardData  # slow to import
+
+    splits_of: dict[str, list[dict[str, str]]] = {}  # by config
     for key in files:
         if not key.startswith("exports/"):
             folder, _, split = key.rpartition("/")
-            configs.setdefault(folder, {})[split] = f"{key}-*.parquet"
-    yield "---"
-    yield f"pretty_name: {name}"
-    yield "license: other"
-    yield "license_name: unknown"
-    yield "tags: [coppice, thinking-while-generating, synthetic]"
-    yield "configs:"
-    for folder, splits in configs.items():
-        yield f"- config_name: {folder.rpartition('/')[2]}"
-        yield "  data_files:"
-        for split, pattern in splits.items():
-            yield f"  - split: {split}"
-            yield f"    path: {pattern}"
-    yield "---"
+            splits = splits_of.setdefault(folder.rpartition("/")[2], [])
+            splits.append({"split": split, "path": f"{key}-*.parquet"})
+    data = DatasetCardData(
+        pretty_name=name,
+        license="other",
+        license_name=_UNKNOWN,
+        tags=["coppice", "thinking-while-generating", "synthetic"],
+        configs=[
+            {"config_name": config, "data_files": splits} for config, splits in splits_of.items()
+        ],
+    )
+    return f"---\n{data.to_yaml()}\n---"
 
 
-def _rows(files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _rows(files: Mapping[str, StreamFiles]) -> Iterator[str]:
     yield "| files | rows |"
     yield "|---|---|"
-    for key, note in files.items():
-        yield f"| `{key}-*` | {note['num_rows']:,} |"
+    for key, stream in files.items():
+        yield f"| `{key}-*` | {stream.num_rows:,} |"
 
 
 def _runs(curation: Curation) -> Iterator[str]:
-    for place, run in enumerate(curation.runs):
+    for run_index, run in enumerate(curation.runs):
         manifest, method = run.manifest, run.manifest.config.method
         sampling = method.sampling
         yield (
@@ -91,8 +93,8 @@ def _runs(curation: Curation) -> Iterator[str]:
             yield f"  - {_who(method, role)} {verb}."
         stack = ", ".join(f"{name} {value}" for name, value in stack_of(run).items() if value)
         yield f"  - Stack of its first trace (each trace has its own): {stack or _UNKNOWN}."
-        for origin, num_traces in _origins(curation, place):
-            yield f"  - {num_traces:,} traces of prompts from {_told(origin)}."
+        for origin, num_traces in _origins(curation, run_index):
+            yield f"  - {num_traces:,} traces of prompts from {_origin_words(origin)}."
 
 
 def _who(method: MethodConfig, role: Role) -> str:
@@ -102,27 +104,31 @@ def _who(method: MethodConfig, role: Role) -> str:
     return f"{name}{revision}, on backend {backend},"
 
 
-def _origins(curation: Curation, run: int) -> list[tuple[PromptOrigin, int]]:
+def _origins(curation: Curation, run_index: int) -> list[tuple[PromptOrigin, int]]:
     """Where the prompts of a run's traces come from, the most of them first."""
     total: Counter[PromptOrigin] = Counter()
-    for (place, _), part in zip(curation.objects, curation.shards, strict=True):
-        if place == run:
-            total += part.origins
+    for (run_of_shard, _), shard in zip(curation.objects, curation.shards, strict=True):
+        if run_of_shard == run_index:
+            total += shard.origins
     return sorted(total.items(), key=lambda item: (-item[1], item[0].model_dump_json()))
 
 
-def _told(origin: PromptOrigin) -> str:
+def _origin_words(origin: PromptOrigin) -> str:
     name = _quoted(origin.name) if origin.name else f"a source that is {_UNKNOWN}"
     revision, licence = (
-        _quoted(one) if one else _UNKNOWN for one in (origin.revision, origin.licence)
+        _quoted(text) if text else _UNKNOWN for text in (origin.revision, origin.licence)
     )
     return f"{name} (revision: {revision}, licence: {licence})"
 
 
 def _quoted(text: str) -> str:
     """Words of a prompt file, which may be hostile, as code on one line of Markdown."""
-    plain = "".join(char if char.isprintable() and char != "`" else " " for char in text)
-    return f"`{' '.join(plain.split())[:_LONGEST_NAME]}`"
+    return f"`{_one_line(text.replace('`', ' '))[:_LONGEST_NAME]}`"
+
+
+def _one_line(text: str) -> str:
+    printable = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(printable.split())
 
 
 def _licences(curation: Curation) -> Iterator[str]:
@@ -131,7 +137,7 @@ def _licences(curation: Curation) -> Iterator[str]:
         is_janus = "janus" in name.lower()
         licence = _JANUS_LICENCE if is_janus else _LICENCES.get(name, _UNKNOWN)
         yield f"- Model {name}: {licence}."
-    origins = {one for part in curation.shards for one in part.origins}
+    origins = {origin for shard in curation.shards for origin in shard.origins}
     if any(not origin.licence for origin in origins):
         yield f"- Prompts: {_UNKNOWN}, at least of some. Find out before you publish."
     for licence in sorted({origin.licence for origin in origins if origin.licence}):

@@ -1,74 +1,137 @@
-"""Sets in the forms that trainers read: tables of column names over canonical rows.
+"""Sets in the forms that trainers read.
 
-Each export names its columns and where in a row each comes from; what several trainers want in
-another shape than the rows have stands once, in `_DERIVED`. Two writers do the rest.
+An export says which canonical rows it takes, what one of them becomes, and under which columns.
+Each names the reader that it is for and the version whose source it was written after; what a test
+loads with the reader itself is said so. Drawings are tokens, which none of these readers learns
+from: they have no place here, but for the segments of groups.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Generic, Literal, TypeAlias, TypeGuard, TypeVar
 
 import pyarrow as pa
 
 from schemas.errors import InputError
-from schemas.recipes import SetKind
+from schemas.rows import (
+    GroupRow,
+    ImageCell,
+    LineageRow,
+    Message,
+    PreferenceRow,
+    PreferenceSide,
+    TextRow,
+    TrainingRow,
+)
 from schemas.tables import IMAGE, with_features
 from schemas.training import MESSAGE
 
-Row = Mapping[str, Any]
+ExportCell: TypeAlias = (
+    str
+    | int
+    | float
+    | bytes
+    | Sequence[int]
+    | Sequence[float]
+    | Sequence[Message]
+    | Sequence[ImageCell]
+    | Mapping[str, str]
+    | None
+)
+ExportRow: TypeAlias = dict[str, ExportCell]
+"""A row as a trainer reads it, by the names of its columns."""
+
+RowT = TypeVar("RowT", TextRow, PreferenceRow, GroupRow)
 
 _MESSAGES, _IMAGES = pa.list_(MESSAGE), pa.list_(IMAGE)
 _STRING, _IDS = pa.string(), pa.list_(pa.int32())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Export:
-    """`columns`: the trainer's name, ours (or a derived one), and the type."""
+class Export(Generic[RowT]):
+    """A form of a set. `columns` are the reader's, in order, with their types."""
 
-    kind: SetKind  # of the recipes whose rows it takes
-    columns: tuple[tuple[str, str, pa.DataType], ...]
+    takes: Callable[[TrainingRow], TypeGuard[RowT]]
+    rows_of: Callable[[RowT], Sequence[ExportRow]]  # one of ours as theirs
+    columns: Mapping[str, pa.DataType]
     container: Literal["parquet", "tar"] = "parquet"
-    split: Callable[[Row], Sequence[Row]] = lambda row: [row]  # one of ours into theirs
 
     @property
     def schema(self) -> pa.Schema:
-        return with_features([pa.field(name, kind) for name, _, kind in self.columns])
+        return with_features([pa.field(name, kind) for name, kind in self.columns.items()])
 
-    def table(self, rows: Sequence[Row]) -> pa.Table:
-        """The trainer's rows."""
-        made = [
-            {name: self._value(one, source) for name, source, _ in self.columns}
-            for row in rows
-            for one in self.split(row)
+    def table(self, rows: Iterable[TrainingRow]) -> pa.Table:
+        """The reader's rows of those that this form takes, in order."""
+        export_rows = [
+            export_row for row in rows if self.takes(row) for export_row in self.rows_of(row)
         ]
-        return pa.Table.from_pylist(made, schema=self.schema)
-
-    def _value(self, row: Row, source: str) -> Any:
-        return _DERIVED[source](row) if source in _DERIVED else row[source]
+        return pa.Table.from_pylist(export_rows, schema=self.schema)
 
 
-def _tagged(row: Row) -> list[dict[str, str]]:
+def _is_text(row: TrainingRow) -> TypeGuard[TextRow]:
+    return "messages" in row
+
+
+def _is_group(row: TrainingRow) -> TypeGuard[GroupRow]:
+    return "segments" in row
+
+
+def _is_pair(row: TrainingRow) -> TypeGuard[PreferenceRow]:
+    return "chosen" in row
+
+
+def _is_pair_of_thoughts(row: TrainingRow) -> TypeGuard[PreferenceRow]:
+    """A pair that a trainer of text can tell apart."""
+    return _is_pair(row) and row["chosen"]["thoughts"] != row["rejected"]["thoughts"]
+
+
+def _conversation(row: TextRow) -> list[ExportRow]:
+    return [{"messages": row["messages"], "images": row["images"]}]
+
+
+def _tagged_conversation(row: TextRow) -> list[ExportRow]:
+    return [{"messages": _tagged(row), "images": row["images"]}]
+
+
+def _tagged(row: TextRow) -> list[Message]:
     """The messages, with a tag in the first question for each picture, as many loaders want."""
     tags = "<image>" * len(row["images"])
-    messages = [dict(message) for message in row["messages"]]
+    messages = [message.copy() for message in row["messages"]]
     first = next(message for message in messages if message["role"] == "user")
     first["content"] = f"{tags}{first['content']}"
     return messages
 
 
-def _parts(row: Row) -> list[Row]:
-    """A sample as NeMo Curator has it: one part after the other, and what is of the whole first."""
+def _verl_prompt(row: TextRow) -> list[ExportRow]:
+    return [
+        {
+            "data_source": f"coppice/{row['task']}",
+            "prompt": _tagged(row)[:-1],
+            "images": row["images"],
+            "ability": row["task"].partition("_")[0],
+            "reward_model": {"style": "rule", "ground_truth": row["messages"][-1]["content"]},
+            "extra_info": {"index": row["id"], "note": _note(row)},
+        }
+    ]
+
+
+def _tar_sample(row: TextRow) -> list[ExportRow]:
+    """What `part_files.TarStream` writes: a JSON file, and a file a picture."""
+    note = json.dumps({"messages": row["messages"], **_lineage(row)}, sort_keys=True)
+    return [{"__key__": row["id"], "json": note, "webp": row["images"]}]
+
+
+def _nemo_parts(row: TextRow) -> list[ExportRow]:
+    """One part after the other, from position 0 on; what is of the whole stands at -1."""
     *asked, answer = row["messages"]
     question = "\n\n".join(message["content"] for message in asked)
-    pictures = [("image", "image/webp", None, image["bytes"]) for image in row["images"]]
-    parts = [
+    parts: list[tuple[str, str, str | None, bytes | None]] = [
         ("metadata", "application/json", None, None),
-        *pictures,
+        *(("image", "image/webp", None, image["bytes"]) for image in row["images"]),
         ("text", "text/plain", question, None),
         ("text", "text/plain", answer["content"], None),
     ]
-    note = _note(row)
     return [
         {
             "sample_id": row["id"],
@@ -77,146 +140,154 @@ def _parts(row: Row) -> list[Row]:
             "content_type": content_type,
             "text_content": text,
             "binary_content": body,
-            "source_ref": note,
+            "source_ref": _note(row),
             "materialize_error": None,
         }
         for position, (modality, content_type, text, body) in enumerate(parts, start=-1)
     ]
 
 
-def _note(row: Row) -> str:
-    names = ("id", "task", "run_id", "trace_id", "event", "record_id", "recipe")
-    return json.dumps({name: row[name] for name in names}, sort_keys=True)
-
-
-def _segments(row: Row) -> list[Row]:
+def _verl_segments(row: GroupRow) -> list[ExportRow]:
     """What is to be learned of a rollout, each in a context of its own, since every one of them
     begins anew. Of a drawing the response is codes, and so is its canvas, in `extra_fields`.
     """
-    told = ("role", "region", "revision", "event", "modality", "is_kept", "canvas", "logp_cond")
-    note = json.loads(_note(row))
     return [
         {
             "uid": row["group_id"],
-            "prompt_ids": one["prefix_ids"],
-            "response_ids": one["tokens"],
-            "response_mask": [1] * len(one["tokens"]),
-            "response_logprobs": one["logp_sample"],
+            "prompt_ids": segment["prefix_ids"],
+            "response_ids": segment["tokens"],
+            "response_mask": [1] * len(segment["tokens"]),
+            "response_logprobs": segment["logp_sample"],
             "reward_score": row["reward"],
             "num_turns": 1,
-            "extra_fields": json.dumps(note | {name: one[name] for name in told}, sort_keys=True),
+            "extra_fields": json.dumps(
+                {
+                    **_lineage(row),
+                    "role": segment["role"],
+                    "region": segment["region"],
+                    "revision": segment["revision"],
+                    "event": segment["event"],
+                    "modality": segment["modality"],
+                    "is_kept": segment["is_kept"],
+                    "canvas": segment["canvas"],
+                    "logp_cond": segment["logp_cond"],
+                },
+                sort_keys=True,
+            ),
         }
-        for one in row["segments"]
-        if one["is_policy"]
+        for segment in row["segments"]
+        if segment["is_policy"]
     ]
 
 
-def _said(side: str) -> Callable[[Row], list[dict[str, str]]]:
-    return lambda row: [{"role": "assistant", "content": row[side]["thoughts"]}]
+def _thoughts_preferred(row: PreferenceRow) -> list[ExportRow]:
+    def answer(side: PreferenceSide) -> list[Message]:
+        return [{"role": "assistant", "content": side["thoughts"]}]
+
+    prompt: list[Message] = [{"role": "user", "content": row["prompt"]}]
+    return [
+        {"prompt": prompt, "chosen": answer(row["chosen"]), "rejected": answer(row["rejected"])}
+    ]
 
 
-_PART_TYPES = {
-    "sample_id": _STRING,
-    "position": pa.int32(),
-    "modality": _STRING,
-    "content_type": _STRING,
-    "text_content": _STRING,
-    "binary_content": pa.large_binary(),
-    "source_ref": _STRING,
-    "materialize_error": _STRING,
-}
-_SEGMENT_TYPES = {
-    "uid": _STRING,
-    "prompt_ids": _IDS,
-    "response_ids": _IDS,
-    "response_mask": _IDS,
-    "response_logprobs": pa.list_(pa.float32()),
-    "reward_score": pa.float32(),
-    "num_turns": pa.int32(),
-    "extra_fields": _STRING,
-}
+def _note(row: LineageRow) -> str:
+    return json.dumps(_lineage(row), sort_keys=True)
 
-_DERIVED: Mapping[str, Callable[[Row], Any]] = {
-    "tagged": _tagged,
-    "tagged_question": lambda row: _tagged(row)[:-1],
-    "data_source": lambda row: f"coppice/{row['task']}",
-    "ability": lambda row: row["task"].partition("_")[0],
-    "reward_model": lambda row: {
-        "style": "rule",
-        "ground_truth": row["messages"][-1]["content"],
-    },
-    "extra_info": lambda row: {"index": row["id"], "note": _note(row)},
-    "prompt_message": lambda row: [{"role": "user", "content": row["prompt"]}],
-    "chosen_said": _said("chosen"),
-    "rejected_said": _said("rejected"),
-    "json": lambda row: json.dumps(
-        {"messages": list(row["messages"]), **json.loads(_note(row))}, sort_keys=True
-    ),
-}
 
-EXPORTS: Mapping[str, Export] = {
+def _lineage(row: LineageRow) -> dict[str, str | int | None]:
+    """Where a row comes from, for readers that keep what they do not know."""
+    return {
+        "id": row["id"],
+        "task": row["task"],
+        "run_id": row["run_id"],
+        "trace_id": row["trace_id"],
+        "event": row["event"],
+        "record_id": row["record_id"],
+        "recipe": row["recipe"],
+    }
+
+
+EXPORTS: Mapping[str, Export[TextRow] | Export[PreferenceRow] | Export[GroupRow]] = {
+    # TRL 1.16.0: `SFTTrainer` on messages with pictures. A test reads the rows with its
+    # `data_utils.prepare_multimodal_messages`.
     "trl": Export(
-        kind=SetKind.SFT,
-        columns=(("messages", "messages", _MESSAGES), ("images", "images", _IMAGES)),
+        takes=_is_text,
+        rows_of=_conversation,
+        columns={"messages": _MESSAGES, "images": _IMAGES},
     ),
+    # LLaMA-Factory 0.9.5: its `sharegpt` form, described by a `dataset_info.json` beside the files;
+    # pictures may be `{bytes, path}`.
     "llama-factory": Export(
-        kind=SetKind.SFT, columns=(("messages", "tagged", _MESSAGES), ("images", "images", _IMAGES))
+        takes=_is_text,
+        rows_of=_tagged_conversation,
+        columns={"messages": _MESSAGES, "images": _IMAGES},
     ),
+    # ms-swift 4.6.0: `messages` and `images` as `{bytes, path}`.
     "ms-swift": Export(
-        kind=SetKind.SFT, columns=(("messages", "tagged", _MESSAGES), ("images", "images", _IMAGES))
+        takes=_is_text,
+        rows_of=_tagged_conversation,
+        columns={"messages": _MESSAGES, "images": _IMAGES},
     ),
+    # verl 0.9.1: prompts of its RL trainers. Its SFT trainer reads `messages` instead.
     "verl": Export(
-        kind=SetKind.SFT,
-        columns=(
-            ("data_source", "data_source", _STRING),
-            ("prompt", "tagged_question", _MESSAGES),
-            ("images", "images", _IMAGES),
-            ("ability", "ability", _STRING),
-            (
-                "reward_model",
-                "reward_model",
-                pa.struct([("style", _STRING), ("ground_truth", _STRING)]),
-            ),
-            ("extra_info", "extra_info", pa.struct([("index", _STRING), ("note", _STRING)])),
-        ),
+        takes=_is_text,
+        rows_of=_verl_prompt,
+        columns={
+            "data_source": _STRING,
+            "prompt": _MESSAGES,
+            "images": _IMAGES,
+            "ability": _STRING,
+            "reward_model": pa.struct([("style", _STRING), ("ground_truth", _STRING)]),
+            "extra_info": pa.struct([("index", _STRING), ("note", _STRING)]),
+        },
     ),
+    # WebDataset 1.0.2, which a test reads the files with.
     "webdataset": Export(
-        kind=SetKind.SFT,
+        takes=_is_text,
+        rows_of=_tar_sample,
+        columns={"__key__": _STRING, "json": _STRING, "webp": _IMAGES},
         container="tar",
-        columns=(
-            ("__key__", "id", _STRING),
-            ("json", "json", _STRING),
-            ("webp", "images", _IMAGES),
-        ),
     ),
+    # NeMo Curator at commit 1e2e427 (2026-08): its interleaved rows, one a part.
     "nemo-curator": Export(
-        kind=SetKind.SFT,
-        split=_parts,
-        columns=tuple((name, name, kind) for name, kind in _PART_TYPES.items()),
+        takes=_is_text,
+        rows_of=_nemo_parts,
+        columns={
+            "sample_id": _STRING,
+            "position": pa.int32(),
+            "modality": _STRING,
+            "content_type": _STRING,
+            "text_content": _STRING,
+            "binary_content": pa.large_binary(),
+            "source_ref": _STRING,
+            "materialize_error": _STRING,
+        },
     ),
+    # verl 0.9.1: named after the fields of its `AgentLoopOutput`. To be read by code of one's own:
+    # verl has no loader of finished rollouts and no Janus.
     "verl-grpo": Export(
-        kind=SetKind.GRPO,
-        split=_segments,
-        columns=tuple((name, name, kind) for name, kind in _SEGMENT_TYPES.items()),
+        takes=_is_group,
+        rows_of=_verl_segments,
+        columns={
+            "uid": _STRING,
+            "prompt_ids": _IDS,
+            "response_ids": _IDS,
+            "response_mask": _IDS,
+            "response_logprobs": pa.list_(pa.float32()),
+            "reward_score": pa.float32(),
+            "num_turns": pa.int32(),
+            "extra_fields": _STRING,
+        },
     ),
+    # TRL 1.16.0: `DPOTrainer`, prompt and answers as conversations. A test asks its
+    # `data_utils.is_conversational`.
     "trl-dpo": Export(
-        kind=SetKind.PREFERENCE,
-        columns=(
-            ("prompt", "prompt_message", _MESSAGES),
-            ("chosen", "chosen_said", _MESSAGES),
-            ("rejected", "rejected_said", _MESSAGES),
-        ),
+        takes=_is_pair_of_thoughts,
+        rows_of=_thoughts_preferred,
+        columns={"prompt": _MESSAGES, "chosen": _MESSAGES, "rejected": _MESSAGES},
     ),
 }
-"""By name. Text rows of SFT sets; of preferences the pairs whose thoughts differ; of groups what is
-to be learned."""
-
-
-def takes(export: Export, row: Row) -> bool:
-    """Whether this form has a place for a row: drawings are tokens, which no trainer here reads."""
-    if export.kind == SetKind.PREFERENCE:
-        return bool(row["chosen"]["thoughts"] != row["rejected"]["thoughts"])
-    return export.kind == SetKind.GRPO or "messages" in row
+"""By name. An export that takes none of a set's rows writes no file."""
 
 
 def check_exports(names: Sequence[str]) -> None:

@@ -5,12 +5,13 @@ bytes: nothing here looks at a clock, a host or a path.
 import io
 import tarfile
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.store.objects import Store
+from schemas.rows import ImageCell
 
 ROW_GROUP_BYTES = 16 * 2**20
 """Of one row group: as many as there are streams are in memory at once."""
@@ -19,16 +20,22 @@ FILE_BYTES = 256 * 2**20
 """A file is closed at this size."""
 
 
+TarRow = TypedDict("TarRow", {"__key__": str, "json": str, "webp": list[ImageCell]})
+"""A sample of a tar: its name, what is known of it, and its pictures."""
+
+
 class Stream(Protocol):
-    """A sequence of files, `{key}-00000` and so on."""
+    """A sequence of files, `{key}-00000` and so on. The files are in the store when it is closed,
+    and in the scratch folder before.
+    """
 
     num_rows: int
 
-    def add(self, table: pa.Table) -> None: ...
+    def add(self, table: pa.Table) -> None:
+        """Append rows. Keeps the table until a row group is full."""
 
     def close(self) -> list[str]:
-        """Put what is left; the keys of all files."""
-        ...
+        """Put what is left. The keys of all files, in the order of rows."""
 
 
 class _Files:
@@ -99,7 +106,7 @@ class ParquetStream:
 
 
 class TarStream:
-    """Rows as samples of a tar: `{__key__}.json`, and a file a picture beside it."""
+    """Rows as samples of a tar: `{__key__}.json`, and `{__key__}.0.webp` and so on beside it."""
 
     def __init__(self, store: Store, key: str, scratch: Path) -> None:
         self._files = _Files(store, key, ".tar", scratch)
@@ -108,11 +115,12 @@ class TarStream:
         self.num_rows = 0
 
     def add(self, table: pa.Table) -> None:
-        for row in table.to_pylist():
+        samples: list[TarRow] = table.to_pylist()
+        for sample in samples:
             self.num_rows += 1
-            self._add(f"{row['__key__']}.json", row["json"].encode())
-            for index, image in enumerate(row["webp"]):
-                self._add(f"{row['__key__']}.{index}.webp", image["bytes"])
+            self._add(f"{sample['__key__']}.json", sample["json"].encode())
+            for index, image in enumerate(sample["webp"]):
+                self._add(f"{sample['__key__']}.{index}.webp", image["bytes"])
             if self._file_bytes >= FILE_BYTES:
                 self._end_file()
 

@@ -4,50 +4,48 @@ A trace keeps answers and token ids, and not the wording of questions, which fol
 template pack. So the pack must be the very one that the run was planned with.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from pipeline.twig.programs import PROGRAMS, Judged, Planned, Settings
 from pipeline.twig.requests import Answer, Request, TextAnswer, Visual, VisualAnswer
 from schemas.errors import FatalFailure
+from schemas.rows import EventRow, TraceRow
 from schemas.trace import Finish
 
 
-def requests_of(row: Mapping[str, Any], settings: Settings) -> list[Request]:
-    """The request of each event of an ok trace, in order."""
+def requests_of(trace_row: TraceRow, settings: Settings) -> list[Request]:
+    """The request of each event of an ok trace, in order.
+
+    Raises FatalFailure for a trace that its program does not make of these answers.
+    """
     requests: list[Request] = []
-    program = PROGRAMS[settings.method.program](row["prompt"], settings)
-    answers = iter(row["events"])
-    value: Answer | None = None
+    program = PROGRAMS[settings.method.program](trace_row["prompt"], settings)
+    events = iter(trace_row["events"])
+    answer: Answer | None = None
     try:
         while True:
-            yielded = program.send(value)
+            yielded = program.send(answer)
             if isinstance(yielded, Planned | Judged):
-                value = None
+                answer = None
                 continue
             if isinstance(yielded, list):
                 raise FatalFailure("a program asked for several at once", reason="replay")
             requests.append(yielded)
-            value = _answer(yielded, next(answers))
+            answer = _answer(yielded, next(events))
     except StopIteration:
         pass
-    if len(requests) != len(row["events"]) or any(
-        request.role != event["role"]
-        for request, event in zip(requests, row["events"], strict=False)
-    ):
+    if [request.role for request in requests] != [event["role"] for event in trace_row["events"]]:
         raise FatalFailure(
-            f"trace {row['trace_id']} is not what its program does with these answers",
+            f"trace {trace_row['trace_id']} is not what its program does with these answers",
             reason="replay",
         )
     return requests
 
 
-def _answer(request: Request, event: Mapping[str, Any]) -> Answer:
+def _answer(request: Request, event: EventRow) -> Answer:
     if isinstance(request, Visual):
         return VisualAnswer(prefix_ids=(), codes=tuple(event["codes"]))
     return TextAnswer(
         prefix_ids=(),
-        text=event["raw_text"],
+        text=event["raw_text"] or "",
         token_ids=tuple(event["token_ids"]),
         finish=Finish(event["finish"] or Finish.STOP),
     )

@@ -2,58 +2,49 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from pipeline.sets.exports import EXPORTS, takes
+from pipeline.sets.exports import EXPORTS
 from pipeline.sets.part_files import ParquetStream, Stream, TarStream
-from pipeline.sets.rows import Making, Pick, Row, make_rows
+from pipeline.sets.picks import SPLITS
+from pipeline.sets.rows import ObjectWork, make_rows
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
-from pipeline.twig.programs import Settings
+from schemas.json_values import JsonObject
 from schemas.recipes import Recipe, SetKind
+from schemas.rows import TrainingRow
+from schemas.sets import StreamFiles
 from schemas.trace import Role
 from schemas.training import DRAW, GROUP, PREFERENCE, TEXT
 
 _ROWS_AT_ONCE = 128  # as Python objects, which take many times what they take as columns
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
-    """The tables made of one object, by the keys of their streams."""
-
-    tables: Mapping[str, pa.Table]
-
-
-def make_tables(
-    url: str,
-    key: str,
-    picks: Mapping[int, Sequence[Pick]],
-    settings: Settings,
-    recipe: Recipe,
-    digest: str,
-) -> Made:
-    """The rows of one object, as canonical tables and as exports. Runs in a worker."""
-    making = Making(recipe=recipe, digest=digest)
-    rows: dict[str, list[Row]] = defaultdict(list)
+def make_tables(work: ObjectWork) -> dict[str, pa.Table]:
+    """The rows of one object, as canonical tables and as exports, by the keys of their streams.
+    Runs in a worker.
+    """
+    rows: dict[str, list[TrainingRow]] = defaultdict(list)
     tables: dict[str, list[pa.Table]] = defaultdict(list)
+    for pick, row in make_rows(open_store(work.url), work):
+        for stream in streams_of(row, pick.split, work.recipe):
+            rows[stream].append(row)
+            if len(rows[stream]) == _ROWS_AT_ONCE:
+                tables[stream].append(_table(stream, rows.pop(stream)))
+    for stream, rest in rows.items():
+        tables[stream].append(_table(stream, rest))
+    return {stream: pa.concat_tables(parts) for stream, parts in tables.items()}
 
-    def add(stream: str, row: Row) -> None:
-        rows[stream].append(row)
-        if len(rows[stream]) == _ROWS_AT_ONCE:
-            tables[stream].append(_table(stream, rows.pop(stream)))
 
-    for pick, row in make_rows(open_store(url), key, picks, settings, making):
-        add(f"{_folder(recipe, pick.task)}/{pick.split}", row)
-        for name in recipe.exports:
-            if takes(EXPORTS[name], row):
-                add(f"exports/{name}/{pick.split}/part", row)
-    for stream, left in rows.items():
-        tables[stream].append(_table(stream, left))
-    return Made(tables={stream: pa.concat_tables(some) for stream, some in tables.items()})
+def streams_of(row: TrainingRow, split: str, recipe: Recipe) -> list[str]:
+    """The keys of the streams that a row of this split goes to: its own, and exports' that take
+    it.
+    """
+    folder = f"{SetKind.SFT}/{row['task']}" if recipe.kind == SetKind.SFT else recipe.kind
+    exports = [name for name in recipe.exports if EXPORTS[name].takes(row)]
+    return [f"{folder}/{split}", *(f"exports/{name}/{split}/part" for name in exports)]
 
 
 class Streams:
@@ -63,61 +54,73 @@ class Streams:
         self._out, self._scratch = out, scratch
         self._streams: dict[str, Stream] = {}
 
-    def add(self, made: Made) -> None:
+    def add(self, tables: Mapping[str, pa.Table]) -> None:
         """Append the tables of one object. Call in the order of objects."""
-        for key, table in made.tables.items():
+        for key, table in tables.items():
             if key not in self._streams:
                 self._streams[key] = self._open(key)
             self._streams[key].add(table)
 
-    def close(self) -> dict[str, dict[str, Any]]:
-        """Put what is left. The streams in order, each with its number of rows and its files."""
+    def close(self) -> dict[str, StreamFiles]:
+        """Put what is left. The streams in the order of their keys."""
         return {
-            key: {"num_rows": self._streams[key].num_rows, "files": self._streams[key].close()}
-            for key in sorted(self._streams)
+            key: StreamFiles(files=tuple(stream.close()), num_rows=stream.num_rows)
+            for key, stream in sorted(self._streams.items())
         }
 
-    def notes(self, recipe: Recipe) -> dict[str, Any]:
+    def notes(self, recipe: Recipe) -> dict[str, JsonObject]:
         """Small files that a trainer wants beside its rows, by their keys."""
         if "llama-factory" not in recipe.exports:
             return {}
-        tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user"}
-        tags |= {"assistant_tag": "assistant", "system_tag": "system"}
+        splits = [
+            split for split in SPLITS if f"exports/llama-factory/{split}/part" in self._streams
+        ]
         return {
             "exports/llama-factory/dataset_info.json": {
-                f"{recipe.name}_{split}": {
-                    "file_name": split,  # a folder
-                    "formatting": "sharegpt",
-                    "columns": {"messages": "messages", "images": "images"},
-                    "tags": tags,
-                }
-                for split in ("train", "validation")
-                if f"exports/llama-factory/{split}/part" in self._streams
+                f"{recipe.name}_{split}": _llama_factory_note(split) for split in splits
             }
         }
 
     def _open(self, key: str) -> Stream:
-        if key.startswith("exports/"):
-            export = EXPORTS[key.split("/")[1]]
-            if export.container == "tar":
-                return TarStream(self._out, key, self._scratch)
-            return ParquetStream(self._out, key, export.schema, self._scratch)
+        name = _export_name(key)
+        if name is not None and EXPORTS[name].container == "tar":
+            return TarStream(self._out, key, self._scratch)
         return ParquetStream(self._out, key, schema_of(key), self._scratch)
 
 
 def schema_of(key: str) -> pa.Schema:
-    """The columns of a canonical stream."""
+    """The columns of a stream."""
+    if (name := _export_name(key)) is not None:
+        return EXPORTS[name].schema
     kind, task, *_ = key.split("/")
     if kind != SetKind.SFT:
         return PREFERENCE if kind == SetKind.PREFERENCE else GROUP
     return DRAW if task.startswith(Role.DRAW) else TEXT
 
 
-def _table(stream: str, rows: Sequence[Row]) -> pa.Table:
-    if stream.startswith("exports/"):
-        return EXPORTS[stream.split("/")[1]].table(rows)
-    return pa.Table.from_pylist(list(rows), schema=schema_of(stream))
+def _export_name(key: str) -> str | None:
+    """The export that a stream is of; None: canonical rows."""
+    folder, name, *_ = key.split("/")
+    return name if folder == "exports" else None
 
 
-def _folder(recipe: Recipe, task: str) -> str:
-    return f"{SetKind.SFT}/{task}" if recipe.kind == SetKind.SFT else recipe.kind
+def _table(key: str, rows: Sequence[TrainingRow]) -> pa.Table:
+    if (name := _export_name(key)) is not None:
+        return EXPORTS[name].table(rows)
+    return pa.Table.from_pylist(rows, schema=schema_of(key))
+
+
+def _llama_factory_note(split: str) -> JsonObject:
+    """How LLaMA-Factory reads the files of one split, for its `dataset_info.json`."""
+    return {
+        "file_name": split,  # a folder
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages", "images": "images"},
+        "tags": {
+            "role_tag": "role",
+            "content_tag": "content",
+            "user_tag": "user",
+            "assistant_tag": "assistant",
+            "system_tag": "system",
+        },
+    }

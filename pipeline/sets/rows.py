@@ -1,28 +1,40 @@
-"""From kept rows back to what a set holds: canonical rows, made in a worker, one object at a time.
+"""From kept traces to canonical rows: made in a worker, one trace object at a time.
 
 Only here are tokens and pictures read, and only those of traces that are kept.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.select.shard_candidates import GROUP, REVISION
+from pipeline.select.columns import WHOLE
+from pipeline.sets.picks import GroupPick, PairPick, Pick
 from pipeline.sets.replay import requests_of
 from pipeline.store.objects import Store, open_object
 from pipeline.twig.programs import Settings
-from pipeline.twig.requests import Canvas, Text, Visual
-from schemas.recipes import Recipe, SetKind
+from pipeline.twig.requests import Canvas, Codes, Request, Text, Visual
+from schemas.recipes import Groups, Recipe, SetKind
+from schemas.rows import (
+    DrawRow,
+    EventRow,
+    GroupRow,
+    ImageCell,
+    LineageRow,
+    Message,
+    PreferenceRow,
+    PreferenceSide,
+    SegmentRow,
+    TextRow,
+    TraceRow,
+    TrainingRow,
+)
 from schemas.trace import Role
 from schemas.training import IGNORED
 
-Row = dict[str, Any]
 _ROWS_AT_ONCE = 32
-_LOGPS = ("logp_sample", "logp_cond")
 _TRACE_COLUMNS = (
     *("trace_id", "run_id", "record_id", "rollout_index", "prompt", "model", "codes"),
     "final_picture",
@@ -31,59 +43,46 @@ _EVENT_COLUMNS = (
     *("index", "role", "region", "revision", "candidate", "backend", "text", "raw_text"),
     *("prefix_ids", "token_ids", "codes", "finish", "superseded_by", "picture"),
 )
+_LOGP_COLUMNS = ("logp_sample", "logp_cond")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pick:
-    """A row to be made of a trace."""
+class ObjectWork:
+    """What a worker needs to make the rows of one trace object. May be pickled."""
 
-    event: int  # -1: of the whole trace
-    task: str
-    split: str
-    category: str
-    score: float | None  # what traces are ranked by
-    partner: tuple[str, int] | None = None  # the worse trace of a pair: its object and position
-    margin: float | None = None
-    group_size: int = 1
-    advantage: float | None = None
-    rewards: tuple[float | None, ...] = ()
-    sides: tuple[float | None, float | None] = (None, None)  # scores of chosen and rejected
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Making:
-    """What all rows of a set have in common."""
-
+    url: str  # of the run
+    key: str  # of the object, below the run
+    picks: Mapping[int, Sequence[Pick]]  # by positions of traces in the object
+    settings: Settings
     recipe: Recipe
-    digest: str  # of the recipe
+    recipe_digest: str
 
 
-def make_rows(
-    store: Store, key: str, picks: Mapping[int, Sequence[Pick]], settings: Settings, making: Making
-) -> Iterator[tuple[Pick, Row]]:
-    """The rows picked of one object, by positions of traces in it, in their order."""
-    columns = columns_for(making.recipe, [pick for some in picks.values() for pick in some])
-    for position, trace in read_positions(store, key, sorted(picks), columns):
-        requests = requests_of(trace, settings)
-        for pick in picks[position]:
-            common = _lineage(trace, pick, making)
-            if pick.task == GROUP and making.recipe.kind == SetKind.GRPO:
-                yield pick, common | _group_row(trace, requests, pick, making.recipe)
-            elif pick.task == GROUP:
-                assert pick.partner is not None
-                ((_, other),) = read_positions(store, pick.partner[0], [pick.partner[1]], columns)
-                yield pick, common | _pair_of_traces(trace, other, pick)
-            elif pick.task == REVISION:
-                yield pick, common | _pair_of_drawings(trace, requests, pick)
-            elif isinstance(requests[pick.event], Visual):
-                yield pick, common | _draw_row(trace, requests[pick.event], pick)
+def make_rows(store: Store, work: ObjectWork) -> Iterator[tuple[Pick, TrainingRow]]:
+    """The rows picked of one object, in the order of its traces, each with its pick."""
+    picks = [pick for picks_of_trace in work.picks.values() for pick in picks_of_trace]
+    columns = columns_for(work.recipe, picks)
+    for position, trace_row in read_positions(store, work.key, sorted(work.picks), columns):
+        requests = requests_of(trace_row, work.settings)
+        for pick in work.picks[position]:
+            lineage = _lineage(trace_row, pick, work.recipe_digest)
+            if pick.group is not None and work.recipe.groups is not None:
+                group_row = _group_row(lineage, trace_row, requests, pick.group, work.recipe.groups)
+                yield pick, group_row
+            elif pick.pair is not None and pick.pair.worse_trace is not None:
+                worse = pick.pair.worse_trace
+                ((_, worst_row),) = read_positions(store, worse.key, [worse.position], columns)
+                yield pick, _pair_of_traces(lineage, trace_row, worst_row, pick.pair)
+            elif pick.pair is not None:
+                rejected = trace_row["events"][pick.event]
+                yield pick, _pair_of_drawings(lineage, trace_row, requests, rejected, pick.pair)
             else:
-                yield pick, common | _text_row(trace, requests[pick.event], pick)
+                yield pick, _event_row(lineage, trace_row, requests[pick.event], pick.event)
 
 
 def columns_for(recipe: Recipe, picks: Sequence[Pick]) -> list[str]:
-    """The columns that these rows are made from."""
-    events = [*_EVENT_COLUMNS, *(_LOGPS if recipe.kind == SetKind.GRPO else ())]
+    """The columns of trace files that these rows are made from."""
+    events = [*_EVENT_COLUMNS, *(_LOGP_COLUMNS if recipe.kind == SetKind.GRPO else ())]
     columns = [*_TRACE_COLUMNS, *(f"events.list.element.{name}" for name in events)]
     is_blind = all(pick.task.startswith(Role.DRAW) or pick.task == "think_1" for pick in picks)
     return columns if is_blind else [*columns, "images"]
@@ -91,60 +90,72 @@ def columns_for(recipe: Recipe, picks: Sequence[Pick]) -> list[str]:
 
 def read_positions(
     store: Store, key: str, positions: Sequence[int], columns: Sequence[str]
-) -> Iterator[tuple[int, Row]]:
-    """The rows at these places of an object, a few at a time. Skips row groups without any."""
+) -> Iterator[tuple[int, TraceRow]]:
+    """The rows at these ascending positions of an object, with these columns alone, a few at a
+    time. Row groups without any are skipped.
+    """
     wanted = np.array(positions, np.int64)
     with open_object(store, key) as file:
-        parquet, first = pq.ParquetFile(file), 0
+        parquet, group_start = pq.ParquetFile(file), 0
         for group in range(parquet.num_row_groups):
-            last = first + parquet.metadata.row_group(group).num_rows
-            inside, first_of_batch = wanted[(wanted >= first) & (wanted < last)], first
-            first = last
-            if not len(inside):
+            batch_start = group_start
+            group_start += parquet.metadata.row_group(group).num_rows  # of the next one
+            if not ((wanted >= batch_start) & (wanted < group_start)).any():
                 continue
             for batch in parquet.iter_batches(
                 _ROWS_AT_ONCE, row_groups=[group], columns=list(columns), use_threads=False
             ):
-                here = inside[(inside >= first_of_batch)]
-                here = here[here < first_of_batch + len(batch)]
-                rows = batch.take(pa.array(here - first_of_batch)).to_pylist()
-                yield from zip(here.tolist(), rows, strict=True)
-                first_of_batch += len(batch)
+                batch_stop = batch_start + len(batch)
+                in_batch = wanted[(wanted >= batch_start) & (wanted < batch_stop)]
+                taken = batch.take(pa.array(in_batch - batch_start))
+                trace_rows: list[TraceRow] = taken.to_pylist()
+                yield from zip(in_batch.tolist(), trace_rows, strict=True)
+                batch_start = batch_stop
 
 
-def _lineage(trace: Row, pick: Pick, making: Making) -> Row:
-    is_event = pick.event >= 0
-    place = f"-{pick.event}" if is_event else ""
+def _lineage(trace_row: TraceRow, pick: Pick, recipe_digest: str) -> LineageRow:
+    event = None if pick.event == WHOLE else pick.event
     return {
-        "id": f"{trace['trace_id']}{place}",
+        "id": trace_row["trace_id"] if event is None else f"{trace_row['trace_id']}-{event}",
         "task": pick.task,
-        "run_id": trace["run_id"],
-        "trace_id": trace["trace_id"],
-        "event": pick.event if is_event else None,
-        "record_id": trace["record_id"],
-        "recipe": making.digest,
-        "model": trace["model"],
-        "backend": trace["events"][pick.event]["backend"] if is_event else None,
-        "prompt": trace["prompt"],
+        "run_id": trace_row["run_id"],
+        "trace_id": trace_row["trace_id"],
+        "event": event,
+        "record_id": trace_row["record_id"],
+        "recipe": recipe_digest,
+        "model": trace_row["model"],
+        "backend": None if event is None else trace_row["events"][event]["backend"],
+        "prompt": trace_row["prompt"],
         "category": pick.category or None,
         "score": pick.score,
     }
 
 
-def _text_row(trace: Row, request: Any, pick: Pick) -> Row:
-    """A question and its answer; the canvas in sight as a picture and as tokens."""
+def _event_row(
+    lineage: LineageRow, trace_row: TraceRow, request: Request, index: int
+) -> TextRow | DrawRow:
+    """The row of one event: its question, its answer, and where the loss falls."""
+    if isinstance(request, Visual):
+        return _draw_row(lineage, request, trace_row["events"][index])
     assert isinstance(request, Text)
-    event = trace["events"][pick.event]
-    answer = event["text"] if event["role"] == Role.THINK else event["raw_text"].strip()
-    asked = [{"role": one.role, "content": one.text} for one in request.messages if one.text]
-    canvas = next((one.codes for one in request.pictures if isinstance(one, Canvas)), ())
-    drawings = [one for one in trace["events"][: pick.event] if one["role"] == Role.DRAW]
-    # The canvas in sight is always the one after the latest drawing.
-    images = _images(trace, [drawings[-1]["picture"]]) if canvas else []
+    return _text_row(lineage, trace_row, request, trace_row["events"][index])
+
+
+def _text_row(lineage: LineageRow, trace_row: TraceRow, request: Text, event: EventRow) -> TextRow:
+    """A question and its answer; the canvas in sight as a picture and as tokens."""
+    is_thought = event["role"] == Role.THINK
+    answer = event["text"] if is_thought else (event["raw_text"] or "").strip()
+    messages: list[Message] = [
+        {"role": message.role, "content": message.text}
+        for message in request.messages
+        if message.text
+    ]
+    canvas = _canvas_in_sight(request)
     prefix, answer_ids = event["prefix_ids"], event["token_ids"]
     return {
-        "messages": [*asked, {"role": "assistant", "content": answer}],
-        "images": images,
+        **lineage,
+        "messages": [*messages, {"role": "assistant", "content": answer}],
+        "images": _canvas_picture(trace_row, event) if canvas else [],
         "canvas": list(canvas),
         "input_ids": prefix + answer_ids,
         "labels": [IGNORED] * len(prefix) + answer_ids,
@@ -154,11 +165,11 @@ def _text_row(trace: Row, request: Any, pick: Pick) -> Row:
     }
 
 
-def _draw_row(trace: Row, request: Any, pick: Pick) -> Row:
+def _draw_row(lineage: LineageRow, request: Visual, event: EventRow) -> DrawRow:
     """The text, the regions above as context, and the region that is learned."""
-    event = trace["events"][pick.event]
     prefix, context, codes = event["prefix_ids"], list(request.codes), event["codes"]
     return {
+        **lineage,
         "text": event["text"],
         "input_ids": prefix + context + codes,
         "labels": [IGNORED] * (len(prefix) + len(context)) + codes,
@@ -171,97 +182,132 @@ def _draw_row(trace: Row, request: Any, pick: Pick) -> Row:
     }
 
 
-def _pair_of_drawings(trace: Row, requests: Sequence[Any], pick: Pick) -> Row:
-    events = trace["events"]
-    rejected = events[pick.event]
-    chosen = events[rejected["superseded_by"]]
-    better, worse = pick.sides
+def _pair_of_drawings(
+    lineage: LineageRow,
+    trace_row: TraceRow,
+    requests: Sequence[Request],
+    rejected: EventRow,
+    pair: PairPick,
+) -> PreferenceRow:
+    """A drawing that was replaced, and the one that replaced it."""
+    assert rejected["superseded_by"] is not None
+    chosen = trace_row["events"][rejected["superseded_by"]]
     return {
-        "margin": pick.margin,
-        "chosen": _side(trace, chosen, requests[chosen["index"]].codes, chosen["codes"], better),
-        "rejected": _side(
-            trace, rejected, requests[rejected["index"]].codes, rejected["codes"], worse
-        ),
-        "images": _images(trace, [chosen["picture"], rejected["picture"]]),
+        **lineage,
+        "margin": pair.margin,
+        "chosen": _drawing_side(trace_row, requests, chosen, pair.chosen_score),
+        "rejected": _drawing_side(trace_row, requests, rejected, pair.rejected_score),
+        "images": _images(trace_row, [chosen["picture"], rejected["picture"]]),
     }
 
 
-def _pair_of_traces(best: Row, worst: Row, pick: Pick) -> Row:
-    better, worse = pick.sides
-    images = [_images(one, [one["final_picture"]]) for one in (best, worst)]
+def _pair_of_traces(
+    lineage: LineageRow, best: TraceRow, worst: TraceRow, pair: PairPick
+) -> PreferenceRow:
+    """The finished pictures of two rollouts of one prompt."""
+    images = [_images(trace_row, [trace_row["final_picture"]]) for trace_row in (best, worst)]
     return {
-        "margin": pick.margin,
-        "chosen": _side(best, _last_drawing(best), (), best["codes"], better, is_whole=True),
-        "rejected": _side(worst, _last_drawing(worst), (), worst["codes"], worse, is_whole=True),
-        "images": [image for some in images for image in some] if all(images) else [],
+        **lineage,
+        "margin": pair.margin,
+        "chosen": _picture_side(best, pair.chosen_score),
+        "rejected": _picture_side(worst, pair.rejected_score),
+        "images": images[0] + images[1] if all(images) else [],
     }
 
 
-def _side(
-    trace: Row,
-    drawing: Row,
-    context: Sequence[int],
-    codes: Sequence[int],
-    score: float | None,
-    *,
-    is_whole: bool = False,
-) -> Row:
+def _drawing_side(
+    trace_row: TraceRow, requests: Sequence[Request], drawing: EventRow, score: float | None
+) -> PreferenceSide:
     return {
-        "trace_id": trace["trace_id"],
-        "event": None if is_whole else drawing["index"],
+        "trace_id": trace_row["trace_id"],
+        "event": drawing["index"],
         "thoughts": drawing["text"],
         "prefix_ids": drawing["prefix_ids"],
-        "context": list(context),
-        "codes": list(codes),
+        "context": list(_canvas_in_sight(requests[drawing["index"]])),
+        "codes": drawing["codes"],
         "score": score,
     }
 
 
-def _last_drawing(trace: Row) -> Row:
-    drawings = [one for one in trace["events"] if one["role"] == Role.DRAW]
-    last: Row = drawings[-1]
-    return last
-
-
-def _group_row(trace: Row, requests: Sequence[Any], pick: Pick, recipe: Recipe) -> Row:
-    groups = recipe.groups
-    assert groups is not None
-    segments = []
-    for event, request in zip(trace["events"], requests, strict=True):
-        is_drawing = isinstance(request, Visual)
-        canvas: Sequence[int] = ()
-        if is_drawing:
-            canvas = request.codes
-        elif request.pictures:
-            canvas = request.pictures[0].codes
-        has_logp = event["logp_sample"] is not None
-        segments.append(
-            {
-                **{name: event[name] for name in ("role", "region", "revision", "prefix_ids")},
-                **{name: event[name] for name in _LOGPS},
-                "event": event["index"],
-                "modality": "image" if is_drawing else "text",
-                "is_policy": has_logp and (is_drawing or not groups.picture_only),
-                "is_kept": event["superseded_by"] is None,
-                "canvas": list(canvas),
-                "tokens": event["codes"] if is_drawing else event["token_ids"],
-            }
-        )
+def _picture_side(trace_row: TraceRow, score: float | None) -> PreferenceSide:
+    """The whole picture, after the text of its last drawing, which holds every thought."""
+    last = _drawings(trace_row)[-1]
     return {
-        "group_id": f"{trace['run_id']}-{trace['record_id']}",
-        "group_size": pick.group_size,
-        "rollout_index": trace["rollout_index"],
-        "reward": pick.score,
-        "advantage": pick.advantage,
-        "reward_names": list(groups.rewards),
-        "rewards": list(pick.rewards),
-        "segments": segments,
-        "codes": trace["codes"],
-        "images": _images(trace, [trace["final_picture"]]),
+        "trace_id": trace_row["trace_id"],
+        "event": None,
+        "thoughts": last["text"],
+        "prefix_ids": last["prefix_ids"],
+        "context": [],
+        "codes": trace_row["codes"],
+        "score": score,
     }
 
 
-def _images(trace: Row, places: Sequence[int | None]) -> list[Row]:
-    """The pictures at these places; none if any of them is not kept."""
-    kept = [place for place in places if place is not None]
-    return [trace["images"][place] for place in kept] if len(kept) == len(places) else []
+def _group_row(
+    lineage: LineageRow,
+    trace_row: TraceRow,
+    requests: Sequence[Request],
+    group: GroupPick,
+    groups: Groups,
+) -> GroupRow:
+    """A whole rollout, event by event, with what it earned."""
+    return {
+        **lineage,
+        "group_id": f"{trace_row['run_id']}-{trace_row['record_id']}",
+        "group_size": group.size,
+        "rollout_index": trace_row["rollout_index"],
+        "reward": lineage["score"],
+        "advantage": group.advantage,
+        "reward_names": list(groups.rewards),
+        "rewards": list(group.rewards),
+        "segments": [
+            _segment(event, request, picture_only=groups.picture_only)
+            for event, request in zip(trace_row["events"], requests, strict=True)
+        ],
+        "codes": trace_row["codes"],
+        "images": _images(trace_row, [trace_row["final_picture"]]),
+    }
+
+
+def _segment(event: EventRow, request: Request, *, picture_only: bool) -> SegmentRow:
+    """An event as a step of the policy, or as context of later ones."""
+    is_drawing = isinstance(request, Visual)
+    was_sampled = event["logp_sample"] is not None
+    return {
+        "event": event["index"],
+        "role": event["role"],
+        "region": event["region"],
+        "revision": event["revision"],
+        "modality": "image" if is_drawing else "text",
+        "is_policy": was_sampled and (is_drawing or not picture_only),
+        "is_kept": event["superseded_by"] is None,
+        "prefix_ids": event["prefix_ids"],
+        "canvas": list(_canvas_in_sight(request)),
+        "tokens": event["codes"] if is_drawing else event["token_ids"],
+        "logp_sample": event["logp_sample"],
+        "logp_cond": event["logp_cond"],
+    }
+
+
+def _canvas_in_sight(request: Request) -> Codes:
+    """The tokens that a drawing goes on from, or that a question shows; none: no canvas yet."""
+    if isinstance(request, Visual):
+        return request.codes
+    pictures = request.pictures if isinstance(request, Text) else ()
+    return next((picture.codes for picture in pictures if isinstance(picture, Canvas)), ())
+
+
+def _canvas_picture(trace_row: TraceRow, event: EventRow) -> list[ImageCell]:
+    """The canvas that an event looked at, which is always the one after the latest drawing."""
+    before = [drawing for drawing in _drawings(trace_row) if drawing["index"] < event["index"]]
+    return _images(trace_row, [before[-1]["picture"]])
+
+
+def _drawings(trace_row: TraceRow) -> list[EventRow]:
+    return [event for event in trace_row["events"] if event["role"] == Role.DRAW]
+
+
+def _images(trace_row: TraceRow, indices: Sequence[int | None]) -> list[ImageCell]:
+    """The pictures at these indices; none if any of them is not kept."""
+    kept = [index for index in indices if index is not None]
+    return [trace_row["images"][index] for index in kept] if len(kept) == len(indices) else []

@@ -10,7 +10,6 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -18,16 +17,17 @@ from pipeline.plan.packs import settings_of
 from pipeline.select.parallel import ordered_map
 from pipeline.select.selection import Curation
 from pipeline.sets.card import card_of
-from pipeline.sets.decisions import leaks_of, picks_of, write_decisions
-from pipeline.sets.router import Made, Streams, make_tables
-from pipeline.sets.rows import Pick
+from pipeline.sets.decisions import leaks_of, write_decisions
+from pipeline.sets.picks import picks_of
+from pipeline.sets.router import Streams, make_tables
+from pipeline.sets.rows import ObjectWork
 from pipeline.store.layout import traces_object_key
 from pipeline.store.objects import Store
 from pipeline.twig.programs import Settings
 from schemas import __version__
 from schemas.errors import InputError, ObjectMissing
-from schemas.json_values import canonical_json
-from schemas.recipes import Recipe
+from schemas.json_values import JsonValue, canonical_json, read_json_object
+from schemas.sets import SetInputs, SetManifest, SetRun
 from schemas.training import TRAINING_FORMAT
 
 MANIFEST, STARTED = "manifest.json", "started.json"
@@ -40,106 +40,111 @@ def write_set(
     packs: Sequence[str] = (),
     num_workers: int = 1,
     say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
-    """Write the set. Returns its manifest."""
+) -> SetManifest:
+    """Write the set, or find that it is there already.
+
+    `packs` are files to look for the runs' template packs in. Raises InputError for a store that
+    holds anything else, and for a pack that is in none of the files.
+    """
     settings = [settings_of(run.manifest, packs) for run in curation.runs]
     inputs = inputs_of(curation)
-    version = hashlib.sha256(canonical_json(inputs).encode()).hexdigest()[:16]
+    version = version_of(inputs)
     if (finished := _begin(out, version)) is not None:
         say("This very set is there already.")
         return finished
     with tempfile.TemporaryDirectory(prefix="coppice-") as scratch:
         write_decisions(curation, out, Path(scratch))
         streams = Streams(out, Path(scratch))
-        for made in _made(curation, settings, num_workers):
-            streams.add(made)
+        for tables in _tables_of(curation, settings, num_workers):
+            streams.add(tables)
         files = streams.close()
-    manifest = {
-        "training_format": TRAINING_FORMAT,
-        "version": version,
-        "inputs": inputs,
-        "files": files,
-    }
+    manifest = SetManifest(
+        training_format=TRAINING_FORMAT, version=version, inputs=inputs, files=files
+    )
     _put(out, "funnel.json", curation.funnel.model_dump())
-    _put(out, "leaks.json", leaks_of(curation))
+    _put(out, "leaks.json", [leak.model_dump() for leak in leaks_of(curation)])
     _put(out, "recipe.json", curation.recipe.model_dump(mode="json"))
-    for key, body in streams.notes(curation.recipe).items():
-        _put(out, key, body)
+    for key, note in streams.notes(curation.recipe).items():
+        _put(out, key, note)
     out.put("README.md", card_of(curation, version, files).encode())
-    _put(out, MANIFEST, manifest)
+    _put(out, MANIFEST, manifest.model_dump(mode="json"))
     out.delete(STARTED)
     return manifest
 
 
-def inputs_of(curation: Curation) -> dict[str, Any]:
-    """All that a set follows from. Says nothing of places, hosts or times."""
-    return {
-        "recipe": curation.recipe.model_dump(mode="json"),
-        "recipe_digest": curation.checked.digest,
-        "evaluation": dict(sorted(curation.checked.criteria.evaluation.digests.items())),
-        "runs": [
-            {
-                "run_id": run.run_id,
-                "fingerprint": run.manifest.fingerprint,
-                "objects": {one.name: one.footer.digest for one in run.objects},
-            }
+def inputs_of(curation: Curation) -> SetInputs:
+    """All that a set follows from."""
+    return SetInputs(
+        recipe=curation.recipe,
+        recipe_digest=curation.checked.digest,
+        evaluation=dict(sorted(curation.checked.criteria.evaluation.digests.items())),
+        runs=tuple(
+            SetRun(
+                run_id=run.run_id,
+                fingerprint=run.manifest.fingerprint,
+                objects={source.name: source.footer.digest for source in run.objects},
+            )
             for run in curation.runs
-        ],
-        "sidecars": {
-            scorer: hashlib.sha256("".join(one.digest for one in footers).encode()).hexdigest()
+        ),
+        sidecars={
+            scorer: hashlib.sha256(
+                "".join(footer.digest for footer in footers).encode()
+            ).hexdigest()
             for scorer, footers in curation.checked.sidecars.items()
         },
-        "coppice": __version__,
-        "pyarrow": pa.__version__,
-    }
+        coppice=__version__,
+        pyarrow=pa.__version__,
+    )
 
 
-def _made(curation: Curation, settings: Sequence[Settings], num_workers: int) -> Iterable[Made]:
+def version_of(inputs: SetInputs) -> str:
+    """Equal inputs make equal sets: 16 hex digits."""
+    text = canonical_json(inputs.model_dump(mode="json"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _tables_of(
+    curation: Curation, settings: Sequence[Settings], num_workers: int
+) -> Iterable[dict[str, pa.Table]]:
     """The tables of each object that has rows, in order."""
-    work = []
-    for place, (run, name) in enumerate(curation.objects):
-        if picks := picks_of(curation, place):
-            work.append(
-                (
-                    curation.runs[run].store.url,
-                    traces_object_key(name),
-                    picks,
-                    settings[run],
-                    curation.recipe,
-                    curation.checked.digest,
-                )
-            )
-    return ordered_map(_tables_of, work, num_workers)
+    work = [
+        ObjectWork(
+            url=curation.runs[run].store.url,
+            key=traces_object_key(name),
+            picks=picks,
+            settings=settings[run],
+            recipe=curation.recipe,
+            recipe_digest=curation.checked.digest,
+        )
+        for object_index, (run, name) in enumerate(curation.objects)
+        if (picks := picks_of(curation, object_index))
+    ]
+    return ordered_map(make_tables, work, num_workers)
 
 
-def _tables_of(work: tuple[str, str, dict[int, list[Pick]], Settings, Recipe, str]) -> Made:
-    return make_tables(*work)
-
-
-def _begin(out: Store, version: str) -> dict[str, Any] | None:
-    """Claim the place for this set. The manifest if it is finished; InputError if another is there.
+def _begin(out: Store, version: str) -> SetManifest | None:
+    """Claim the store for this set. The manifest if the set is finished; InputError if the store
+    holds something else.
 
     Two jobs at once with one version do no harm: both write the same bytes.
     """
-    for key, what in ((MANIFEST, "another set"), (STARTED, "an unfinished set of other inputs")):
+    for key, holds in ((MANIFEST, "another set"), (STARTED, "an unfinished set of other inputs")):
         try:
-            there = json.loads(out.read(key))
+            body = out.read(key)
         except ObjectMissing:
             continue
-        if there["version"] != version:
+        written = read_json_object(body)["version"]
+        if written != version:
             raise InputError(
-                f"{out.url} holds {what} (version {there['version']}, not {version}); "
+                f"{out.url} holds {holds} (version {written}, not {version}); "
                 "give an empty place, or delete it"
             )
-        if key == MANIFEST:
-            finished: dict[str, Any] = there
-            return finished
-        return None
+        return SetManifest.model_validate_json(body) if key == MANIFEST else None
     if any(True for _ in out.list_folder("")):
         raise InputError(f"{out.url} is not empty and holds no set; give an empty place")
     _put(out, STARTED, {"version": version})
     return None
 
 
-def _put(out: Store, key: str, value: Any) -> None:
+def _put(out: Store, key: str, value: JsonValue) -> None:
     out.put(key, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())

@@ -8,7 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from pipeline.store import layout
-from pipeline.store.objects import Store, repeat
+from pipeline.store.objects import Store
+from pipeline.store.patient import PatientStore
 from pipeline.store.traces import try_read_footer
 from schemas.errors import FatalFailure, StoreUnavailable
 from schemas.runs import FailedAttempt, ShardFooter
@@ -21,9 +22,7 @@ class Commit(StrEnum):
     LOST = "lost"  # another attempt of the same run had committed the shard
 
 
-def commit_shard(
-    store: Store, path: Path, footer: ShardFooter, *, patience_seconds: float
-) -> Commit:
+def commit_shard(store: PatientStore, path: Path, footer: ShardFooter) -> Commit:
     """Put a closed shard file, unless the shard is committed. Repeats while the store is in doubt.
 
     The file stays the caller's, and must not change meanwhile.
@@ -33,7 +32,7 @@ def commit_shard(
     means that we won, without having been told. Raises FatalFailure if the object belongs to
     another run, StoreUnavailable or CredentialsRefused when patience ends, StoreRefused at once.
     """
-    return repeat(lambda: _commit_once(store, path, footer), patience_seconds=patience_seconds)
+    return store.patiently(lambda inner: _commit_once(inner, path, footer))
 
 
 def _commit_once(store: Store, path: Path, footer: ShardFooter) -> Commit:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pipeline.store import layout
-from pipeline.store.objects import Entry, Store, repeat
+from pipeline.store.objects import Entry, Store
 from schemas.runs import RunManifest
 
 _PASSING = {
@@ -41,29 +41,18 @@ def find_leftovers(
     manifest: RunManifest,
     *,
     settle_seconds: float,
-    patience_seconds: float = 0.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Leftover]:
     """All leftovers of a run; removes none. Waits `settle_seconds` if any might still be in use.
 
-    Raises StoreUnavailable when patience ends, and StoreRefused.
+    Raises StoreUnavailable and StoreRefused.
     """
-
-    def find(finder: Callable[[], Iterator[Leftover]]) -> list[Leftover]:
-        return repeat(lambda: list(finder()), patience_seconds=patience_seconds)
-
-    settled = find(lambda: _of_killed_calls(store))
+    settled = list(_of_killed_calls(store))
     if settled:
         sleep(settle_seconds)
-        still_there = set(find(lambda: _of_killed_calls(store)))
+        still_there = set(_of_killed_calls(store))
         settled = [leftover for leftover in settled if leftover in still_there]
-    plans = find(lambda: _of_plans(store, manifest))
-    return [*plans, *settled, *find(lambda: _of_drivers(store))]
-
-
-def remove(store: Store, leftover: Leftover, *, patience_seconds: float = 0.0) -> None:
-    """Delete a leftover. Not an error if it is gone already."""
-    repeat(lambda: store.delete(leftover.key), patience_seconds=patience_seconds)
+    return [*_of_plans(store, manifest), *settled, *_of_drivers(store)]
 
 
 def _of_plans(store: Store, manifest: RunManifest) -> Iterator[Leftover]:

@@ -16,21 +16,18 @@ bring back: twice. That is why it goes last, and why no rerun should be at work 
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from pipeline.store import layout
-from pipeline.store.objects import Store, repeat
+from pipeline.store.objects import Store
 from pipeline.store.shard_check import Finding, check_shard, exists
 from pipeline.store.verify import list_names
 from schemas.errors import InputError, StoreRefused
 from schemas.runs import RunManifest
 
 _PIECE_BYTES = 8 * 2**20
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,9 +48,7 @@ class Damage:
     keys: tuple[str, ...]
 
 
-def find_damage(
-    store: Store, manifest: RunManifest, shards: Sequence[int], *, patience_seconds: float = 0.0
-) -> list[Damage]:
+def find_damage(store: Store, manifest: RunManifest, shards: Sequence[int]) -> list[Damage]:
     """Read these shards to the last page, and say what is wrong with each.
 
     Changes nothing. Raises InputError if one of them is not planned, or whole, or if moving it
@@ -64,7 +59,7 @@ def find_damage(
             f"{store.url} has shards 0 to {manifest.num_shards - 1}, and no {beyond[0]}; "
             "nothing was moved"
         )
-    names = repeat(lambda: list_names(store, manifest), patience_seconds=patience_seconds)
+    names = list_names(store, manifest)
     damages = []
     for shard in shards:
         listed = names.last_supplement.get(shard, 0)
@@ -74,7 +69,6 @@ def find_damage(
             shard,
             last_listed=listed,
             is_deep=True,
-            patience_seconds=patience_seconds,
         )
         _refuse_what_is_not_ours_to_move(store, shard, check.findings)
         last = max(check.num_supplements, listed)
@@ -83,15 +77,15 @@ def find_damage(
     return damages
 
 
-def move_aside(store: Store, damage: Damage, *, patience_seconds: float = 0.0) -> Iterator[Moved]:
+def move_aside(store: Store, damage: Damage) -> Iterator[Moved]:
     """Move a damaged shard's objects to quarantine, and tell of each when it is there.
 
     It works while it is iterated: one object a step. Raises StoreRefused if a copy reads back
     unlike its object, which then stays.
     """
     for key in reversed(damage.keys):
-        if _patiently(partial(exists, store, key), patience_seconds):
-            yield _move(store, key, patience_seconds)
+        if exists(store, key):
+            yield _move(store, key)
 
 
 def _refuse_what_is_not_ours_to_move(
@@ -111,18 +105,18 @@ def _refuse_what_is_not_ours_to_move(
             )
 
 
-def _move(store: Store, key: str, patience_seconds: float) -> Moved:
+def _move(store: Store, key: str) -> Moved:
     with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
         path = Path(folder) / "object"
-        digest = _patiently(lambda: _copy(store, key, path), patience_seconds)
+        digest = _copy(store, key, path)
         to = layout.quarantine_key(digest, key)
-        _patiently(lambda: store.put(to, path), patience_seconds)
+        store.put(to, path)
         size_bytes = path.stat().st_size
-    if _patiently(lambda: _digest(store, to), patience_seconds) != digest:
+    if _digest(store, to) != digest:
         raise StoreRefused(
             f"{store.url}/{to} reads back unlike {key}, which stays where it is; check the store"
         )
-    _patiently(lambda: store.delete(key), patience_seconds)
+    store.delete(key)
     return Moved(key=key, to=to, size_bytes=size_bytes)
 
 
@@ -148,7 +142,3 @@ def _pieces(store: Store, key: str) -> Iterator[bytes]:
     size_bytes = store.size(key)
     for start in range(0, size_bytes, _PIECE_BYTES):
         yield store.read_range(key, start, _PIECE_BYTES)
-
-
-def _patiently(call: Callable[[], T], patience_seconds: float) -> T:
-    return repeat(call, patience_seconds=patience_seconds)

@@ -4,14 +4,13 @@ Reads, and changes nothing. An object exists if it can be read by its name: a li
 shard that is not committed is missing, which is no damage.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TypeVar
 
 from pipeline.store import layout
 from pipeline.store.contents import UNREADABLE, Contents, read_contents
-from pipeline.store.objects import Store, repeat
+from pipeline.store.objects import Store
 from pipeline.store.plans import PlanRow, read_plan_shard
 from schemas.errors import ObjectMissing
 from schemas.ids import record_id
@@ -19,7 +18,6 @@ from schemas.runs import Key, RunManifest
 from schemas.trace import Status
 
 _KEYS_NAMED = 3  # of many, in a message
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,15 +57,14 @@ def check_shard(
     *,
     last_listed: int = 0,
     is_deep: bool = False,
-    patience_seconds: float = 0.0,
 ) -> ShardCheck:
     """Hold one shard against the plan. Deep: every page is read and every picture decoded.
 
     `last_listed` is the highest supplement that a list names, made before this call: one that does
-    not follow the others cannot be found by asking for names. Raises StoreUnavailable when patience
-    ends, and StoreRefused.
+    not follow the others cannot be found by asking for names. Raises StoreUnavailable and
+    StoreRefused.
     """
-    return _Checker(store, manifest, shard, is_deep, patience_seconds).check(last_listed)
+    return _Checker(store, manifest, shard, is_deep).check(last_listed)
 
 
 def exists(store: Store, key: str) -> bool:
@@ -87,7 +84,6 @@ class _Checker:
     manifest: RunManifest
     shard: int
     is_deep: bool
-    patience_seconds: float
     findings: list[Finding] = field(default_factory=list)
     num_supplements: int = 0
 
@@ -119,7 +115,7 @@ class _Checker:
         key = layout.plan_key(self.manifest.part_of(self.shard).folder, self.shard)
         plan: list[PlanRow] = []
         try:
-            plan = self._patiently(lambda: read_plan_shard(self.store, self.manifest, self.shard))
+            plan = read_plan_shard(self.store, self.manifest, self.shard)
             description = _describe_plan(plan)
         except ObjectMissing:
             description = "nothing"
@@ -144,7 +140,7 @@ class _Checker:
         is_there, base = self._try_read(0)
         # Beside a live run, base and supplement may both have come since the base was asked for:
         # so it is asked for again.
-        if not is_there and self._patiently(lambda: exists(self.store, self._name(1))):
+        if not is_there and exists(self.store, self._name(1)):
             is_there, base = self._try_read(0)
             if not is_there:
                 self._find(1, found="a supplement alone", expected=f"its base, {self._name(0)}")
@@ -163,9 +159,7 @@ class _Checker:
         """Whether the object is there, and what it says if it can be read and is ours."""
         key, geometry = self._name(supplement), self.manifest.geometry
         try:
-            contents = self._patiently(
-                lambda: read_contents(self.store, key, geometry, is_deep=self.is_deep)
-            )
+            contents = read_contents(self.store, key, geometry, is_deep=self.is_deep)
         except ObjectMissing:
             return False, None
         except UNREADABLE as error:
@@ -247,7 +241,7 @@ class _Checker:
         """A supplement that is not reached, since one before it is gone."""
         if last_listed <= self.num_supplements:
             return
-        if self._patiently(lambda: exists(self.store, self._name(last_listed))):
+        if exists(self.store, self._name(last_listed)):
             gone = self._name(self.num_supplements + 1 if is_committed else 0)
             self._find(
                 last_listed,
@@ -270,9 +264,6 @@ class _Checker:
 
     def _name(self, supplement: int) -> str:
         return layout.traces_key(self.shard, supplement)
-
-    def _patiently(self, call: Callable[[], T]) -> T:
-        return repeat(call, patience_seconds=self.patience_seconds)
 
 
 def _describe_plan(plan: list[PlanRow]) -> str:

@@ -7,7 +7,6 @@ reruns at once, each key has at most one ok row.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -15,7 +14,8 @@ import pyarrow.parquet as pq
 
 from pipeline.store import layout
 from pipeline.store.commits import check_run
-from pipeline.store.objects import Store, repeat
+from pipeline.store.objects import Store
+from pipeline.store.patient import PatientStore
 from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, read_rows, try_read_footer
 from schemas import __version__
 from schemas.runs import Key, ShardFooter
@@ -98,7 +98,7 @@ def read_keys(store: Store, footer: ShardFooter) -> set[Key]:
 
 
 def commit_supplement(
-    store: Store, path: Path, footer: ShardFooter, origin: ShardOrigin, *, patience_seconds: float
+    store: PatientStore, path: Path, footer: ShardFooter, origin: ShardOrigin
 ) -> ShardFooter | None:
     """Put a closed supplement under its number, or under the next one that is free.
 
@@ -107,13 +107,11 @@ def commit_supplement(
     to say. Raises as `commit_shard` does. The file at `path` is replaced.
     """
     while True:
-        winner = repeat(
-            partial(_put_or_read, store, path, footer), patience_seconds=patience_seconds
-        )
+        winner = _put_or_read(store, path, footer)
         if winner is None or winner.attempt_id == footer.attempt_id:
             return footer
         check_run(store, winner, run_id=footer.run_id, fingerprint=footer.fingerprint)
-        brought_back = repeat(partial(read_keys, store, winner), patience_seconds=patience_seconds)
+        brought_back = read_keys(store, winner)
         origin = replace(origin, supplement=winner.supplement + 1)
         footer = _without(path, footer, origin, brought_back)
         if not footer.num_ok and not footer.in_vain:

@@ -5,18 +5,17 @@ to see that no key is planned twice; of the names in `traces/`, those of supplem
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.store import layout
 from pipeline.store.contents import UNREADABLE
-from pipeline.store.objects import Store, repeat
+from pipeline.store.objects import Store
 from pipeline.store.plans import PlanRow, read_manifest, read_plan_shard
 from pipeline.store.shard_check import Finding, ShardCheck, check_shard, exists
 from schemas.errors import ObjectMissing
@@ -25,7 +24,6 @@ from schemas.runs import RunManifest
 _READERS = 8  # each waits for the store most of its time
 _DEEP_READERS = 2  # which decode every picture
 _ROW = np.dtype([("record", "<u8"), ("start", "<i4"), ("stop", "<i4")])
-T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +33,6 @@ class Verification:
     store: Store
     manifest: RunManifest
     is_deep: bool = False
-    patience_seconds: float = 0.0
     num_committed: int = 0  # shards
     num_planned: int = 0  # rollouts, as all of the following
     num_ok: int = 0
@@ -46,12 +43,12 @@ class Verification:
         """All that is wrong with the run, as it is found: nothing, if the run is whole.
 
         May run beside a live run: what comes meanwhile is not taken for damage. Raises
-        StoreUnavailable when patience ends, and StoreRefused.
+        StoreUnavailable and StoreRefused.
         """
         yield from self._check_parts()
         # Listed before the shards are read: then every supplement that a listed one builds on has
         # been put by the time that its shard is read.
-        names = self._patiently(lambda: list_names(self.store, self.manifest))
+        names = list_names(self.store, self.manifest)
         yield from self._check_unplanned(names.unplanned)
         keys = PlannedKeys()
         for check in self._checks(names):
@@ -75,7 +72,6 @@ class Verification:
                         shard,
                         last_listed=names.last_supplement.get(shard, 0),
                         is_deep=self.is_deep,
-                        patience_seconds=self.patience_seconds,
                     )
                 )
                 if len(waiting) > num_readers:
@@ -112,12 +108,12 @@ class Verification:
 
     def _check_parts_beyond(self) -> Iterator[Finding]:
         """Parts that are on storage, and not reached since one before them is gone."""
-        listed = self._patiently(lambda: list(self.store.list_folder(layout.PLAN)))
+        listed = list(self.store.list_folder(layout.PLAN))
         numbers = filter(None, (layout.try_extension_of(entry.key) for entry in listed))
         beyond = sorted(number for number in numbers if number > len(self.manifest.parts))
         if not beyond:
             return
-        last = len(self._patiently(lambda: read_manifest(self.store)).parts)
+        last = len(read_manifest(self.store).parts)
         for number in beyond:
             if number > last and self._exists(layout.extension_key(number)):
                 yield _plan_finding(
@@ -131,7 +127,7 @@ class Verification:
         if not keys:
             return
         # Read after the list: a shard is committed only after the part that planned it.
-        num_shards = self._patiently(lambda: read_manifest(self.store)).num_shards
+        num_shards = read_manifest(self.store).num_shards
         for key in keys:
             traces = layout.try_traces_of(key)
             if (traces and traces[0] < num_shards) or not self._exists(key):
@@ -169,18 +165,15 @@ class Verification:
 
     def _try_read_plan(self, shard: int) -> list[PlanRow]:
         try:
-            return self._patiently(lambda: read_plan_shard(self.store, self.manifest, shard))
+            return read_plan_shard(self.store, self.manifest, shard)
         except (ObjectMissing, *UNREADABLE):  # its own check has told of it
             return []
 
     def _exists(self, key: str) -> bool:
         try:
-            return self._patiently(lambda: exists(self.store, key))
+            return exists(self.store, key)
         except ValueError:  # S3 has names that no store of ours would take
             return True
-
-    def _patiently(self, call: Callable[[], T]) -> T:
-        return repeat(call, patience_seconds=self.patience_seconds)
 
 
 class PlannedKeys:

@@ -5,25 +5,27 @@ Every part of Janus is there, in Hugging Face's format, as small as its world al
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.toy.patches import IMAGE_SIZE, ROWS, SIDE, patches
+from schemas.json_values import JsonMapping, JsonObject, read_json_object
 
 if TYPE_CHECKING:
+    import torch
     from transformers import JanusForConditionalGeneration
 
 WIDTH = 128
 NUM_LAYERS = 4
 WEIGHTS = Path(__file__).parent / "weights"
-"""The bundled toy."""
-EARLY = Path(__file__).parent / "early" / "pupil.safetensors"
+"""The folder of the bundled toy."""
+EARLY = Path(__file__).parent / "early" / "student.safetensors"
 """Its language model, vision and heads after 30 % of a training, in bfloat16."""
 MAX_POSITIONS = 4096
 """Far more than its own questions need: the default limit on words leaves room for a prompt."""
 
 
-def toy_config(vocab_size: int, special_ids: dict[str, int]) -> dict[str, Any]:
-    """The `config.json` of the toy Janus, for a tokenizer of so many tokens."""
+def toy_config(vocab_size: int, special_ids: dict[str, int]) -> JsonObject:
+    """The `config.json` of the toy Janus, for a tokenizer of so many tokens. Ids are by role."""
     return {
         "architectures": ["JanusForConditionalGeneration"],
         "model_type": "janus",
@@ -73,7 +75,7 @@ def toy_config(vocab_size: int, special_ids: dict[str, int]) -> dict[str, Any]:
     }
 
 
-PREPROCESSOR: dict[str, Any] = {
+PREPROCESSOR: JsonObject = {
     "image_processor_type": "JanusImageProcessor",
     "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
     "image_mean": [0.5, 0.5, 0.5],
@@ -82,21 +84,23 @@ PREPROCESSOR: dict[str, Any] = {
 }
 
 
-def new_model(config: dict[str, Any]) -> "JanusForConditionalGeneration":
+def new_model(config: JsonObject) -> "JanusForConditionalGeneration":
     """A model of that config with random weights, from torch's global generator."""
     from transformers import JanusConfig, JanusForConditionalGeneration
 
     return JanusForConditionalGeneration(JanusConfig.from_dict(config))
 
 
-def write_small_files(folder: Path, config: dict[str, Any]) -> None:
+def write_small_files(folder: Path, config: JsonMapping) -> None:
     """Everything beside tokenizer, weights and card."""
     _write_json(folder / "config.json", config)
     _write_json(folder / "preprocessor_config.json", PREPROCESSOR)
 
 
-def write_weights(folder: Path, model: "JanusForConditionalGeneration", *, dtype: Any) -> None:
-    """`model.safetensors`, in a torch dtype."""
+def write_weights(
+    folder: Path, model: "JanusForConditionalGeneration", *, dtype: "torch.dtype"
+) -> None:
+    """`model.safetensors`, with every weight in that dtype. The model is left as it is."""
     from safetensors.torch import save_file
 
     weights = {
@@ -111,11 +115,11 @@ def copy_small_files(source: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "preprocessor_config.json", "tokenizer.json"):
         (folder / name).write_bytes((source / name).read_bytes())
-    card = json.loads((source / "coppice.json").read_text("utf-8"))
+    card = read_json_object((source / "coppice.json").read_bytes())
     write_card(folder, {name: card[name] for name in ("pack", "pack_digest")})
 
 
-def write_pupil(path: Path, model: "JanusForConditionalGeneration") -> None:
+def write_student(path: Path, model: "JanusForConditionalGeneration") -> None:
     """All but the VQ part of a model, in bfloat16."""
     import torch
     from safetensors.torch import save_file
@@ -141,10 +145,10 @@ def write_early(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def write_card(folder: Path, card: dict[str, Any]) -> None:
+def write_card(folder: Path, card: JsonMapping) -> None:
     """`coppice.json`: which template pack the model wants, and where it came from."""
     _write_json(folder / "coppice.json", card)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: JsonMapping) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

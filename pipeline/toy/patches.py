@@ -85,6 +85,7 @@ def patches() -> Pixels:
 
 
 def code_of(meaning: Code) -> int:
+    """The token that shows it. Raises KeyError for what is not in the codebook."""
     return _numbers()[meaning]
 
 
@@ -114,9 +115,9 @@ def nearest_codes(
     Returns codes [pictures, 36] and distances [pictures, 36]: root mean squares over the pixels and
     channels of a patch, in levels of 255.
     """
-    found = cut(pixels).astype(np.float64).reshape(len(pixels), ROWS * COLUMNS, -1)
+    seen = cut(pixels).astype(np.float64).reshape(len(pixels), ROWS * COLUMNS, -1)
     known = patches().astype(np.float64).reshape(len(patches()), -1)
-    squares = (found**2).sum(-1)[..., None] - 2 * found @ known.T + (known**2).sum(-1)
+    squares = (seen**2).sum(-1)[..., None] - 2 * seen @ known.T + (known**2).sum(-1)
     best = squares.argmin(-1)
     least = np.take_along_axis(squares, best[..., None], -1)[..., 0]
     return best, np.sqrt(np.maximum(least, 0) / known.shape[1])
@@ -137,9 +138,9 @@ def _all_patches() -> Iterator[tuple[Code, Pixels]]:
 
 def _sky_patches(sky: str, base: Sequence[int]) -> Iterator[tuple[Code, Pixels]]:
     yield ("sky", sky), _flat(base)
-    for thing, ink in _SKY_THING.items():
-        for corner, patch in enumerate(_quarters(_inked(base, (ink, _SKY_SHAPES[thing])))):
-            yield ("sky", sky, thing, corner), patch
+    for sky_thing, ink in _SKY_THING.items():
+        for corner, patch in enumerate(_quarters(_inked(base, (ink, _SKY_SHAPES[sky_thing])))):
+            yield ("sky", sky, sky_thing, corner), patch
 
 
 def _ground_patches(
@@ -147,10 +148,10 @@ def _ground_patches(
 ) -> Iterator[tuple[Code, Pixels]]:
     for variant in range(2):
         yield ("ground", ground, variant), _inked(base, (speck, _specks(variant)), side=SIDE)
-    for thing, ink in _GROUND_THING.items():
-        stem = [(_STEM_INK, _stem)] if thing == "mushroom" else []
-        layers = [*stem, (ink, _GROUND_SHAPES[thing])]
-        yield ("ground", ground, thing), _inked(base, *layers, side=SIDE)
+    for ground_thing, ink in _GROUND_THING.items():
+        stem = [(_STEM_INK, _stem)] if ground_thing == "mushroom" else []
+        layers = [*stem, (ink, _GROUND_SHAPES[ground_thing])]
+        yield ("ground", ground, ground_thing), _inked(base, *layers, side=SIDE)
 
 
 def _flat(colour: Sequence[int]) -> Pixels:
@@ -227,5 +228,5 @@ def _stem(x: _Mask, y: _Mask) -> npt.NDArray[np.bool_]:
 
 def _specks(variant: int) -> Inside:
     """A few specks, elsewhere in the two variants."""
-    places = [[(-0.5, -0.45), (0.45, 0.5)], [(0.5, -0.5), (-0.4, 0.4)]][variant]
-    return lambda x, y: np.any([np.hypot(x - a, y - b) < 0.3 for a, b in places], axis=0)
+    centres = [[(-0.5, -0.45), (0.45, 0.5)], [(0.5, -0.5), (-0.4, 0.4)]][variant]
+    return lambda x, y: np.any([np.hypot(x - a, y - b) < 0.3 for a, b in centres], axis=0)

@@ -9,7 +9,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -21,24 +20,25 @@ from pipeline.toy.scenes import (
     sample_spec,
     sample_training_scene,
 )
+from schemas.json_values import JsonObject
 from schemas.specs import ORIGIN_KEY
 
 _ORIGIN = {"name": "the toy world of coppice", "licence": "Apache-2.0"}
 
 
-def held_out_prompts(number: int, *, seed: int) -> Iterator[dict[str, Any]]:
+def held_out_prompts(number: int, *, seed: int) -> Iterator[JsonObject]:
     """So many different prompts, as rows of a prompt file."""
     return _prompts(sample_held_out_spec, number, seed)
 
 
-def training_prompts(number: int, *, seed: int) -> Iterator[dict[str, Any]]:
+def training_prompts(number: int, *, seed: int) -> Iterator[JsonObject]:
     """The same of combinations that the toy Janus was shown."""
     return _prompts(lambda rng: sample_spec(rng, sample_training_scene(rng)), number, seed)
 
 
 def _prompts(
     sample: Callable[[np.random.Generator], Spec], number: int, seed: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[JsonObject]:
     rng = np.random.default_rng(seed)
     seen: set[str] = set()
     while len(seen) < number:

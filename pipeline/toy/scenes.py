@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.pictures import Pixels
 from pipeline.toy.patches import COLUMNS, ROWS, Code, code_of, tile
 from pipeline.twig.requests import Codes
+from schemas.json_values import JsonObject, JsonValue
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "black")
 SHAPES = ("circle", "square", "triangle", "star", "cross")
@@ -35,8 +36,8 @@ _HELD_OUT_PERCENT = 6  # of pairs, of orders of a pair, and of skies over an obj
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
-    """An object: one of `COLOURS` and one of `SHAPES`."""
+class SceneObject:
+    """What stands in a slot: one of `COLOURS` and one of `SHAPES`."""
 
     colour: str
     shape: str
@@ -49,7 +50,7 @@ class Thing:
 class Scene:
     """A whole picture. The last two fields are free variation that no words speak of."""
 
-    objects: tuple[Thing, ...]  # one to three, all different, from left to right
+    objects: tuple[SceneObject, ...]  # one to three, all different, from left to right
     slot: int  # of a single object: 0, 1 or 2; where there are more, they fill the row
     sky: str
     sky_thing: str  # empty: nothing there
@@ -68,7 +69,7 @@ class Scene:
 class Spec:
     """What a prompt says of a scene. None is not said; an empty thing is said to be absent."""
 
-    objects: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     has_order: bool = False  # whether it says which object is left of which
     slot: int | None = None  # of a single object
     sky: str | None = None
@@ -76,15 +77,22 @@ class Spec:
     ground: str | None = None
     ground_thing: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As metadata of a record."""
-        return asdict(self) | {"objects": [asdict(thing) for thing in self.objects]}
+        return asdict(self) | {"objects": [asdict(named) for named in self.objects]}
 
     @classmethod
-    def from_json(cls, table: dict[str, Any]) -> "Spec":
-        """The inverse of `to_json`. Raises TypeError for fields that it does not know."""
-        objects = tuple(Thing(**thing) for thing in table["objects"])
-        return cls(**(table | {"objects": objects}))
+    def from_json(cls, table: JsonValue) -> "Spec":
+        """The inverse of `to_json`.
+
+        Raises TypeError for what is no object and for fields that it does not know, and KeyError
+        where `objects` is missing.
+        """
+        if not isinstance(table, dict):
+            raise TypeError(f"a spec is a JSON object, and not {table!r}")
+        fields: dict[str, Any] = table
+        objects = tuple(SceneObject(**named) for named in fields["objects"])
+        return cls(**fields | {"objects": objects})
 
 
 def spec_of(scene: Scene) -> Spec:
@@ -126,11 +134,6 @@ def thought_of(scene: Scene, band: int) -> str:
     return f"{objects[0]}, {objects[1]}, {objects[2]}."
 
 
-def whole_thought_of(scene: Scene) -> str:
-    """The thought of the whole picture: those of its bands in one line."""
-    return " ".join(thought_of(scene, band) for band in range(NUM_BANDS))
-
-
 def prompt_of(spec: Spec, wording: int) -> str:
     """A prompt that says the spec and no more, in one of `NUM_WORDINGS` wordings."""
     forms = _object_forms(spec)
@@ -156,8 +159,8 @@ def prompt_of(spec: Spec, wording: int) -> str:
 def _object_forms(spec: Spec) -> tuple[str, ...]:
     """The objects of a prompt in words, in every way there is to say them."""
     if len(spec.objects) == 1:
-        place = "" if spec.slot is None else f" {SLOTS[spec.slot]}"
-        return (f"{spec.objects[0]}{place}",)
+        where = "" if spec.slot is None else f" {SLOTS[spec.slot]}"
+        return (f"{spec.objects[0]}{where}",)
     if len(spec.objects) == 2:
         a, b = spec.objects
         if not spec.has_order:
@@ -175,12 +178,12 @@ def _object_forms(spec: Spec) -> tuple[str, ...]:
     return f"{b} between {a} and {c}", f"from left to right {a}, {b} and {c}"
 
 
-def _sky_words(sky: str, thing: str | None) -> str:
-    return with_article(f"{sky} sky") + (f" with {with_article(thing)}" if thing else "")
+def _sky_words(sky: str, sky_thing: str | None) -> str:
+    return with_article(f"{sky} sky") + (f" with {with_article(sky_thing)}" if sky_thing else "")
 
 
-def _ground_words(ground: str, thing: str | None) -> str:
-    return ground + (f" with {with_article(thing)}" if thing else "")
+def _ground_words(ground: str, ground_thing: str | None) -> str:
+    return ground + (f" with {with_article(ground_thing)}" if ground_thing else "")
 
 
 def _joined(*parts: str) -> str:
@@ -214,8 +217,8 @@ def _patch_at(scene: Scene, row: int, column: int) -> Code:
     if band == 1:
         if slot not in scene.slots:
             return ("wall",)
-        thing = scene.objects[scene.slots.index(slot)]
-        return ("object", thing.colour, thing.shape, corner)
+        standing = scene.objects[scene.slots.index(slot)]
+        return ("object", standing.colour, standing.shape, corner)
     if scene.ground_thing and scene.ground_place == inner * COLUMNS + column:
         return ("ground", scene.ground, scene.ground_thing)
     return ("ground", scene.ground, (row + column) % 2)
@@ -230,7 +233,7 @@ def is_held_out(spec: Spec) -> bool:
 
 
 def _combinations(spec: Spec) -> Iterator[str]:
-    names = [f"{thing.colour} {thing.shape}" for thing in spec.objects]
+    names = [f"{named.colour} {named.shape}" for named in spec.objects]
     for a, b in combinations(names, 2):
         yield "pair: " + " + ".join(sorted((a, b)))
         if spec.has_order:
@@ -250,7 +253,7 @@ def sample_scene(rng: np.random.Generator) -> Scene:
     kinds = rng.choice(len(COLOURS) * len(SHAPES), size=num_objects, replace=False)
     return Scene(
         objects=tuple(
-            Thing(COLOURS[kind // len(SHAPES)], SHAPES[kind % len(SHAPES)]) for kind in kinds
+            SceneObject(COLOURS[kind // len(SHAPES)], SHAPES[kind % len(SHAPES)]) for kind in kinds
         ),
         slot=int(rng.integers(len(SLOTS))),
         sky=_one_of(rng, SKIES),

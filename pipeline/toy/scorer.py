@@ -138,24 +138,24 @@ def _mark_objects(view: View, spec: Spec) -> dict[str, bool | None]:
 def _marks_of(take: Sequence[tuple[int, Spot] | None], spec: Spec) -> dict[str, bool | None]:
     """The marks if `take` are the objects of the spec, each with its slot; None is missing."""
     marks: dict[str, bool | None] = {}
-    for index, (found, thing) in enumerate(zip(take, spec.objects, strict=True)):
-        spot = found[1] if found else None
-        marks[f"colour {index + 1}"] = spot is not None and spot.colour == thing.colour
-        marks[f"shape {index + 1}"] = spot is not None and spot.shape == thing.shape
+    for index, (taken, said) in enumerate(zip(take, spec.objects, strict=True)):
+        spot = taken[1] if taken else None
+        marks[f"colour {index + 1}"] = spot is not None and spot.colour == said.colour
+        marks[f"shape {index + 1}"] = spot is not None and spot.shape == said.shape
         marks[f"place {index + 1}"] = _in_place(index, take, spec)
     return marks
 
 
 def _in_place(index: int, take: Sequence[tuple[int, Spot] | None], spec: Spec) -> bool | None:
     """Whether an object stands where it was said to: in its slot, or in order with all others."""
-    found = take[index]
+    own = take[index]
     if spec.slot is not None:
-        return found is not None and found[0] == spec.slot
+        return own is not None and own[0] == spec.slot
     if not spec.has_order:
         return None
-    if found is None:
+    if own is None:
         return False
-    others = [(other, place) for other, place in enumerate(take) if other != index]
+    others = [(number, other) for number, other in enumerate(take) if number != index]
     return all(
-        place is not None and (place[0] < found[0]) == (other < index) for other, place in others
+        other is not None and (other[0] < own[0]) == (number < index) for number, other in others
     )

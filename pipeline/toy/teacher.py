@@ -1,8 +1,8 @@
 """The teacher: a backend that knows the scene, and answers as the toy Janus is to learn to.
 
 It thinks the right thoughts, draws the true tokens, and judges exactly; and it makes mistakes at
-given rates, so that there is something to judge. The real programs run against it, so what a pupil
-is shown are the very questions that it will be asked.
+given rates, so that there is something to judge. The real programs run against it, so what a
+student is shown are the very questions that it will be asked.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from pipeline.toy.scenes import (
     SKIES,
     SKY_THINGS,
     Scene,
-    Thing,
+    SceneObject,
     codes_of,
     is_held_out,
     sample_training_scene,
@@ -62,7 +62,7 @@ class Lesson:
 
     request: Request
     answer: Answer
-    is_right: bool  # whether a pupil should answer so; planted mistakes are not to be learned
+    is_right: bool  # whether a student should answer so; planted mistakes are not to be learned
     is_canvas_right: bool = True  # of a drawing: whether the tokens before it are so too
 
 
@@ -212,7 +212,7 @@ def _draw_too_many(rng: np.random.Generator, scene: Scene, bands: Sequence[int])
         return _draw_another(rng, scene, bands)
     may_be_held_out = is_held_out(spec_of(scene))
     while True:
-        extra = Thing(_other(rng, COLOURS), _other(rng, SHAPES))
+        extra = SceneObject(_other(rng, COLOURS), _other(rng, SHAPES))
         together = replace(spec_of(scene), objects=(*scene.objects, extra), has_order=False)
         if may_be_held_out or not is_held_out(together):
             return _with_block(codes_of(scene), int(rng.choice(np.array(free))), extra)
@@ -269,14 +269,14 @@ _MISDRAW = (
 )
 
 
-def _with_block(codes: Codes, slot: int, thing: Thing | None) -> Codes:
-    """The tokens with another thing, or the bare wall, in a slot of the middle band."""
+def _with_block(codes: Codes, slot: int, shown: SceneObject | None) -> Codes:
+    """The tokens with another object, or the bare wall, in a slot of the middle band."""
     drawn = list(codes)
     for corner in range(4):
         row, side = divmod(corner, 2)
-        place = _BAND_TOKENS + row * COLUMNS + 2 * slot + side
-        kind = ("object", thing.colour, thing.shape, corner) if thing else ("wall",)
-        drawn[place] = code_of(kind)
+        token = _BAND_TOKENS + row * COLUMNS + 2 * slot + side
+        patch = ("object", shown.colour, shown.shape, corner) if shown else ("wall",)
+        drawn[token] = code_of(patch)
     return tuple(drawn)
 
 

@@ -115,25 +115,25 @@ def _sky_thing(band: Sequence[Code]) -> str | None:
         return ""
     for slot in range(3):
         block = _block(band, slot)
-        things = [(patch[2], patch[3]) if patch in parts else None for patch in block]
+        corners = [(patch[2], patch[3]) if patch in parts else None for patch in block]
         name = parts[0][2]
-        if len(parts) == 4 and things == [(name, corner) for corner in range(4)]:
+        if len(parts) == 4 and corners == [(name, corner) for corner in range(4)]:
             return str(name)
     return None
 
 
 def _ground_thing(band: Sequence[Code]) -> str | None:
-    things = Counter(patch[2] for patch in band if patch[0] == "ground" and patch[2] not in (0, 1))
-    if not things:
+    counts = Counter(patch[2] for patch in band if patch[0] == "ground" and patch[2] not in (0, 1))
+    if not counts:
         return ""
-    name, count = next(iter(things.items()))
-    return str(name) if len(things) == count == 1 else None
+    name, count = next(iter(counts.items()))
+    return str(name) if len(counts) == count == 1 else None
 
 
-def _with_thing(words: str, thing: str | None) -> str:
-    if thing == "":
+def _with_thing(words: str, name: str | None) -> str:
+    if name == "":
         return f"{words}."
-    return f"{words} with {with_article(thing or 'broken thing')}."
+    return f"{words} with {with_article(name or 'broken thing')}."
 
 
 def _spot_words(spot: Spot | None) -> str:

@@ -2,17 +2,19 @@
 
 Each shows its prompt, the canvas after every drawing with the thought that it was drawn from and
 the score that it got, and the finished picture. Works on rows of trace files. What rollouts say is
-anybody's text: it is drawn as letters, cut to its place, and what does not print is escaped.
+anybody's text: it is drawn as letters, cut to its cell, and what does not print is escaped.
 """
 
 import io
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.pictures import decode_picture
 from schemas.errors import InputError
+from schemas.rows import EventRow, TraceRow
+from schemas.trace import Role, Verdict
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,17 +29,22 @@ _PROMPT_CHARACTERS = 400
 _LETTERS = 0x250  # the default font has what comes before
 _CELL_LINES = _THOUGHT_LINES + 1 + _BETTER_LINES
 
+Colour: TypeAlias = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+Line: TypeAlias = tuple[str, Colour]
+"""A line of text that fits its cell."""
+
 _BACKGROUND, _INK, _QUIET = (250, 250, 248), (30, 30, 30), (120, 120, 120)
 _GOOD, _BAD, _FINAL = (30, 125, 60), (190, 45, 40), (40, 80, 170)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Cell:
-    """A picture and what is written below it, a line and its colour each."""
+    """A picture and what is written below it."""
 
-    picture: bytes | None  # None: the trace does not keep it
-    frame: tuple[int, int, int]
-    lines: tuple[tuple[str, tuple[int, int, int]], ...]
+    picture: bytes | None  # encoded; None: the trace does not keep it
+    frame: Colour
+    lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,14 +55,14 @@ class _Strip:
     cells: tuple[_Cell, ...]
 
 
-def contact_sheet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """A PNG of these trace rows. Canvases are shown where the run kept all pictures.
+def contact_sheet(trace_rows: Sequence[TraceRow]) -> bytes:
+    """A PNG of these rollouts. Canvases are shown where the run kept all pictures.
 
     Raises InputError if there is no row: a sheet needs one.
     """
     from PIL import Image, ImageDraw
 
-    strips = [_strip(row) for row in rows]
+    strips = [_strip(trace_row) for trace_row in trace_rows]
     if not strips:
         raise InputError("a contact sheet needs at least one trace; grow some first")
     columns = max(len(strip.cells) for strip in strips)
@@ -90,37 +97,37 @@ def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def _strip(row: Mapping[str, Any]) -> _Strip:
-    cells = list(_cells(row))
-    if row["dead_reason"] is not None:
+def _strip(trace_row: TraceRow) -> _Strip:
+    cells = list(_cells(trace_row))
+    if trace_row["dead_reason"] is not None:
         words = _wrapped(
-            f"dead: {row['dead_reason']}. {row['dead_message'] or ''}",
+            f"dead: {trace_row['dead_reason']}. {trace_row['dead_message'] or ''}",
             _CELL_CHARACTERS,
             _CELL_LINES,
         )
         lines = tuple((line, _BAD) for line in words)
         cells.append(_Cell(picture=None, frame=_BAD, lines=lines))
-    elif row["final_picture"] is not None:
-        final = row["images"][row["final_picture"]]["bytes"]
+    elif trace_row["final_picture"] is not None:
+        final = trace_row["images"][trace_row["final_picture"]]["bytes"]
         cells.append(_Cell(picture=final, frame=_FINAL, lines=(("the finished picture", _FINAL),)))
-    return _Strip(heading=row["prompt"][:_PROMPT_CHARACTERS], cells=tuple(cells))
+    return _Strip(heading=trace_row["prompt"][:_PROMPT_CHARACTERS], cells=tuple(cells))
 
 
-def _cells(row: Mapping[str, Any]) -> Iterator[_Cell]:
+def _cells(trace_row: TraceRow) -> Iterator[_Cell]:
     """A cell for every drawing, the replaced ones too."""
     said = ""
-    for event in row["events"]:
-        if event["role"] == "draw":
+    for event in trace_row["events"]:
+        if event["role"] == Role.DRAW:
             thought = _new_words(event["text"], said)
             is_replaced = event["superseded_by"] is not None
             said = said if is_replaced else event["text"]
             picture = event["picture"]
             yield _Cell(
-                picture=None if picture is None else row["images"][picture]["bytes"],
+                picture=None if picture is None else trace_row["images"][picture]["bytes"],
                 frame=_BAD if is_replaced else _QUIET,
                 lines=(
                     *((line, _INK) for line in _wrapped(thought, _CELL_CHARACTERS, _THOUGHT_LINES)),
-                    *_judgement(row["events"], event),
+                    *_judgement(trace_row["events"], event),
                 ),
             )
 
@@ -130,24 +137,23 @@ def _new_words(text: str, said: str) -> str:
     return text[len(said) :].strip() if said and text.startswith(said) else text
 
 
-def _judgement(
-    events: Sequence[Mapping[str, Any]], drawing: Mapping[str, Any]
-) -> Iterator[tuple[str, tuple[int, int, int]]]:
+def _judgement(events: Sequence[EventRow], drawing: EventRow) -> Iterator[Line]:
     """What the critique of a drawing came to: the last one, if it was asked again."""
-    place = (drawing["region"], drawing["revision"])
     critiques = [
         event
         for event in events
-        if event["role"] == "reflect" and (event["region"], event["revision"]) == place
+        if event["role"] == Role.REFLECT
+        and event["region"] == drawing["region"]
+        and event["revision"] == drawing["revision"]
     ]
     if not critiques:
         yield ("not judged", _QUIET)
         return
     last = critiques[-1]
     score = "no score" if last["score"] is None else f"{last['score']:g}"
-    colour = _GOOD if last["verdict"] == "accept" else _BAD
+    colour = _GOOD if last["verdict"] == Verdict.ACCEPT else _BAD
     yield (f"{score}: {last['verdict']}", colour)
-    if last["verdict"] == "revise":
+    if last["verdict"] == Verdict.REVISE:
         better = f"better: {last['better_thought']}"
         yield from ((line, _QUIET) for line in _wrapped(better, _CELL_CHARACTERS, _BETTER_LINES))
 
@@ -159,8 +165,8 @@ def _wrapped(text: str, width: int, most: int) -> list[str]:
     )
 
 
-def _draw_cell(sheet: "Image", pen: "ImageDraw", cell: _Cell, place: tuple[int, int]) -> None:
-    x, y = place
+def _draw_cell(sheet: "Image", pen: "ImageDraw", cell: _Cell, corner: tuple[int, int]) -> None:
+    x, y = corner
     pen.rectangle((x - 2, y - 2, x + _CELL + 1, y + _CELL + 1), outline=cell.frame, width=2)
     if cell.picture is not None:
         sheet.paste(_shown(cell.picture), (x, y))
@@ -173,17 +179,14 @@ def _shown(data: bytes) -> "Image":
 
     picture = Image.fromarray(decode_picture(data))
     is_small = picture.width <= _CELL
-    how = Image.Resampling.NEAREST if is_small else Image.Resampling.LANCZOS
-    return picture.resize((_CELL, _CELL), how)
+    resampling = Image.Resampling.NEAREST if is_small else Image.Resampling.LANCZOS
+    return picture.resize((_CELL, _CELL), resampling)
 
 
-def _write(
-    pen: "ImageDraw",
-    place: tuple[int, int],
-    lines: Sequence[tuple[str, tuple[int, int, int]]],
-) -> None:
+def _write(pen: "ImageDraw", corner: tuple[int, int], lines: Sequence[Line]) -> None:
     from PIL import ImageFont
 
     font = ImageFont.load_default(_FONT_SIZE)
+    x, y = corner
     for index, (line, colour) in enumerate(lines):
-        pen.text((place[0], place[1] + index * _LINE), line, fill=colour, font=font)
+        pen.text((x, y + index * _LINE), line, fill=colour, font=font)

@@ -20,8 +20,9 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from jobs.cluster.driver import Driver, Snapshot
+from jobs.cluster.driver import Driver
 from jobs.cluster.heartbeat import DriverNote
+from jobs.cluster.snapshot import Snapshot
 from pipeline.plan.planning import extend_plan
 from pipeline.store import layout
 from pipeline.store.objects import Store
@@ -254,7 +255,7 @@ def two_drivers(site: Site) -> None:
     store = site.fresh()
     plan_run(store, 60, quick_config(), rollouts_per_shard=2)
     with site.ledger.injecting("two drivers at once"):
-        ends = sorted(end_of(one) for one in [start_command(site, "run", store.url) for _ in "12"])
+        ends = sorted(end_of(run) for run in [start_command(site, "run", store.url) for _ in "12"])
     assert ends[0] == ExitCode.COMPLETE, ends
     assert ends[1] in {ExitCode.COMPLETE, ExitCode.DRIVER_ALIVE}, ends
     site.ledger.check(store, site.undisturbed(60), "two drivers")
@@ -283,7 +284,7 @@ def _with_dead_rollouts(site: Site, num_prompts: int) -> Store:
 def two_reruns(site: Site) -> None:
     store = _with_dead_rollouts(site, 24)
     with site.ledger.injecting("two reruns at once"):
-        ends = [end_of(one) for one in [start_command(site, "rerun", store.url) for _ in "12"]]
+        ends = [end_of(rerun) for rerun in [start_command(site, "rerun", store.url) for _ in "12"]]
     assert ends[-1] in {ExitCode.COMPLETE, ExitCode.COMPLETE_WITH_DEAD}, ends
     site.ledger.check(store, site.undisturbed(24), "two reruns")
 
@@ -312,7 +313,7 @@ def two_extensions(site: Site) -> None:
             start_command(site, "plan", "--extend", str(more), store.url),
             start_command(site, "plan", "--extend", store.url, "--rollouts", "2"),
         ]
-        assert [end_of(one) for one in both] == [0, 0]
+        assert [end_of(command) for command in both] == [0, 0]
     extend_plan(store, prompt_set(10), sources=["more.txt"], rollouts_per_record=2)
     run_all(store, read_manifest(store))
     site.ledger.check(store, site.undisturbed(10, 2), "two extensions")

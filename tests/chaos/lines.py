@@ -10,21 +10,21 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from pipeline.plan import reruns
 from pipeline.plan.planning import extend_plan
 from pipeline.plan.reruns import RerunSelection, open_rerun
-from pipeline.rollout import worker
+from pipeline.rollout import worker as worker_module
 from pipeline.store import commits, layout, local, plans, repair, s3, supplements
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.repair import find_damage, move_aside
 from schemas.errors import InputError, RecordFailure, StoreUnavailable
-from schemas.runs import RunManifest
+from schemas.runs import Remedy, RunManifest
 from tests.chaos.ledger import Ledger, Tokens, tokens_in
 from tests.support import (
     SMALL,
@@ -34,10 +34,11 @@ from tests.support import (
     fake_method,
     plan_run,
     prompt_set,
+    rerun_of,
     run_all,
 )
 
-_MODULES = (local, s3, commits, plans, reruns, supplements, repair, worker)
+_MODULES = (local, s3, commits, plans, reruns, supplements, repair, worker_module)
 _FILES = {module.__file__ for module in _MODULES}
 _PROMPTS = 4
 _KILLED = -signal.SIGKILL
@@ -116,12 +117,12 @@ def _run_first(store: Store) -> None:
 
 
 def _grow(store: Store, manifest: RunManifest, shards: list[int], script: Any = None) -> None:
-    with at_work(store, manifest, script=script) as at_it:
+    with at_work(store, manifest, script=script) as worker:
         for shard in shards:
-            report = at_it.run_shard(replace(attempt_at(shard), attempt=2))
-            if report.reason == "store":
-                raise StoreUnavailable(report.message)
-            assert not report.reason, report
+            report = worker.run_shard(attempt_at(shard, 2))
+            if report.failure and report.failure.remedy is Remedy.STOP_FOR_STORE:
+                raise StoreUnavailable(report.failure.message)
+            assert report.failure is None, report
 
 
 def _plan_and_fail(store: Store) -> None:
@@ -140,10 +141,9 @@ def _rerun(store: Store) -> None:
     opened = open_rerun(store, manifest, RerunSelection())
     if opened is None:
         return
-    with at_work(store, manifest) as at_it:
-        for shard, keys in opened.left.items():
-            rerun = replace(attempt_at(shard), rerun_id=opened.rerun.rerun_id, keys=keys)
-            at_it.run_shard(rerun)
+    with at_work(store, manifest) as worker:
+        for shard in opened.left:
+            worker.run_shard(rerun_of(shard, opened))
 
 
 def _plan_run_damage(store: Store) -> None:

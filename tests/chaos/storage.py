@@ -29,16 +29,16 @@ def faults_on_the_wire(ledger: Ledger, endpoint: str, bucket: str, folder: Path)
     expected = _expected(folder)
     with FaultyProxy(endpoint) as proxy, _endpoint(proxy.endpoint):
         for number, fault in enumerate(Fault):
-            for place, method in _STRUCK.items():
-                store, manifest = _planned(f"s3://{bucket}/wire-{number}-{place}")
+            for folder_struck, method in _STRUCK.items():
+                store, manifest = _planned(f"s3://{bucket}/wire-{number}-{folder_struck}")
                 proxy.inject(
-                    fault, method=method, key=f"{place}/*", times=_times(fault), seconds=0.2
+                    fault, method=method, key=f"{folder_struck}/*", times=_times(fault), seconds=0.2
                 )
                 with ledger.injecting(f"on the wire: {fault}", 0):
                     _run(store, manifest)
                 proxy.clear()
                 proxy.land()
-                ledger.check(store, expected, f"{fault} at {place}")
+                ledger.check(store, expected, f"{fault} at {folder_struck}")
         for fault, times in proxy.injected.items():
             ledger.faults[f"on the wire: {fault}"] += times
 

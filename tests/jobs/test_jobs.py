@@ -18,6 +18,7 @@ from tests.support import SMALL, fake_config, fake_method, plan_run, run_all
 
 ROOT = Path(__file__).parents[2]
 SLOW = ("--backend", "fake", "--shard-rollouts", "4", "--set", "method.fake.delay_seconds=0.02")
+SLOW += ("--set", "execution.beat_seconds=0.5")  # three of them tell that a driver is gone
 
 
 def _assert_every_key_once(run: Path) -> None:
@@ -44,11 +45,15 @@ def _num_committed(run: Path) -> int:
     return len(list(run.glob("traces/*.parquet")))
 
 
-def _start(prompts: Path, run: Path) -> "subprocess.Popen[bytes]":
+def _start(prompts: Path, run: Path, head: dict[str, str]) -> "subprocess.Popen[bytes]":
     """A run in the background that has committed something and is not done."""
     command = [sys.executable, "-m", "jobs.cli", "run", str(prompts), str(run), *SLOW]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        command,
+        env=head,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
     while not _num_committed(run):
         assert process.poll() is None, "the run ended before it was interrupted"
@@ -137,15 +142,15 @@ def test_ray_job_submit_runs_it_on_a_cluster(head: dict[str, str], prompts: Path
 
 @pytest.mark.ray
 def test_a_killed_driver_is_followed_by_one_that_makes_what_is_missing(
-    coppice: Coppice, prompts: Path, tmp_path: Path
+    coppice_on_ray: Coppice, head: dict[str, str], prompts: Path, tmp_path: Path
 ):
     run = tmp_path / "run"
-    process = _start(prompts, run)
+    process = _start(prompts, run, head)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = {path.name: path.read_bytes() for path in run.glob("traces/*.parquet")}
     assert len(before) < 6
-    answer = coppice("run", str(run))
+    answer = coppice_on_ray("run", str(run))
 
     assert answer.returncode == 0, answer.stderr
     _assert_every_key_once(run)
@@ -155,15 +160,15 @@ def test_a_killed_driver_is_followed_by_one_that_makes_what_is_missing(
 
 @pytest.mark.ray
 def test_ctrl_c_commits_what_is_open_and_prints_how_to_go_on(
-    coppice: Coppice, prompts: Path, tmp_path: Path
+    coppice_on_ray: Coppice, head: dict[str, str], prompts: Path, tmp_path: Path
 ):
     run = tmp_path / "run"
-    process = _start(prompts, run)
+    process = _start(prompts, run, head)
     os.killpg(process.pid, signal.SIGINT)
     printed = process.communicate(timeout=60)[0].decode()
 
     if process.returncode == 3:  # on a slow machine the rest may have been open already
         assert f"Next: coppice run {run}" in printed
     assert process.returncode in (0, 3), printed
-    assert coppice("run", str(run)).returncode == 0
+    assert coppice_on_ray("run", str(run)).returncode == 0
     _assert_every_key_once(run)

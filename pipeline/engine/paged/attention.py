@@ -1,55 +1,76 @@
 """The attention of Janus's language model over a paged cache, on the CPU; and the hook for others.
 
 Hugging Face's LLaMA asks a registered function for its attention and passes unknown keywords on to
-it. `ATTENTION` is that function: it hands the layer's queries, keys and values to the `Pass` that
-the engine sent along. Without a pass it is plain SDPA, so the model still works for everyone else.
+it. `ATTENTION` is that function: it hands the layer's queries, keys and values to the
+`AttentionPass` that the engine sent along. Without one it is plain SDPA, so the model still works
+for everyone else.
 
 All arithmetic here is *strict*: what comes out for a token depends on its own sequence and place
 alone, never on its mates in the batch or on how long the sequence will become. To that end every
 product has a shape that the token's own position fixes: prefill goes in blocks of `BLOCK` queries
 at aligned positions, with keys up to the end of the block; a decode row reads keys up to the next
-multiple of `BLOCK`. What lies beyond the token is masked, and weighs exactly zero.
+multiple of `BLOCK`. What lies beyond the token is masked, and weighs exactly zero. docs/engine.md
+has the measurements behind it.
+
+Shapes: `heads` are a layer's query heads, `key heads` those of its keys and values, each shared by
+as many query heads in turn (one in all published Janus); `width` is that of one head. A *slot* is
+the index of a token in the cache, counted over all pages.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaAttention
 
 ATTENTION = "coppice"
+"""The name under which transformers knows our attention."""
 BLOCK = 32
-"""Keys are read up to a multiple of this many tokens."""
+"""Keys are read up to a multiple of this many tokens: docs/engine.md, "What helped on a CPU"."""
 
 
 class Cache:
-    """Keys and values of all layers, [layers, slots, heads, head width] each."""
+    """Keys and values of all layers, [layers, slots, key heads, width] each.
 
-    def __init__(self, text_config: Any, num_slots: int, dtype: torch.dtype, device: Any) -> None:
-        heads = text_config.num_key_value_heads
-        width = getattr(text_config, "head_dim", None) or (
-            text_config.hidden_size // text_config.num_attention_heads
-        )
+    It owns both tensors; a pass writes the keys and values of its new tokens into them. Who may use
+    which slot is up to `Pages`.
+    """
+
+    def __init__(
+        self,
+        text_config: "LlamaConfig",
+        num_slots: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> None:
+        """Takes `num_slots * bytes_per_token(...)` bytes of the device at once."""
+        heads = text_config.num_key_value_heads or text_config.num_attention_heads
+        width = text_config.head_dim or text_config.hidden_size // text_config.num_attention_heads
         shape = (text_config.num_hidden_layers, num_slots, heads, width)
         # Zeros: padding is read, and a NaN that weighs nothing is still a NaN.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
 
-def bytes_per_token(text_config: Any, dtype: torch.dtype) -> int:
-    """What one token takes in the cache."""
-    one = Cache(text_config, 1, dtype, "meta")
-    return 2 * one.keys.numel() * one.keys.element_size()
+def bytes_per_token(text_config: "LlamaConfig", dtype: torch.dtype) -> int:
+    """What one token takes in the cache: its key and its value, in every layer."""
+    one_token = Cache(text_config, 1, dtype, "meta")
+    return 2 * one_token.keys.numel() * one_token.keys.element_size()
 
 
-class Pass(Protocol):
-    """One forward pass of the language model over packed tokens."""
+class AttentionPass(Protocol):
+    """The attention of one forward pass of the language model over packed tokens."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attention [tokens, heads, width] of new tokens, after taking their keys and values in.
 
-        `query` is [tokens, heads, width], `key` and `value` are [tokens, key heads, width].
+        `query` is [tokens, heads, width], `key` and `value` are [tokens, key heads, width], all of
+        the cache's dtype; `scale` multiplies the scores. What comes out for padding is not read.
         """
         ...
 
@@ -72,6 +93,7 @@ class StrictPrefill:
     """Many new tokens of each sequence at once; blocks that read equally many keys go together."""
 
     def __init__(self, cache: Cache, spans: Sequence[Span]) -> None:
+        """`spans` stand one behind the other among the packed tokens, and padding behind them."""
         self._cache = cache
         self._new = torch.cat([span.slots[span.start : span.stop] for span in spans])
         by_size: dict[int, list[_Block]] = {}
@@ -81,7 +103,7 @@ class StrictPrefill:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         keys, values = self._cache.keys[layer], self._cache.values[layer]
-        num_new = len(self._new)  # the pack may be padded beyond that
+        num_new = len(self._new)  # the packed tokens may be padded beyond that
         keys[self._new], values[self._new] = key[:num_new], value[:num_new]
         query = query.contiguous()
         out = torch.zeros_like(query)
@@ -134,7 +156,7 @@ class _BlockGroup:
         """Causal attention [new tokens, heads, width]."""
         num_blocks, size = self._slots.shape
         heads, width = query.shape[1:]
-        own_keys, own_values = (_side_by_side(part, self._slots) for part in (keys, values))
+        own_keys, own_values = (_side_by_side(states, self._slots) for states in (keys, values))
         blocks = query[self._queries].view(num_blocks, BLOCK, heads, width).transpose(1, 2)
         # Query heads that share a key head stand together.
         grouped = blocks.reshape(-1, heads // keys.shape[1] * BLOCK, width)
@@ -147,13 +169,13 @@ class _BlockGroup:
         return by_token.reshape(-1, heads, width)[self._is_new]
 
 
-def _side_by_side(part: Tensor, slots: Tensor) -> Tensor:
+def _side_by_side(states: Tensor, slots: Tensor) -> Tensor:
     """[rows, key heads, size, width] of one layer's keys or values, where `slots` [rows, size] say.
 
     Whole slots are picked: that is a copy of memory, where indexing would go number by number.
     """
-    picked = part.flatten(1).index_select(0, slots.flatten())
-    return picked.view(*slots.shape, *part.shape[1:]).transpose(1, 2).contiguous()
+    picked = states.flatten(1).index_select(0, slots.flatten())
+    return picked.view(*slots.shape, *states.shape[1:]).transpose(1, 2).contiguous()
 
 
 class StrictDecode:
@@ -170,17 +192,18 @@ class StrictDecode:
         lengths: Sequence[int],
         steps: int,
     ) -> None:
-        """`slots[i]` is where row i's positions live; `lengths[i]` of them are in the cache.
+        """`slots[i]`, int64 [tokens reserved], is where row i's positions live.
 
-        A row without slots is padding: nothing is read for it, and zeros come out.
+        `lengths[i]` of them are in the cache; the burst adds `steps`. A row without slots is
+        padding: nothing is read for it, and zeros come out.
         """
         self._cache = cache
         self._steps = steps
         by_size: dict[int, dict[int, Tensor]] = {}
-        for row, own in enumerate(slots):
-            if own is not None:
+        for row, row_slots in enumerate(slots):
+            if row_slots is not None:
                 size = -(-(lengths[row] + steps) // BLOCK) * BLOCK
-                by_size.setdefault(size, {})[row] = own
+                by_size.setdefault(size, {})[row] = row_slots
         self._groups = [
             _RowGroup(cache, rows, [lengths[row] for row in rows], size)
             for size, rows in sorted(by_size.items())
@@ -210,13 +233,13 @@ class _RowGroup:
     def __init__(
         self, cache: Cache, rows: Mapping[int, Tensor], lengths: Sequence[int], size: int
     ) -> None:
-        """`rows` are the slots of each row, by its place among the packed ones."""
+        """`rows` are the slots of each row, by its index among the packed ones."""
         device = cache.keys.device
         self.rows = torch.tensor(list(rows), device=device)
         self._slots = torch.zeros(len(rows), size, dtype=torch.int64, device=device)
-        for index, own in enumerate(rows.values()):
-            num_own = min(size, len(own))
-            self._slots[index, :num_own] = own[:num_own]
+        for index, row_slots in enumerate(rows.values()):
+            num_own = min(size, len(row_slots))
+            self._slots[index, :num_own] = row_slots[:num_own]
         # One [rows, key heads, size, width] for each layer
         self._keys = [_side_by_side(layer, self._slots) for layer in cache.keys]
         self._values = [_side_by_side(layer, self._slots) for layer in cache.values]
@@ -259,14 +282,14 @@ class _RowGroup:
 # A compiler might copy the cache to change a part of it; and it would compile anew for each layer.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attention(
-    module: nn.Module,
+    module: "LlamaAttention",
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float,
-    current: Pass | None = None,
-    **kwargs: Any,
+    current: AttentionPass | None = None,
+    **kwargs: Any,  # whatever else transformers passes on, for its own function
 ) -> tuple[Tensor, None]:
     """What LLaMA calls: [1, heads, tokens, width] in, [1, tokens, heads, width] out."""
     if current is None:
@@ -276,9 +299,8 @@ def _attention(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
         return out, None
-    layer: Any = module.layer_idx
-    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
-    return current.attend(layer, query, key, value, scaling)[None], None
+    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+    return current.attend(module.layer_idx, query, key, value, scaling)[None], None
 
 
 def register() -> None:

@@ -1,11 +1,11 @@
 """Attention of one new token a row over a paged cache, as a Triton kernel.
 
 One program is one row and one head. It puts the new key and value into their page, and walks the
-row's tokens a tile at a time. Each place of the tile keeps a softmax of its own over every
-`TILE`th token, so that nothing in the loop waits for another place; they are put together once, at
-the end. With full multi-head attention there is nothing to share between heads, and reading is all
-the work there is: 2 x tokens x width numbers a program. `paged_attention_plain` says the same in
-plain torch.
+row's tokens a tile at a time. Each index of the tile keeps a running softmax of its own (Milakov
+and Gimelshein, arXiv 1805.02867) over every `TILE`th token, so that nothing in the loop waits for
+another index; they are put together once, at the end. With full multi-head attention there is
+nothing to share between heads, and reading is all the work there is: 2 x tokens x width numbers a
+program. `paged_attention_plain` says the same in plain torch; docs/engine.md has what was measured.
 """
 
 import torch
@@ -40,11 +40,11 @@ def _decode_kernel(
     head, row = tl.program_id(0), tl.program_id(1)
     lanes = tl.arange(0, WIDTH)
     is_lane = lanes < width
-    place = (row * HEADS + head) * width + lanes
-    new_place = (row * (HEADS // HEADS_PER_KEY) + head // HEADS_PER_KEY) * width + lanes
-    wanted = tl.load(query + place, mask=is_lane, other=0.0).to(tl.float32) * scale
-    new_key = tl.load(new_keys + new_place, mask=is_lane, other=0.0)
-    new_value = tl.load(new_values + new_place, mask=is_lane, other=0.0)
+    query_offsets = (row * HEADS + head) * width + lanes
+    new_offsets = (row * (HEADS // HEADS_PER_KEY) + head // HEADS_PER_KEY) * width + lanes
+    wanted = tl.load(query + query_offsets, mask=is_lane, other=0.0).to(tl.float32) * scale
+    new_key = tl.load(new_keys + new_offsets, mask=is_lane, other=0.0)
+    new_value = tl.load(new_values + new_offsets, mask=is_lane, other=0.0)
     num_before = tl.load(last + row)
     own = (head // HEADS_PER_KEY) * width + lanes
     # Heads that share a key all write it, and all the same.
@@ -52,7 +52,7 @@ def _decode_kernel(
     tl.store(keys + now, new_key, mask=is_lane)
     tl.store(values + now, new_value, mask=is_lane)
 
-    best = tl.full([TILE], -1e30, tl.float32)  # finite, for a place that sees no token
+    best = tl.full([TILE], -1e30, tl.float32)  # finite, for an index that sees no token
     total = tl.zeros([TILE], tl.float32)
     mixed = tl.zeros([TILE, WIDTH], tl.float32)
     for first in tl.range(0, num_before, TILE, num_stages=STAGES):
@@ -71,13 +71,13 @@ def _decode_kernel(
         total = total * shrink + weights
         best = new_best
 
-    # The new token, and the places put together.
+    # The new token, and the indices put together.
     score = tl.sum(new_key.to(tl.float32) * wanted, 0)
     top = tl.maximum(tl.max(best, 0), score)
     share, new_share = tl.exp2(best - top), tl.exp2(score - top)
     whole = tl.sum(total * share, 0) + new_share
     result = tl.sum(mixed * share[:, None], 0) + new_share * new_value.to(tl.float32)
-    tl.store(out + place, (result / whole).to(out.dtype.element_ty), mask=is_lane)
+    tl.store(out + query_offsets, (result / whole).to(out.dtype.element_ty), mask=is_lane)
 
 
 def paged_attention(
@@ -90,12 +90,7 @@ def paged_attention(
     last: Tensor,
     scale: float,
 ) -> Tensor:
-    """Attention [rows, heads, width] of one query a row, `query` being of that shape.
-
-    `key` and `value` are the new token's, [rows, key heads, width]; they are put into `keys` and
-    `values`, one layer of the cache, [slots, key heads, width]. `table` is int32 [rows, tokens],
-    the slot of each position; `last` is int32 [rows], the new token's position.
-    """
+    """The `PagedAttention` of a GPU; see there. Sums are taken in float32."""
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     rows, heads, width = query.shape
     out = torch.empty_like(query)

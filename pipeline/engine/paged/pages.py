@@ -14,6 +14,7 @@ SCRATCH_PAGE = 0
 
 
 def num_pages_for(num_tokens: int) -> int:
+    """The fewest pages that hold so many tokens of one sequence."""
     return -(-num_tokens // PAGE_TOKENS)
 
 
@@ -21,6 +22,7 @@ class Pages:
     """The pages of one cache."""
 
     def __init__(self, num_pages: int) -> None:
+        """`num_pages` with the scratch page. Raises ValueError for fewer than 2."""
         if num_pages < 2:
             raise ValueError(f"a cache of {num_pages} pages, where 2 is the least")
         self.capacity = num_pages - 1
@@ -35,7 +37,7 @@ class Pages:
         return num_pages <= len(self._free)
 
     def take(self, num_pages: int) -> list[int]:
-        """Pages with one owner, the caller. Ask `can_take` first."""
+        """Pages with one owner, the caller, who gives them back. Ask `can_take` first."""
         assert self.can_take(num_pages), f"{num_pages} pages of {len(self._free)}"
         taken = [self._free.pop() for _ in range(num_pages)]
         for page in taken:
@@ -49,7 +51,7 @@ class Pages:
             self._num_owners[page] += 1
 
     def give_back(self, pages: Sequence[int]) -> None:
-        """One owner less."""
+        """One owner less; pages without one are free."""
         for page in pages:
             assert self._num_owners[page], f"page {page} is free already"
             self._num_owners[page] -= 1

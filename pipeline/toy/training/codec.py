@@ -80,10 +80,10 @@ def train_encoder(vq: "JanusVQVAE", *, num_steps: int, seed: int, say: Say) -> N
 
     def loss_of(codes: Tensor) -> Tensor:
         pixels = _pixels(codes)
-        found = vq.quant_conv(vq.encoder(pixels)).permute(0, 2, 3, 1).flatten(0, 2)
+        latents = vq.quant_conv(vq.encoder(pixels)).permute(0, 2, 3, 1).flatten(0, 2)
         # The nearest code in the quantiser's own measure, softly.
-        near = 2 * found @ book.T - (book**2).sum(-1)
-        return cross_entropy(_SHARPNESS * near, codes.flatten()) + 0.1 * found.pow(2).mean()
+        near = 2 * latents @ book.T - (book**2).sum(-1)
+        return cross_entropy(_SHARPNESS * near, codes.flatten()) + 0.1 * latents.pow(2).mean()
 
     _train(
         [vq.encoder, vq.quant_conv],
@@ -146,15 +146,15 @@ def _grids(seed: int) -> Iterator[npt.NDArray[np.int64]]:
             if chance < 0.25:
                 row[12 * int(rng.integers(1, 3)) :] = 0
             elif chance < 0.4:
-                places = rng.integers(36, size=int(rng.integers(1, 6)))
-                row[places] = rng.integers(len(patches()), size=len(places))
+                broken = rng.integers(36, size=int(rng.integers(1, 6)))
+                row[broken] = rng.integers(len(patches()), size=len(broken))
         yield codes
 
 
 def _strew(rng: np.random.Generator, codes: npt.NDArray[np.int64]) -> None:
-    """Put things on up to five places of a picture's ground."""
+    """Put things on up to five tokens of a picture's ground."""
     ground = GROUNDS[int(rng.integers(len(GROUNDS)))]
-    columns = np.arange(24, 36)
-    codes[24:] = [code_of(("ground", ground, int(at // 6 + at % 6) % 2)) for at in columns]
-    for place in rng.choice(columns, size=int(rng.integers(1, 6)), replace=False):
-        codes[place] = code_of(("ground", ground, str(rng.choice(GROUND_THINGS))))
+    tokens = np.arange(24, 36)
+    codes[24:] = [code_of(("ground", ground, int(at // 6 + at % 6) % 2)) for at in tokens]
+    for token in rng.choice(tokens, size=int(rng.integers(1, 6)), replace=False):
+        codes[token] = code_of(("ground", ground, str(rng.choice(GROUND_THINGS))))

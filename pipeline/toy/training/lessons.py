@@ -1,6 +1,6 @@
 """Training sequences: the real programs run against the teacher, rendered as the engine renders.
 
-A pupil sees, token for token, the questions that inference will ask. Only answers are learned.
+A student sees, token for token, the questions that inference will ask. Only answers are learned.
 """
 
 from collections.abc import Iterator

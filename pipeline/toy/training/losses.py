@@ -5,7 +5,7 @@ a part goes through the decoder, as every picture does when the model is used.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy, normalize
 from pipeline.engine.checkpoints import Janus
 from pipeline.engine.sampling import guide
 from pipeline.toy.patches import COLUMNS, ROWS, meanings, tile_all
-from pipeline.toy.training.batches import IGNORED, NUM_CODES, Batch, Ints
+from pipeline.toy.training.batches import NUM_CODES, Ints, TrainingBatch
+from schemas.training import IGNORED
 
 if TYPE_CHECKING:
     from transformers import JanusForConditionalGeneration
@@ -45,21 +46,26 @@ class Probe(torch.nn.Linear):
         self.register_buffer("names", names, persistent=False)
 
     def loss_of(self, features: Tensor, codes: Tensor, embeddings: Tensor) -> Tensor:
-        """How badly codes and names are read off features [pictures, 36, width]."""
-        found, codes = features.flatten(0, 1), codes.flatten()
+        """How badly codes and names are read off features: a mean over the patches.
+
+        `features` are [pictures, 36, width], `codes` int64 [pictures, 36], and `embeddings` those
+        of all words, [vocabulary, width], which learn nothing from it.
+        """
+        patch_features, codes = features.flatten(0, 1), codes.flatten()
         names = self.names[codes]
         is_named = names.sum(-1) > 0
-        likeness = normalize(found[is_named], dim=-1) @ normalize(embeddings.detach(), dim=-1).T
+        directions = normalize(patch_features[is_named], dim=-1)
+        likeness = directions @ normalize(embeddings.detach(), dim=-1).T
         chances = (_SHARPNESS * likeness).log_softmax(-1)
         told = -(names[is_named] * chances).sum(-1).mean()
-        return cross_entropy(self(found), codes) + _TOLD_SHARE * told
+        return cross_entropy(self(patch_features), codes) + _TOLD_SHARE * told
 
 
 def _word_table(model: "JanusForConditionalGeneration") -> Tensor:
     """The embeddings of the words, [vocabulary, width]."""
-    table: Any = model.get_input_embeddings()
-    weight: Tensor = table.weight
-    return weight
+    table = model.get_input_embeddings()
+    assert isinstance(table, torch.nn.Embedding)
+    return table.weight
 
 
 def _names_of_codes(janus: Janus) -> Tensor:
@@ -98,10 +104,10 @@ class Losses:
 def losses_of(
     model: "JanusForConditionalGeneration",
     probe: "Probe",
-    batch: Batch,
+    batch: TrainingBatch,
     generator: torch.Generator,
 ) -> Losses:
-    """Run the model over a batch."""
+    """Run the model over a batch, with gradients. The generator, on the CPU, makes the noise."""
     device = model.device
     ids, codes = torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.codes).to(device)
     is_code = codes >= 0
@@ -112,8 +118,8 @@ def losses_of(
         pixels = shown(model, batch.canvases, generator)
         features = model.model.get_image_features(pixels).pooler_output
         rows = torch.from_numpy(batch.seen_at[:, :1]).to(device)
-        places = torch.from_numpy(batch.seen_at[:, 1:]) + torch.arange(NUM_CODES)
-        embeds[rows, places.to(device)] = features
+        positions = torch.from_numpy(batch.seen_at[:, 1:]) + torch.arange(NUM_CODES)
+        embeds[rows, positions.to(device)] = features
         shown_codes = torch.from_numpy(batch.canvases).to(device)
         patches = probe.loss_of(features, shown_codes, _word_table(model))
     hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
@@ -133,7 +139,7 @@ def _loss(head: torch.nn.Module, hidden: Tensor, targets: Ints) -> Tensor:
     return cross_entropy(head(hidden[is_wanted]), wanted[is_wanted])
 
 
-def _guided_loss(head: torch.nn.Module, hidden: Tensor, batch: Batch) -> Tensor:
+def _guided_loss(head: torch.nn.Module, hidden: Tensor, batch: TrainingBatch) -> Tensor:
     """What the guided sum of both branches gets wrong.
 
     Guidance multiplies every difference between the branches, those between hopeless codes too,

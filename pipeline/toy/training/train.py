@@ -24,12 +24,12 @@ from pipeline.toy.model import (
     new_model,
     toy_config,
     write_card,
-    write_pupil,
     write_small_files,
+    write_student,
     write_weights,
 )
 from pipeline.toy.training.codec import train_decoder, train_encoder
-from pipeline.toy.training.pupil import Course, Progress, save_whole, teach
+from pipeline.toy.training.student import Progress, TrainingPlan, save_whole, train_student
 from pipeline.toy.training.vocabulary import special_ids, write_tokenizer
 
 SEED = 0
@@ -40,8 +40,8 @@ _EARLY_SHARE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """What a training does, and where."""
+class Training:
+    """A training from nothing: how long it is, and where its files are."""
 
     out: Path
     steps_share: float = 1.0  # of the steps of a full training
@@ -59,15 +59,15 @@ class Plan:
         return self.out / f"{name}.pt"
 
     @property
-    def course(self) -> Course:
+    def plan(self) -> TrainingPlan:
         num_steps = self.steps(_LESSON_STEPS)
-        return Course(
+        return TrainingPlan(
             folder=self.draft,
             record=self.part("lessons"),
             num_steps=num_steps,
             kept={
-                max(1, round(num_steps * _EARLY_SHARE)): self.part("pupil-30"),
-                num_steps: self.part("pupil-100"),
+                max(1, round(num_steps * _EARLY_SHARE)): self.part("student-30"),
+                num_steps: self.part("student-100"),
             },
             seed=SEED,
         )
@@ -79,36 +79,39 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("toy-janus"), metavar="DIR")
     parser.add_argument("--steps-share", type=float, default=1.0, help="0.01 for a quick try")
     options = parser.parse_args(arguments)
-    folder = train(Plan(out=options.out, steps_share=options.steps_share))
+    folder = train(Training(out=options.out, steps_share=options.steps_share))
     _say(f"the toy Janus is in {folder}")
 
 
-def train(plan: Plan) -> Path:
-    """Do what is left to do, and return the folder of the finished model."""
-    janus = _open(plan)
+def train(training: Training) -> Path:
+    """Do what is left to do, and return the folder of the finished model.
+
+    A part that an earlier call finished is read from its file.
+    """
+    janus = _open(training)
     vq = janus.model.model.vqmodel
 
     def fit_decoder() -> None:
-        train_decoder(vq, num_steps=plan.steps(_DECODER_STEPS), seed=SEED, say=_say)
+        train_decoder(vq, num_steps=training.steps(_DECODER_STEPS), seed=SEED, say=_say)
 
     def fit_encoder() -> None:
-        train_encoder(vq, num_steps=plan.steps(_ENCODER_STEPS), seed=SEED, say=_say)
+        train_encoder(vq, num_steps=training.steps(_ENCODER_STEPS), seed=SEED, say=_say)
 
-    _once(plan.part("decoder"), vq, fit_decoder)
-    progress = teach(janus, plan.course, partial(_open_to_help, plan), _say)
-    _once(plan.part("encoder"), vq, fit_encoder)
+    _once(training.part("decoder"), vq, fit_decoder)
+    progress = train_student(janus, training.plan, partial(_open_to_help, training), _say)
+    _once(training.part("encoder"), vq, fit_encoder)
     for name, share in (("30", _EARLY_SHARE), ("100", 1.0)):
-        _take_lessons_of(plan.part(f"pupil-{name}"), janus)
-        folder = plan.out / ("weights" if share == 1 else f"weights-{name}")
-        _finish(janus, plan, progress, folder, share)
+        _take_lessons_of(training.part(f"student-{name}"), janus)
+        folder = training.out / ("weights" if share == 1 else f"weights-{name}")
+        _finish(janus, training, progress, folder, share)
         if share < 1:
-            write_pupil(plan.out / "early" / "pupil.safetensors", janus.model)
-    return plan.out / "weights"
+            write_student(training.out / "early" / "student.safetensors", janus.model)
+    return training.out / "weights"
 
 
-def _open(plan: Plan) -> Janus:
+def _open(training: Training) -> Janus:
     """The untrained model with its tokenizer, made the first time and loaded like any other."""
-    folder = plan.draft
+    folder = training.draft
     if not (folder / "model.safetensors").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_tokenizer(folder, seed=SEED)
@@ -121,10 +124,10 @@ def _open(plan: Plan) -> Janus:
     return load_janus(folder, dtype=torch.float32, device=device)
 
 
-def _open_to_help(plan: Plan) -> Janus:
+def _open_to_help(training: Training) -> Janus:
     """The same in another process, once the decoder is trained."""
-    janus = _open(plan)
-    _once(plan.part("decoder"), janus.model.model.vqmodel, lambda: None)
+    janus = _open(training)
+    _once(training.part("decoder"), janus.model.model.vqmodel, lambda: None)
     return janus
 
 
@@ -143,11 +146,13 @@ def _take_lessons_of(path: Path, janus: Janus) -> None:
     assert all(".vqmodel." in name for name in left.missing_keys)
 
 
-def _finish(janus: Janus, plan: Plan, progress: Progress, folder: Path, share: float) -> None:
+def _finish(
+    janus: Janus, training: Training, progress: Progress, folder: Path, share: float
+) -> None:
     """Write a model's folder: bfloat16, with a card."""
     folder.mkdir(exist_ok=True)
     for name in ("config.json", "preprocessor_config.json", "tokenizer.json"):
-        (folder / name).write_bytes((plan.draft / name).read_bytes())
+        (folder / name).write_bytes((training.draft / name).read_bytes())
     write_weights(folder, janus.model, dtype=torch.bfloat16)
     pack = load_pack("toy")
     write_card(
@@ -161,8 +166,8 @@ def _finish(janus: Janus, plan: Plan, progress: Progress, folder: Path, share: f
             "seed": SEED,
             "share_of_lessons": share,
             "steps": {
-                "decoder": plan.steps(_DECODER_STEPS),
-                "encoder": plan.steps(_ENCODER_STEPS),
+                "decoder": training.steps(_DECODER_STEPS),
+                "encoder": training.steps(_ENCODER_STEPS),
                 "lessons": round(progress.step * share),
             },
             "exercises": round(progress.num_exercises * share),

@@ -163,8 +163,10 @@ def test_a_run_is_planned_grown_and_shown(coppice: Coppice, prompts: Path, tmp_p
 
 
 @pytest.mark.ray
-def test_a_run_with_dead_rollouts_ends_with_4(coppice: Coppice, prompts: Path):
-    answer = coppice("run", str(prompts), "run", *FAKE, "--set", "method.fake.dead_share=1.0")
+def test_a_run_with_dead_rollouts_ends_with_4(coppice_on_ray: Coppice, prompts: Path):
+    answer = coppice_on_ray(
+        "run", str(prompts), "run", *FAKE, "--set", "method.fake.dead_share=1.0"
+    )
 
     assert answer.returncode == 4
     assert "0 ok, 24 dead" in answer.stdout

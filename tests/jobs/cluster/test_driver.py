@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cluster.driver import Driver, Snapshot, Summary
+from jobs.cluster.driver import Driver
+from jobs.cluster.snapshot import Snapshot, Summary
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest

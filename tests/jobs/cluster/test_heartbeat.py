@@ -1,6 +1,7 @@
 """Who drives: one at a time, without a clock that two machines would have to share."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from jobs.cluster.heartbeat import Beat, DriverHeartbeat, DriverNote
 from pipeline.store import layout
 from pipeline.store.objects import Source, Store
 from pipeline.store.open import open_store
+from pipeline.store.patient import PatientStore
 from schemas.errors import DriverAlive, ObjectMissing, StoreUnavailable
 from tests.support import Unanswered, Wrapped
 
@@ -23,10 +25,11 @@ def no_sleep(seconds: float) -> None:
     """Time stands still."""
 
 
-def seat(
+def heartbeat(
     store: Store, sleep: Callable[[float], None] = no_sleep, beat_seconds: float = 60
 ) -> DriverHeartbeat:
-    return DriverHeartbeat(store, beat_seconds=beat_seconds, patience_seconds=5, sleep=sleep)
+    patient = PatientStore(store, patience_seconds=5)
+    return DriverHeartbeat(patient, beat_seconds=beat_seconds, sleep=sleep)
 
 
 def leave_driver(store: Store, number: int, count: int = 7, *, is_over: bool = False) -> DriverNote:
@@ -48,11 +51,11 @@ def beat_of(store: Store, number: int) -> Beat:
 
 
 def test_the_first_driver_takes_the_first_number_and_leaves_it_free(store: Store):
-    with seat(store):
+    with heartbeat(store):
         assert not beat_of(store, 1).is_over
     assert beat_of(store, 1).is_over
 
-    with seat(store):
+    with heartbeat(store):
         assert beat_of(store, 2).count == 1
 
 
@@ -63,7 +66,7 @@ def test_a_driver_that_beats_is_named(store: Store):
         assert seconds == 2.0
         leave_driver(store, 3, count=8)
 
-    with pytest.raises(DriverAlive, match="process 41 on some-node"), seat(store, beating):
+    with pytest.raises(DriverAlive, match="process 41 on some-node"), heartbeat(store, beating):
         pass
 
 
@@ -71,7 +74,7 @@ def test_a_driver_that_was_killed_is_followed_after_three_silent_beats(store: St
     leave_driver(store, 3)
     waited: list[float] = []
 
-    with seat(store, waited.append):
+    with heartbeat(store, waited.append):
         assert beat_of(store, 4).count == 1
     assert waited == [2.0, 2.0, 2.0]
 
@@ -79,12 +82,12 @@ def test_a_driver_that_was_killed_is_followed_after_three_silent_beats(store: St
 def test_a_driver_that_ends_while_it_is_watched_is_followed_at_once(store: Store):
     leave_driver(store, 1)
 
-    with seat(store, lambda seconds: leave_driver(store, 1, count=9, is_over=True) and None):
+    with heartbeat(store, lambda seconds: leave_driver(store, 1, count=9, is_over=True) and None):
         assert beat_of(store, 2).count == 1
 
 
 def test_a_driver_that_wakes_after_another_took_over_must_stop(store: Store):
-    with seat(store, beat_seconds=0.01) as first:
+    with heartbeat(store, beat_seconds=0.01) as first:
         first.check()
         leave_driver(store, 2)
         first._thread.join(10)
@@ -100,7 +103,7 @@ def test_of_many_at_once_one_drives(store: Store):
     def drive() -> None:
         start.wait()
         try:
-            with DriverHeartbeat(store, beat_seconds=0.05, patience_seconds=5):
+            with heartbeat(store, time.sleep, beat_seconds=0.05):
                 ends.append("drove")
                 held.wait()
         except DriverAlive:
@@ -116,10 +119,12 @@ def test_of_many_at_once_one_drives(store: Store):
     assert sorted(ends) == ["drove"] + ["refused"] * 7
 
 
-def test_a_seat_whose_answer_was_lost_is_ones_own(store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_a_number_whose_answer_was_lost_is_the_drivers_own(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("pipeline.store.objects.FIRST_PAUSE_SECONDS", 0.001)
 
-    with seat(Unanswered(store)):
+    with heartbeat(Unanswered(store)):
         assert beat_of(store, 1).count == 1
 
 
@@ -131,7 +136,7 @@ class BeatLess(Wrapped):
 
 
 def test_a_store_that_is_away_ends_no_driver(store: Store):
-    with seat(BeatLess(store), beat_seconds=0.01) as first:
+    with heartbeat(BeatLess(store), beat_seconds=0.01) as first:
         threading.Event().wait(0.1)
         first.check()
     with pytest.raises(ObjectMissing):

@@ -12,8 +12,8 @@ EXECUTION = ExecutionConfig(max_shard_attempts=2, max_shard_infrastructure_failu
 
 def _take_all(book: ShardBook) -> list[int]:
     taken = []
-    while (assignment := book.take()) is not None:
-        taken.append(assignment.shard)
+    while (turn := book.take()) is not None:
+        taken.append(turn.attempt.shard)
     return taken
 
 
@@ -28,7 +28,7 @@ def test_a_failed_shard_comes_again_after_the_others_as_another_attempt():
     book = ShardBook(3, [], EXECUTION, lambda shard: 8)
     first = book.take()
     assert first is not None
-    book.failed(first.shard, FailureKind.TASK, "it broke")
+    book.failed(first.attempt.shard, FailureKind.TASK, "it broke")
 
     assert _take_all(book) == [1, 2, 0]
 
@@ -41,8 +41,8 @@ def test_each_attempt_has_a_number_and_an_id_of_its_own():
     second = book.take()
 
     assert second is not None
-    assert (first.attempt, second.attempt) == (1, 2)
-    assert first.attempt_id != second.attempt_id
+    assert (first.attempt.number, second.attempt.number) == (1, 2)
+    assert first.attempt.attempt_id != second.attempt.attempt_id
 
 
 def test_task_and_infrastructure_failures_have_a_budget_each():
@@ -78,26 +78,28 @@ def _hunt(size: int, poison: set[int]) -> tuple[ShardBook, list[tuple[int, int] 
     """A book of one shard, after all attempts at it; a process with a poisonous rollout dies."""
     book = ShardBook(1, [], EXECUTION, lambda shard: size)
     attempts = []
-    while (assignment := book.take()) is not None:
-        attempts.append(assignment.only)
-        start, stop = assignment.only or (0, size)
-        if poison & set(range(start, stop)) - assignment.crashed.keys():
+    while (turn := book.take()) is not None:
+        attempts.append(turn.suspects)
+        start, stop = turn.suspects or (0, size)
+        if poison & set(range(start, stop)) - turn.attempt.crashed.keys():
             book.died(0, "killed")
-        elif assignment.only:
+        elif turn.suspects:
             book.survived(0)
         else:
             book.done(0)
-            assert assignment.crashed.keys() == poison
+            assert turn.attempt.crashed.keys() == poison
     return book, attempts
 
 
 def test_a_process_that_dies_once_convicts_nothing():
     book = ShardBook(2, [], EXECUTION, lambda shard: 8)
     first, _ = book.take(), book.take()
-    book.died(first.shard, "killed")
+    assert not first.attempt.is_alone
+    book.died(first.attempt.shard, "killed")
     again = book.take()
 
-    assert (again.shard, again.is_alone, again.only, again.crashed) == (0, True, None, {})
+    assert (again.attempt.shard, again.attempt.is_alone) == (0, True)
+    assert (again.suspects, again.attempt.crashed) == (None, {})
 
 
 @given(st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))))
@@ -122,11 +124,11 @@ def test_a_rollout_is_convicted_only_by_two_deaths_alone():
 
 def test_a_failed_shard_waits_for_a_free_actor():
     book = ShardBook(2, [], EXECUTION, lambda shard: 8)
-    book.died(book.take().shard, "killed")
+    book.died(book.take().attempt.shard, "killed")
 
-    assert book.take(is_free=False).shard == 1
+    assert book.take(is_free=False).attempt.shard == 1
     assert book.take(is_free=False) is None
-    assert book.take().shard == 0
+    assert book.take().attempt.shard == 0
 
 
 def test_deaths_whose_cause_is_elsewhere_end_with_the_budget():
@@ -134,7 +136,7 @@ def test_deaths_whose_cause_is_elsewhere_end_with_the_budget():
     for _ in range(2):
         book.take()
         book.died(0, "killed")  # then probes
-    while book.take().only:
+    while book.take().suspects:
         book.survived(0)
     book.died(0, "killed")
 

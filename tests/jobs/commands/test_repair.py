@@ -8,6 +8,7 @@ from jobs.cluster.heartbeat import DriverHeartbeat
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
+from pipeline.store.patient import PatientStore
 from tests.jobs.conftest import Coppice
 from tests.support import plan_run, run_all
 
@@ -41,7 +42,7 @@ def test_a_damaged_shard_is_moved_and_made_again_by_the_command_that_is_printed(
 def test_nothing_is_moved_while_a_driver_is_at_work(store: Store, coppice: Coppice):
     store.put(layout.traces_key(0), b"something else")
 
-    with DriverHeartbeat(store, beat_seconds=0.1, patience_seconds=0):
+    with DriverHeartbeat(PatientStore(store, patience_seconds=0), beat_seconds=0.1):
         answer = coppice("repair", "run", "--shards", "0")
 
     assert answer.returncode == 6

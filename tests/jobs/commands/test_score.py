@@ -12,12 +12,12 @@ from tests.support import plan_run, run_all
 
 
 @pytest.mark.ray
-def test_a_run_is_scored_on_ray_and_a_hole_is_filled(coppice: Coppice, tmp_path: Path):
+def test_a_run_is_scored_on_ray_and_a_hole_is_filled(coppice_on_ray: Coppice, tmp_path: Path):
     store = open_store(str(tmp_path / "run"))
     run_all(store, plan_run(store, 4, rollouts_per_shard=2))
-    first = coppice("score", "run", "--scorer", "thoughts", "--scorer", "tokens")
+    first = coppice_on_ray("score", "run", "--scorer", "thoughts", "--scorer", "tokens")
     (tmp_path / "run/scores/tokens@1/shard-00001.parquet").unlink()
-    second = coppice("score", "run", "--scorer", "tokens")
+    second = coppice_on_ray("score", "run", "--scorer", "tokens")
 
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert "Made 4 sidecars" in first.stdout

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobs.cluster.driver import Snapshot
+from jobs.cluster.snapshot import Snapshot
 from jobs.commands.terminal import (
     Terminal,
     as_typed,

@@ -52,9 +52,9 @@ def add_token(folder: Path) -> None:
     edit(path, added_tokens=[*tokens, tokens[0] | {"id": 1024, "content": "<one too many>"}])
 
 
-def assert_same_weights(one: Janus, other: Janus) -> None:
+def assert_same_weights(janus: Janus, other: Janus) -> None:
     theirs = other.model.state_dict()
-    ours = one.model.state_dict()
+    ours = janus.model.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

@@ -115,8 +115,8 @@ def test_guidance_leaves_words_alone(janus: Janus, rows: dict[str, list[Any]]):
     guided, plain = Collator.for_janus(janus, as_sampled=True), Collator.for_janus(janus)
     with torch.no_grad():
         both, drawn, said = (
-            janus_loss(janus.model, guided(some)).item()
-            for some in ([drawing, thought], [drawing], [thought])
+            janus_loss(janus.model, guided(batch)).item()
+            for batch in ([drawing, thought], [drawing], [thought])
         )
         assert said == janus_loss(janus.model, plain([thought])).item()
 
@@ -146,11 +146,11 @@ def test_a_share_of_the_drawings_loses_its_text_and_nothing_else(
     changed = plain["input_ids"] != dropped["input_ids"]
     assert (dropped["input_ids"][changed] == janus.special.pad).all()
     assert not (changed & dropped["modality_mask"]).any()
-    for place, row in enumerate(drawings):
+    for index, row in enumerate(drawings):
         start, stop = row["droppable_start"], row["droppable_stop"]
-        assert changed[place].sum() == stop - start
-        assert dropped["input_ids"][place, 0] == janus.special.bos
-        assert dropped["input_ids"][place, stop] == janus.special.boi
+        assert changed[index].sum() == stop - start
+        assert dropped["input_ids"][index, 0] == janus.special.bos
+        assert dropped["input_ids"][index, stop] == janus.special.boi
     assert not torch.equal(first, half(drawings)["input_ids"])
     half.epoch = 0
     assert torch.equal(first, half(drawings)["input_ids"])

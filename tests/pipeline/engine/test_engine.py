@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine.checkpoints import Janus
-from pipeline.engine.cuda import paged_attention_plain
 from pipeline.engine.engine import Engine
+from pipeline.engine.paged.cuda import paged_attention_plain
 from pipeline.engine.paged.pages import num_pages_for
 from pipeline.pictures import encode_webp
 from pipeline.twig.drive import Backends, Given, Rollout, drive
@@ -279,7 +279,9 @@ def test_the_arithmetic_for_gpus_answers_as_the_reference_does(
     small: Janus, judge: Judge, monkeypatch: pytest.MonkeyPatch, max_rows: int
 ):
     # The interpreted kernel would take minutes; it has its own tests.
-    monkeypatch.setattr("pipeline.engine.cuda.choose_attention", lambda _: paged_attention_plain)
+    monkeypatch.setattr(
+        "pipeline.engine.paged.cuda.choose_attention", lambda _: paged_attention_plain
+    )
     engine = engine_with(small, max_rows=max_rows, strict=False)
     requests = many_requests()
 

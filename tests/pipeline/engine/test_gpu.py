@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.checkpoints import Janus, load_janus
-from pipeline.engine.cuda import compiled, flash_attention, paged_attention_plain
+from pipeline.engine.paged.cuda import compiled, flash_attention, paged_attention_plain
 from pipeline.engine.sampling import Noise, gumbel_noise
 from tests.conformance import replay
 from tests.engines import (
@@ -151,7 +151,7 @@ def test_steps_replayed_as_graphs_give_the_same_answers(
     def refuse(*_: Any, **__: Any) -> Any:
         raise RuntimeError("not today")
 
-    monkeypatch.setattr("pipeline.engine.cuda.torch.cuda.graph", refuse)
+    monkeypatch.setattr("pipeline.engine.paged.cuda.torch.cuda.graph", refuse)
 
     assert quick(small) == replayed
     assert caplog.text.count("no CUDA graphs (not today)") == 1

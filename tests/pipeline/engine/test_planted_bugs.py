@@ -16,7 +16,7 @@ from pipeline.engine.checkpoints import Janus
 from pipeline.engine.engine import Engine
 from pipeline.engine.paged.attention import StrictPrefill, _BlockGroup, _RowGroup
 from pipeline.engine.paged.pages import Pages
-from pipeline.engine.rows import Batch, Job
+from pipeline.engine.rows import DecodeBatch, Job
 from pipeline.engine.sampling import Sampler
 from pipeline.twig import drive as driving
 from tests.engines import (
@@ -42,7 +42,9 @@ class Patch:
 BUGS: dict[str, list[Patch]] = {
     "positions off by one": [
         Patch(
-            Batch, "__init__", {"tensor(self.lengths, device=device)": "tensor(self.lengths) + 1"}
+            DecodeBatch,
+            "__init__",
+            {"tensor(self.lengths, device=device)": "tensor(self.lengths) + 1"},
         )
     ],
     "positions that stand still during a burst": [
@@ -51,7 +53,7 @@ BUGS: dict[str, list[Patch]] = {
     "a prefix's positions off by one": [
         Patch(
             Engine,
-            "_prefill_pack",
+            "_prefill_batch",
             {"arange(span.start, span.stop)": "arange(span.start, span.stop) + (span.start > 0)"},
         )
     ],
@@ -62,11 +64,7 @@ BUGS: dict[str, list[Patch]] = {
         Patch(
             Engine,
             "_decode",
-            {
-                "draw.codes(logits[: len(draws)], logits[len(draws) : 2 * len(draws)])": (
-                    "draw.codes(logits[len(draws) : 2 * len(draws)], logits[: len(draws)])"
-                )
-            },
+            {"code_sampler.codes(cond, uncond)": "code_sampler.codes(uncond, cond)"},
         )
     ],
     "two drawings' tokens swapped": [
@@ -139,9 +137,7 @@ BUGS: dict[str, list[Patch]] = {
     ],
     # One token more would do no harm: after a picture comes a line feed, whatever is asked.
     "a picture's prefix that is shared two tokens too far": [
-        Patch(
-            Admission, "admit", {"job.rows[0], job.num_prefix": "job.rows[0], job.num_prefix + 2"}
-        )
+        Patch(Admission, "admit", {"row.slots, job.num_prefix": "row.slots, job.num_prefix + 2"})
     ],
     "a prefix that is shared with another picture": [
         Patch(Job, "prefix_key", {"pictures_of(self.request)": "()"})
@@ -174,9 +170,9 @@ def plant(monkeypatch: pytest.MonkeyPatch, patch: Patch) -> None:
     for right, wrong in patch.lines.items():
         assert source.count(right) == 1, f"plant it anew: {right!r} in\n{source}"
         source = source.replace(right, wrong)
-    made: dict[str, Any] = {}
-    exec(source, function.__globals__, made)
-    monkeypatch.setattr(patch.owner, patch.name, made[patch.name])
+    planted: dict[str, Any] = {}
+    exec(source, function.__globals__, planted)
+    monkeypatch.setattr(patch.owner, patch.name, planted[patch.name])
 
 
 def problems(small: Janus, judge: Judge) -> list[str]:
@@ -184,9 +180,9 @@ def problems(small: Janus, judge: Judge) -> list[str]:
     requests = [*many_requests(), *later_requests()]
     engine = engine_with(small, max_rows=12)
     answers = answered(engine, *requests)
-    found = judge.differences(zip(requests, answers, strict=True))
+    differences = judge.differences(zip(requests, answers, strict=True))
     first, again = drawn_twice(engine)
-    return found + ["the revision is the first drawing again"] * (first == again)
+    return differences + ["the revision is the first drawing again"] * (first == again)
 
 
 def later_requests() -> list[Any]:

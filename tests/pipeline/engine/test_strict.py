@@ -113,8 +113,8 @@ def test_a_prefix_found_in_the_cache_gives_what_a_computed_one_does(small: Janus
 
     hit = answered(engine, *questions)
     missed = []
-    for one in questions:
-        missed += answered(forgetful, one)
+    for request in questions:
+        missed += answered(forgetful, request)
         forgetful.forget()
 
     assert engine.num_free_pages < forgetful.num_free_pages  # it kept something to be found

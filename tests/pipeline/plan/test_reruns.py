@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from pipeline.store.traces import read_rows
 from pipeline.twig.requests import Request
 from schemas.errors import InputError, RecordFailure, RolloutError, StoreUnavailable
 from schemas.ids import record_id
-from schemas.runs import RunManifest, ShardEnd, ShardReport
-from tests.support import Wrapped, at_work, attempt_at, plan_run, run_all
+from schemas.runs import Probe, RunManifest, ShardEnd, ShardReport
+from tests.support import Wrapped, at_work, attempt_at, plan_run, rerun_of, run_all
 
 NUM_PROMPTS = 6
 BAD = {1: "too_long", 2: "timeout", 4: "timeout"}
@@ -65,10 +64,7 @@ def bring_back(
     store: Store, manifest: RunManifest, opened: OpenRerun, *, still_bad: Iterable[int] = ()
 ) -> list[ShardReport]:
     with at_work(store, manifest, script=failing(still_bad)) as worker:
-        return [
-            worker.run_shard(replace(attempt_at(shard), rerun_id=opened.rerun.rerun_id, keys=keys))
-            for shard, keys in opened.left.items()
-        ]
+        return [worker.run_shard(rerun_of(shard, opened)) for shard in opened.left]
 
 
 def rerun(
@@ -213,6 +209,22 @@ def test_two_reruns_at_once_leave_each_key_ok_once(
     assert read_log(store, 0).num_dead == 0
     ok = [row["record_id"] for n in (1, 2) if _has(store, n) for row in read_rows(store, 0, n)]
     assert sorted(ok) == sorted([prompt_id(1), prompt_id(2)])
+
+
+def test_a_rollout_given_up_on_is_the_same_after_another_rerun_took_one_before_it(
+    store: Store, manifest: RunManifest
+):
+    opened = open_rerun(store, manifest, RerunSelection(shards=(0,)))
+    assert [key[0] for key in opened.left[0]] == [prompt_id(1), prompt_id(2)]
+    rerun(store, manifest, RerunSelection(records=(prompt_id(1),)))
+
+    with at_work(store, manifest) as worker:
+        probe = Probe(whole=rerun_of(0, opened, 4), start=0, stop=1)  # of what came back
+        assert worker.run_shard(probe).end is ShardEnd.SURVIVED
+        report = worker.run_shard(rerun_of(0, opened, 5, crashed={1: "killed"}))
+
+    assert (report.end, report.num_ok, report.num_dead) == (ShardEnd.COMMITTED, 0, 1)
+    assert read_log(store, 0).supplements[-1].in_vain == ((prompt_id(2), 0),)
 
 
 def _has(store: Store, number: int) -> bool:

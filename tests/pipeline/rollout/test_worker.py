@@ -32,7 +32,7 @@ from schemas.errors import (
     StoreUnavailable,
     TaskFailure,
 )
-from schemas.runs import FailedAttempt, RunManifest, ShardEnd
+from schemas.runs import FailedAttempt, Remedy, RunManifest, ShardEnd
 from schemas.trace import Role
 from tests.support import (
     SMALL,
@@ -41,6 +41,7 @@ from tests.support import (
     all_rows,
     at_work,
     attempt_at,
+    failure_of,
     fake_config,
     fake_method,
     plan_run,
@@ -117,30 +118,30 @@ def test_every_planned_key_has_exactly_one_row(store: Store, rollouts_per_shard:
 
 def test_rows_say_which_attempt_at_which_run_they_are_from(store: Store):
     manifest = plan_run(store, ["un caf\u00e9"])
-    attempt = attempt_at(0)
+    grow = attempt_at(0)
 
     with at_work(store, manifest) as worker:
-        worker.run_shard(attempt)
+        worker.run_shard(grow)
 
     (row,) = read_rows(store, 0)
     assert row["prompt"] == "un caf\u00e9"
     assert json.loads(row["metadata"]) == {"line": 1}
     assert (row["run_id"], row["fingerprint"]) == (manifest.run_id, manifest.fingerprint)
-    assert (row["attempt_id"], row["worker"]) == (attempt.attempt_id, "some-worker")
+    assert (row["attempt_id"], row["worker"]) == (grow.attempt.attempt_id, "some-worker")
     assert row["stack"]["device"] == "none"
 
 
 def test_a_report_says_what_was_committed(store: Store):
     config = fake_config(fake_method(SMALL.model_copy(update={"dead_share": 0.5})))
     manifest = plan_run(store, 12, config)
-    attempt = attempt_at(0)
+    grow = attempt_at(0)
 
     with at_work(store, manifest) as worker:
-        report = worker.run_shard(attempt)
+        report = worker.run_shard(grow)
 
     rows = all_rows(store, manifest)
-    assert (report.shard, report.attempt_id) == (0, attempt.attempt_id)
-    assert (report.end, report.kind) == (ShardEnd.COMMITTED, None)
+    assert (report.shard, report.attempt_id) == (0, grow.attempt.attempt_id)
+    assert (report.end, report.failure) == (ShardEnd.COMMITTED, None)
     assert report.num_ok == sum(row["status"] == "ok" for row in rows) > 0
     assert report.num_dead == sum(row["status"] == "dead" for row in rows) > 0
     assert report.num_bytes == store.size(layout.traces_key(0))
@@ -178,15 +179,15 @@ def test_several_shards_may_be_open_at_once(store: Store):
 
 
 def test_shards_that_are_open_together_hold_the_same_as_one_after_the_other(tmp_path: Path):
-    one, other = (open_store(str(tmp_path / name)) for name in ("one", "other"))
-    manifest = plan_run(one, 6, rollouts_per_shard=3)
-    run_all(one, manifest)
-    plan_run(other, 6, rollouts_per_shard=3)
+    in_turn, at_once = (open_store(str(tmp_path / name)) for name in ("in_turn", "at_once"))
+    manifest = plan_run(in_turn, 6, rollouts_per_shard=3)
+    run_all(in_turn, manifest)
+    plan_run(at_once, 6, rollouts_per_shard=3)
 
-    with at_work(other, manifest) as worker, ThreadPoolExecutor(2) as threads:
+    with at_work(at_once, manifest) as worker, ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda shard: worker.run_shard(attempt_at(shard)), range(2)))
 
-    assert tokens(all_rows(other, manifest)) == tokens(all_rows(one, manifest))
+    assert tokens(all_rows(at_once, manifest)) == tokens(all_rows(in_turn, manifest))
 
 
 # Committed once
@@ -232,26 +233,26 @@ def kill_the_first(request: Request) -> RolloutError | None:
 
 def test_a_lost_race_changes_nothing_and_counts_what_the_winner_committed(store: Store):
     manifest = plan_run(store, 3)
-    attempt = attempt_at(0)
+    grow = attempt_at(0)
 
     with at_work(Overtaken(store, manifest, script=kill_the_first), manifest) as worker:
-        report = worker.run_shard(attempt)
+        report = worker.run_shard(grow)
 
     assert report.end is ShardEnd.ALREADY
     assert (report.num_ok, report.num_dead) == (2, 1)
-    assert read_footer(store, 0).attempt_id != attempt.attempt_id
+    assert read_footer(store, 0).attempt_id != grow.attempt.attempt_id
     assert_conserved(store, manifest)
 
 
 def test_a_commit_whose_answer_was_lost_counts_as_won(store: Store):
     manifest = plan_run(store, 3, fake_config(store_patience_seconds=WAIT_SECONDS))
-    attempt = attempt_at(0)
+    grow = attempt_at(0)
 
     with at_work(Unanswered(store), manifest) as worker:
-        report = worker.run_shard(attempt)
+        report = worker.run_shard(grow)
 
     assert report.end is ShardEnd.COMMITTED
-    assert read_footer(store, 0).attempt_id == attempt.attempt_id
+    assert read_footer(store, 0).attempt_id == grow.attempt.attempt_id
     assert len(keys(all_rows(store, manifest))) == 3
 
 
@@ -275,7 +276,7 @@ def test_a_commit_that_lands_after_its_worker_gave_up_is_the_one_that_stands(sto
     with at_work(store, manifest) as worker:
         assert worker.run_shard(attempt_at(0)).end is ShardEnd.ALREADY
 
-    assert read_footer(store, 0).attempt_id == first.attempt_id
+    assert read_footer(store, 0).attempt_id == first.attempt.attempt_id
 
 
 def test_a_commit_that_lands_after_another_one_is_dropped(store: Store):
@@ -287,7 +288,7 @@ def test_a_commit_that_lands_after_another_one_is_dropped(store: Store):
         assert worker.run_shard(second).end is ShardEnd.COMMITTED
 
     assert not late.land()
-    assert read_footer(store, 0).attempt_id == second.attempt_id
+    assert read_footer(store, 0).attempt_id == second.attempt.attempt_id
 
 
 def replanned(store: Store) -> RunManifest:
@@ -304,8 +305,9 @@ def test_a_shard_of_another_run_is_fatal_before_anything_is_grown(store: Store):
     with at_work(store, manifest, script=refuse_everything) as worker:
         report = worker.run_shard(attempt_at(0))
 
-    assert (report.end, report.kind) == (ShardEnd.FAILED, FailureKind.FATAL)
-    assert "two runs share a folder" in report.message
+    failure = failure_of(report)
+    assert (failure.kind, failure.remedy) == (FailureKind.FATAL, Remedy.STOP)
+    assert "two runs share a folder" in failure.message
     assert store.read(layout.traces_key(0)) == before
 
 
@@ -316,7 +318,7 @@ def test_a_shard_of_another_run_that_comes_first_is_fatal(store: Store):
     with at_work(Overtaken(store, other), manifest) as worker:
         report = worker.run_shard(attempt_at(0))
 
-    assert (report.end, report.kind) == (ShardEnd.FAILED, FailureKind.FATAL)
+    assert failure_of(report).kind is FailureKind.FATAL
     assert read_footer(store, 0).run_id == "another-run"
 
 
@@ -327,7 +329,8 @@ def test_an_object_that_is_no_shard_file_is_fatal(store: Store):
     with at_work(store, manifest) as worker:
         report = worker.run_shard(attempt_at(0))
 
-    assert (report.kind, report.reason) == (FailureKind.FATAL, "foreign_object")
+    failure = failure_of(report)
+    assert (failure.kind, failure.reason) == (FailureKind.FATAL, "foreign_object")
     assert store.read(layout.traces_key(0)) == b"something else"
 
 
@@ -370,7 +373,7 @@ def test_a_rollout_that_cannot_be_made_is_a_dead_row_with_its_events_so_far(
 @pytest.mark.parametrize("kind", [TaskFailure, InfrastructureFailure, FatalFailure])
 def test_any_other_failure_fails_its_shard_and_no_other(store: Store, kind: type[RolloutError]):
     manifest = plan_run(store, 4, rollouts_per_shard=2)
-    attempt = attempt_at(0)
+    grow = attempt_at(0)
 
     def script(request: Request) -> RolloutError | None:
         if is_asked_about(request, "prompt number 1"):
@@ -378,14 +381,17 @@ def test_any_other_failure_fails_its_shard_and_no_other(store: Store, kind: type
         return None
 
     with at_work(store, manifest, script=script) as worker:
-        failed, other = worker.run_shard(attempt), worker.run_shard(attempt_at(1))
+        failed, other = worker.run_shard(grow), worker.run_shard(attempt_at(1))
 
-    assert (failed.end, failed.kind, failed.reason) == (ShardEnd.FAILED, kind.kind, "scripted")
+    failure = failure_of(failed)
+    assert (failure.kind, failure.reason) == (kind.kind, "scripted")
+    assert failure.remedy is (Remedy.STOP if kind is FatalFailure else Remedy.GIVE_BACK)
     assert (failed.num_ok, failed.num_dead, failed.num_bytes) == (0, 0, 0)
     assert other.end is ShardEnd.COMMITTED
     assert try_read_footer(store, 0) is None
     (note,) = notes_of(store, 0)
-    assert (note.attempt_id, note.kind, note.reason) == (attempt.attempt_id, kind.kind, "scripted")
+    assert note.attempt_id == grow.attempt.attempt_id
+    assert (note.kind, note.reason) == (kind.kind, "scripted")
     assert (note.message, note.worker) == ("it broke", "some-worker")
     assert_conserved(store, manifest)
 
@@ -450,9 +456,10 @@ def test_models_that_break_fail_every_open_shard_and_those_that_come_later(store
         reports = list(threads.map(lambda shard: worker.run_shard(attempt_at(shard)), range(2)))
         reports.append(worker.run_shard(attempt_at(2)))
 
-    assert [report.end for report in reports] == [ShardEnd.FAILED] * 3
-    assert {report.kind for report in reports} == {FailureKind.TASK}
-    assert all("device-side assert" in report.message for report in reports)
+    failures = [failure_of(report) for report in reports]
+    assert {failure.kind for failure in failures} == {FailureKind.TASK}
+    assert {failure.remedy for failure in failures} == {Remedy.SUSPECT_RECORDS}
+    assert all("device-side assert" in failure.message for failure in failures)
     assert [len(notes_of(store, shard)) for shard in range(3)] == [1, 1, 1]
     assert read_status(store, manifest).num_missing == 3
 
@@ -467,8 +474,9 @@ def test_a_painter_that_breaks_fails_the_shard(store: Store):
     with at_work(store, manifest, backend=Colourblind(SMALL)) as worker:
         report = worker.run_shard(attempt_at(0))
 
-    assert (report.end, report.kind) == (ShardEnd.FAILED, FailureKind.TASK)
-    assert "out of memory" in report.message
+    failure = failure_of(report)
+    assert failure.kind is FailureKind.TASK
+    assert "out of memory" in failure.message
 
 
 def test_a_worker_that_was_closed_fails_what_comes_later(store: Store):
@@ -479,8 +487,9 @@ def test_a_worker_that_was_closed_fails_what_comes_later(store: Store):
         worker.close()
         after = worker.run_shard(attempt_at(1))
 
-    assert (before.end, after.end) == (ShardEnd.COMMITTED, ShardEnd.FAILED)
-    assert (after.kind, after.reason) == (FailureKind.TASK, "worker")
+    assert before.end is ShardEnd.COMMITTED
+    failure = failure_of(after)
+    assert (failure.kind, failure.reason) == (FailureKind.TASK, "worker")
 
 
 # Stores that fail
@@ -514,11 +523,12 @@ def test_a_store_that_fails_is_no_fault_of_the_shard(store: Store, error: Except
     with at_work(Failing(store, error, verb), manifest) as worker:
         report = worker.run_shard(attempt_at(0))
 
-    assert (report.end, report.kind) == (ShardEnd.FAILED, FailureKind.INFRASTRUCTURE)
-    assert report.reason == "store"
-    assert str(error) in report.message
+    failure = failure_of(report)
+    assert (failure.kind, failure.reason) == (FailureKind.INFRASTRUCTURE, "store")
+    assert failure.remedy is Remedy.STOP_FOR_STORE
+    assert str(error) in failure.message
     (note,) = notes_of(store, 0)
-    assert (note.kind, note.message) == ("infrastructure", report.message)
+    assert (note.kind, note.message) == ("infrastructure", failure.message)
     assert try_read_footer(store, 0) is None
 
 
@@ -528,7 +538,7 @@ def test_a_store_that_takes_no_note_either_still_gets_its_report(store: Store):
     with at_work(Failing(store, DOWN, "put", "put_if_absent"), manifest) as worker:
         report = worker.run_shard(attempt_at(0))
 
-    assert report.kind is FailureKind.INFRASTRUCTURE
+    assert failure_of(report).kind is FailureKind.INFRASTRUCTURE
     assert notes_of(store, 0) == []
 
 
@@ -555,9 +565,10 @@ def test_a_disk_without_room_for_the_file_is_no_fault_of_the_shard(
         monkeypatch.undo()
         second = worker.run_shard(attempt_at(0))
 
-    assert (first.end, first.kind) == (ShardEnd.FAILED, FailureKind.INFRASTRUCTURE)
-    assert first.reason == "disk"
-    assert "not-mounted" in first.message
+    failure = failure_of(first)
+    assert (failure.kind, failure.reason) == (FailureKind.INFRASTRUCTURE, "disk")
+    assert failure.remedy is Remedy.GIVE_BACK
+    assert "not-mounted" in failure.message
     assert len(notes_of(store, 0)) == 1
     assert second.end is ShardEnd.COMMITTED
 

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ from pipeline.store.open import open_store
 from pipeline.store.traces import try_read_footer
 from pipeline.twig.requests import Answer, Request, RequestId
 from schemas.errors import FailureKind, RecordFailure, RolloutError
-from schemas.runs import RunManifest, ShardEnd
+from schemas.runs import Probe, Remedy, RunManifest, ShardEnd
 from tests.support import (
     SMALL,
     all_rows,
     at_work,
     attempt_at,
+    failure_of,
     fake_config,
     plan_run,
     run_all,
@@ -89,9 +89,9 @@ def test_models_that_hang_fail_their_shards_and_end_the_worker(store: Store):
         hung, later = (worker.run_shard(attempt_at(0)) for _ in range(2))
         backend.is_let_go.set()
 
-    assert (hung.end, hung.kind, hung.reason) == (ShardEnd.FAILED, FailureKind.TASK, "hung")
-    assert hung.is_worker_broken
-    assert later.is_worker_broken
+    failures = [failure_of(hung), failure_of(later)]
+    assert (failures[0].kind, failures[0].reason) == (FailureKind.TASK, "hung")
+    assert {failure.remedy for failure in failures} == {Remedy.SUSPECT_RECORDS}
     assert try_read_footer(store, 0) is None
 
 
@@ -116,12 +116,13 @@ def test_a_worker_that_fails_everything_commits_nothing_and_a_second_one_is_beli
 
     with at_work(store, manifest, script=refuse) as worker:
         report = worker.run_shard(attempt_at(0))
-    assert (report.kind, report.reason) == (FailureKind.INFRASTRUCTURE, "sick_worker")
-    assert report.is_worker_broken
+    failure = failure_of(report)
+    assert (failure.kind, failure.reason) == (FailureKind.INFRASTRUCTURE, "sick_worker")
+    assert failure.remedy is Remedy.REPLACE_WORKER
     assert try_read_footer(store, 0) is None
 
     with at_work(store, manifest, script=refuse) as worker:
-        report = worker.run_shard(replace(attempt_at(0), attempt=2))
+        report = worker.run_shard(attempt_at(0, 2))
     assert (report.end, report.num_dead) == (ShardEnd.COMMITTED, 3)
 
 
@@ -143,20 +144,23 @@ def test_a_shard_that_makes_too_many_dead_is_not_committed(
     store: Store, num_dead: int, is_refused: bool
 ):
     manifest = plan_run(store, 2)
-    attempt = replace(attempt_at(0), num_ok=98, num_dead=num_dead)
 
     with at_work(store, manifest) as worker:
-        report = worker.run_shard(attempt)
+        report = worker.run_shard(attempt_at(0, num_ok=98, num_dead=num_dead))
 
-    assert (report.reason == "too_many_dead") == is_refused
+    assert (report.failure is not None) == is_refused
     assert (try_read_footer(store, 0) is None) == is_refused
+    if is_refused:
+        failure = failure_of(report)
+        assert (failure.kind, failure.reason) == (FailureKind.FATAL, "too_many_dead")
+        assert failure.remedy is Remedy.STOP_FOR_DEAD
 
 
 def test_few_rollouts_are_not_judged(store: Store):
     manifest = plan_run(store, 2)
 
     with at_work(store, manifest, script=refuse) as worker:
-        report = worker.run_shard(replace(attempt_at(0), attempt=2, num_dead=197))
+        report = worker.run_shard(attempt_at(0, 2, num_dead=197))
 
     assert report.end is ShardEnd.COMMITTED
 
@@ -166,10 +170,9 @@ def test_few_rollouts_are_not_judged(store: Store):
 
 def test_what_crashed_is_dead_and_the_rest_is_as_ever(store: Store, tmp_path: Path):
     manifest = plan_run(store, 5)
-    attempt = replace(attempt_at(0), attempt=9, crashed={1: "killed", 4: "hung"})
 
     with at_work(store, manifest) as worker:
-        report = worker.run_shard(attempt)
+        report = worker.run_shard(attempt_at(0, 9, crashed={1: "killed", 4: "hung"}))
 
     rows = all_rows(store, manifest)
     dead = {row["prompt"]: row["dead_message"] for row in rows if row["status"] == "dead"}
@@ -187,7 +190,8 @@ def test_a_probe_grows_only_its_part_and_commits_nothing(store: Store):
     backend = Asked()
 
     with at_work(store, manifest, backend=backend) as worker:
-        report = worker.run_shard(replace(attempt_at(0), only=(2, 5), crashed={3: "killed"}))
+        whole = attempt_at(0, crashed={3: "killed"})
+        report = worker.run_shard(Probe(whole=whole, start=2, stop=5))
 
     assert report.end is ShardEnd.SURVIVED
     assert backend.numbers == {2, 4}
@@ -218,8 +222,9 @@ def test_a_base_that_vanished_is_not_made_again_beside_its_supplement(store: Sto
     with at_work(store, manifest) as worker:
         report = worker.run_shard(attempt_at(0))
 
-    assert (report.kind, report.reason) == (FailureKind.FATAL, "base_vanished")
-    assert "coppice repair" in report.message
+    failure = failure_of(report)
+    assert (failure.kind, failure.reason) == (FailureKind.FATAL, "base_vanished")
+    assert "coppice repair" in failure.message
     assert list(_names(store)) == ["traces/shard-00000.s1.parquet"]
 
 

@@ -226,7 +226,8 @@ def test_a_revision_that_was_never_drawn_gains_nothing_that_is_known():
         f'{SCORED}[agreement]\nby = "toy.value"\naccept_min = 0\nrevise_max = 1\ngain_min = -9'
     )
 
-    assert judged(recipe, columns, {"toy": sidecar({(0, 0): 0.5})})[0, 1] == "disagrees"
+    scores = {"toy": sidecar({(0, 0): 0.5, (0, WHOLE): 1.0})}  # the whole trace's is no gain
+    assert judged(recipe, columns, scores)[0, 1] == "disagrees"
 
 
 @pytest.mark.parametrize(

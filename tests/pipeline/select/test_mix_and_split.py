@@ -61,6 +61,7 @@ def test_a_pool_may_be_one_region():
         ("weights = { think = 3, draw = 1 }", (10, 3)),  # 10 thoughts: 3 1/3 drawings
         ("weights = { think = 1, draw = 3 }", (2, 6)),
         ("weights = { think = 0.5, draw = 0.25 }", (10, 5)),
+        ("weights = { think = 1, draw = 47 }", (0, 6)),  # 6 / 47 * 47 is less than 6 in floats
         ("weights = { think = 1, draw = 1 }, max_rows = 7", (3, 3)),
         ("weights = { think = 1, draw = 1 }, max_rows = 100", (6, 6)),
     ],

@@ -55,8 +55,8 @@ def test_trl_reads_text_rows(out: Path):
     assert {num_pictures(row) for row in rows} == {0, 1}
     for row in rows:
         assert is_conversational(row)
-        made = prepare_multimodal_messages(row["messages"], images=row["images"])
-        parts = [part for message in made for part in message["content"]]
+        prepared = prepare_multimodal_messages(row["messages"], images=row["images"])
+        parts = [part for message in prepared for part in message["content"]]
         assert sum(part["type"] == "image" for part in parts) == num_pictures(row)
 
 
@@ -78,7 +78,7 @@ def test_a_tag_stands_for_each_picture(out: Path, name: str):
     for row in load(out, name):
         said = "".join(message["content"] for message in row["messages"])
         assert said.count("<image>") == num_pictures(row)
-        assert [one["role"] for one in row["messages"]][-2:] == ["user", "assistant"]
+        assert [message["role"] for message in row["messages"]][-2:] == ["user", "assistant"]
 
 
 def test_llama_factory_finds_its_columns(out: Path):
@@ -145,7 +145,12 @@ def test_verl_has_a_row_for_every_segment_of_whole_groups(toy_run: Store, tmp_pa
 
     rows = load(tmp_path / "out", "verl-grpo")
 
-    wanted = [(group, one) for group in groups for one in group["segments"] if one["is_policy"]]
+    wanted = [
+        (group, segment)
+        for group in groups
+        for segment in group["segments"]
+        if segment["is_policy"]
+    ]
     assert len(rows) == len(wanted) > len(groups)
     for row, (group, segment) in zip(rows, wanted, strict=True):
         assert row["uid"] == group["group_id"]

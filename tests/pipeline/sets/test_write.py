@@ -44,14 +44,14 @@ def rows_in(out: Path, pattern: str = "sft/**/*.parquet") -> list[dict[str, Any]
 
 def test_a_set_is_the_same_to_the_byte_for_any_number_of_workers(toy_run: Store, tmp_path: Path):
     exports = '\nexports = ["trl", "webdataset", "nemo-curator"]'
-    curate(toy_run, ALL + exports, tmp_path / "one")
-    curate(toy_run, ALL + exports, tmp_path / "two", num_workers=2)
-    one, two = files_in(tmp_path / "one"), files_in(tmp_path / "two")
+    curate(toy_run, ALL + exports, tmp_path / "alone")
+    curate(toy_run, ALL + exports, tmp_path / "shared", num_workers=2)
+    files = files_in(tmp_path / "alone")
 
-    assert one == two
-    assert {"manifest.json", "funnel.json", "decisions.parquet", "README.md"} <= one.keys()
-    assert not [name for name, body in one.items() if str(tmp_path).encode() in body]
-    assert not [name for name, body in one.items() if toy_run.url.encode() in body]
+    assert files == files_in(tmp_path / "shared")
+    assert {"manifest.json", "funnel.json", "decisions.parquet", "README.md"} <= files.keys()
+    assert not [name for name, body in files.items() if str(tmp_path).encode() in body]
+    assert not [name for name, body in files.items() if toy_run.url.encode() in body]
 
 
 class Dying(Wrapped):
@@ -93,6 +93,19 @@ def test_a_place_that_holds_something_else_is_refused(toy_run: Store, tmp_path: 
         curate(toy_run, ALL, tmp_path / "notes")
 
 
+def test_a_finished_set_is_found_again_by_its_manifest(fake_run: Store, tmp_path: Path):
+    recipe = read_recipe(f'{ALL}\nexports = ["trl"]', origin="test")
+    curation = open_curation([open_run(fake_run.url)], recipe, tmp_path)
+    out, said = open_store(str(tmp_path / "out")), []
+    written = write_set(curation, out, say=said.append)
+    files = {path for stream in written.files.values() for path in stream.files}
+
+    assert not said
+    assert write_set(curation, out, say=said.append) == written
+    assert said == ["This very set is there already."]
+    assert files == {path for path in files_in(tmp_path / "out") if path.endswith("-00000.parquet")}
+
+
 def test_every_row_that_could_have_been_has_one_decision(toy_run: Store, tmp_path: Path):
     funnel = curate(toy_run, "twig-50k", tmp_path / "out").funnel
     decisions = pq.read_table(tmp_path / "out" / "decisions.parquet").to_pylist()
@@ -106,14 +119,14 @@ def test_every_row_that_could_have_been_has_one_decision(toy_run: Store, tmp_pat
         for event in trace["events"]
         if event["superseded_by"] is None
     }
-    keys = [(one["trace_id"], one["event"]) for one in decisions]
+    keys = [(decision["trace_id"], decision["event"]) for decision in decisions]
     assert len(keys) == len(set(keys))
     assert set(keys) == possible
-    assert {key for key, one in zip(keys, decisions, strict=True) if one["is_kept"]} == {
+    assert {key for key, decision in zip(keys, decisions, strict=True) if decision["is_kept"]} == {
         (row["trace_id"], row["event"]) for row in rows
     }
-    assert all(one["is_kept"] == (one["reason"] is None) for one in decisions)
-    removed = Counter(one["reason"] for one in decisions if not one["is_kept"])
+    assert all(decision["is_kept"] == (decision["reason"] is None) for decision in decisions)
+    removed = Counter(decision["reason"] for decision in decisions if not decision["is_kept"])
     assert dict(removed) == funnel.removed
     assert funnel.num_rows - sum(removed.values()) == funnel.num_rows_kept == len(rows)
 
@@ -223,10 +236,14 @@ def test_groups_are_whole_and_carry_rewards_and_log_probabilities(toy_run: Store
         for segment in row["segments"]:
             assert len(segment["logp_sample"]) == len(segment["tokens"])
             assert segment["is_policy"]
-        kept = [one for one in row["segments"] if one["modality"] == "image" and one["is_kept"]]
-        assert [code for one in kept for code in one["tokens"]] == row["codes"]
-    some = next(iter(groups))
-    assert sum(row["advantage"] for row in rows if row["group_id"] == some) == pytest.approx(
+        kept = [
+            segment
+            for segment in row["segments"]
+            if segment["modality"] == "image" and segment["is_kept"]
+        ]
+        assert [code for segment in kept for code in segment["tokens"]] == row["codes"]
+    group = next(iter(groups))
+    assert sum(row["advantage"] for row in rows if row["group_id"] == group) == pytest.approx(
         0, abs=1e-3
     )
 
@@ -243,9 +260,11 @@ def test_greedy_text_is_refused_for_groups_unless_only_pictures_are_learned(
     curate(fake_run, f"{recipe}\npicture_only = true", tmp_path / "out")
 
     segments = [
-        one for row in rows_in(tmp_path / "out", "grpo/*.parquet") for one in row["segments"]
+        segment
+        for row in rows_in(tmp_path / "out", "grpo/*.parquet")
+        for segment in row["segments"]
     ]
-    assert {one["modality"] for one in segments if one["is_policy"]} == {"image"}
+    assert {segment["modality"] for segment in segments if segment["is_policy"]} == {"image"}
 
 
 def test_pairs_are_of_a_better_and_a_worse_drawing(toy_run: Store, tmp_path: Path):
@@ -270,7 +289,7 @@ def test_rows_of_a_supplement_count_like_those_of_its_shard(fake_run: Store, tmp
     after = curate(fake_run, f'{ALL}\nscorers = ["tokens@1"]', tmp_path / "after").funnel
 
     assert after == before
-    assert [one.name for one in open_run(fake_run.url).objects][:2] == [
+    assert [source.name for source in open_run(fake_run.url).objects][:2] == [
         *("shard-00000.parquet", "shard-00000.s1.parquet")
     ]
     rows = {name: rows_in(tmp_path / name) for name in ("before", "after")}
@@ -285,8 +304,8 @@ def test_rows_are_read_back_from_anywhere_in_an_object(tmp_path: Path):
     read = list(read_positions(store, "traces/shard-00000.parquet", wanted, ["prompt"]))
 
     prompts = [row["prompt"] for row in read_rows(store, 0)]
-    assert [(place, row["prompt"]) for place, row in read] == [
-        (place, prompts[place]) for place in wanted
+    assert [(position, row["prompt"]) for position, row in read] == [
+        (position, prompts[position]) for position in wanted
     ]
 
 

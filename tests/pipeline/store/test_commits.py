@@ -9,6 +9,7 @@ import pytest
 from pipeline.store import layout, objects
 from pipeline.store.commits import Commit, commit_shard, record_failed_attempt
 from pipeline.store.objects import Source, Store
+from pipeline.store.patient import PatientStore
 from pipeline.store.traces import read_footer
 from schemas.errors import FailureKind, FatalFailure, StoreRefused, StoreUnavailable
 from schemas.runs import FailedAttempt, ShardFooter
@@ -29,7 +30,8 @@ class Attempt:
         self.footer: ShardFooter = write_shard(path, some_trace(), origin=origin)
 
     def commit(self, store: Store, patience_seconds: float = 5) -> Commit:
-        return commit_shard(store, self.path, self.footer, patience_seconds=patience_seconds)
+        patient = PatientStore(store, patience_seconds=patience_seconds)
+        return commit_shard(patient, self.path, self.footer)
 
 
 @pytest.fixture
@@ -175,7 +177,8 @@ def test_shards_do_not_compete(store: Store, tmp_path: Path, first: Attempt):
     footer = write_shard(tmp_path / "other.parquet", some_trace(), origin=origin)
 
     assert first.commit(store) is Commit.WON
-    assert commit_shard(store, tmp_path / "other.parquet", footer, patience_seconds=0) is Commit.WON
+    patient = PatientStore(store, patience_seconds=0)
+    assert commit_shard(patient, tmp_path / "other.parquet", footer) is Commit.WON
 
 
 def test_how_an_attempt_failed_is_kept_with_its_shard(store: Store):

@@ -17,6 +17,7 @@ from pipeline.pictures import encode_webp
 from pipeline.plan.reruns import RerunSelection, open_rerun
 from pipeline.store import layout, objects
 from pipeline.store.objects import Store
+from pipeline.store.patient import PatientStore
 from pipeline.store.plans import (
     PlanRow,
     read_manifest,
@@ -40,6 +41,7 @@ from tests.support import (
     fake_method,
     plan_run,
     replace_object,
+    rerun_of,
     run_all,
 )
 
@@ -128,9 +130,8 @@ def test_a_run_that_was_really_rerun_is_whole(store: Store, manifest: RunManifes
         assert opened
         fake = Fake(SMALL.model_copy(update={"dead_share": share}))
         with at_work(store, manifest, backend=fake) as worker:
-            for shard, keys in opened.left.items():
-                again = replace(attempt_at(shard, 2), rerun_id=opened.rerun.rerun_id, keys=keys)
-                worker.run_shard(again)
+            for shard in opened.left:
+                worker.run_shard(rerun_of(shard, opened, 2))
     verification = Verification(store, manifest, is_deep=True)
 
     assert list(verification.findings()) == []
@@ -192,7 +193,7 @@ class Flaky(Wrapped):
 
 
 def test_a_store_that_blinks_is_asked_again(store: Store, manifest: RunManifest):
-    verification = Verification(Flaky(store), manifest, patience_seconds=60)
+    verification = Verification(PatientStore(Flaky(store), patience_seconds=60), manifest)
 
     assert list(verification.findings()) == []
     with pytest.raises(StoreUnavailable):

@@ -12,8 +12,8 @@ from pipeline.toy.scenes import (
     NUM_WORDINGS,
     SHAPES,
     SKIES,
+    SceneObject,
     Spec,
-    Thing,
     codes_of,
     is_held_out,
     prompt_of,
@@ -24,7 +24,6 @@ from pipeline.toy.scenes import (
     sample_training_scene,
     spec_of,
     thought_of,
-    whole_thought_of,
 )
 
 
@@ -64,10 +63,10 @@ def test_every_code_and_so_every_colour_and_shape_occurs_in_training():
     scenes = [sample_training_scene(rng) for _ in range(3000)]
 
     drawn = {code for scene in scenes for code in codes_of(scene)}
-    things = {thing for scene in scenes for thing in scene.objects}
+    objects = {scene_object for scene in scenes for scene_object in scene.objects}
 
     assert [meanings()[code] for code in set(range(1, len(patches()))) - drawn] == []
-    assert len(things) == len(COLOURS) * len(SHAPES)
+    assert len(objects) == len(COLOURS) * len(SHAPES)
 
 
 def test_training_never_sees_what_is_held_out():
@@ -92,7 +91,9 @@ def test_training_never_sees_what_is_held_out():
 
 def test_what_is_held_out_is_the_same_on_every_machine():
     pairs = [
-        (Thing(colour, shape), Thing("red", "star")) for colour in COLOURS[1:] for shape in SHAPES
+        (SceneObject(colour, shape), SceneObject("red", "star"))
+        for colour in COLOURS[1:]
+        for shape in SHAPES
     ]
     held_out = [f"{a.colour} {a.shape}" for a, b in pairs if is_held_out(Spec(objects=(a, b)))]
     assert held_out == ["yellow cross"]
@@ -105,7 +106,7 @@ def test_every_wording_says_all_of_a_spec_and_nothing_else(wording):
         spec = sample_spec(rng, sample_scene(rng))
         prompt = prompt_of(spec, wording)
 
-        assert all(f"{thing.colour} {thing.shape}" in prompt for thing in spec.objects)
+        assert all(f"{named.colour} {named.shape}" in prompt for named in spec.objects)
         assert ("sky" in prompt) == (spec.sky is not None)
         assert any(re.search(rf"\b{ground}\b", prompt) for ground in GROUNDS) == (
             spec.ground is not None
@@ -121,7 +122,11 @@ def test_there_are_at_least_five_ways_to_say_one_scene():
 
 
 def test_a_relation_is_said_the_right_way_round():
-    red, blue, green = Thing("red", "circle"), Thing("blue", "square"), Thing("green", "star")
+    red, blue, green = (
+        SceneObject("red", "circle"),
+        SceneObject("blue", "square"),
+        SceneObject("green", "star"),
+    )
     two, three = (
         Spec(objects=(red, blue), has_order=True),
         Spec(objects=(red, blue, green), has_order=True),
@@ -133,7 +138,8 @@ def test_a_relation_is_said_the_right_way_round():
 
 def test_thoughts_say_no_bands_and_tell_scenes_apart():
     scenes = some_scenes(500)
-    words = {word for scene in scenes for word in re.findall(r"\w+", whole_thought_of(scene))}
+    thoughts = [thought_of(scene, band) for scene in scenes for band in range(NUM_BANDS)]
+    words = {word for thought in thoughts for word in re.findall(r"\w+", thought)}
     assert not words & {"top", "middle", "bottom", "upper", "lower", "band", "third", "above"}
 
     for band in range(NUM_BANDS):

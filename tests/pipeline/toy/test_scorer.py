@@ -7,8 +7,8 @@ from pipeline.scoring.scorers import Scorer, ScoringInput
 from pipeline.toy.patches import code_of, tile
 from pipeline.toy.scenes import (
     Scene,
+    SceneObject,
     Spec,
-    Thing,
     codes_of,
     render,
     sample_scene,
@@ -20,7 +20,11 @@ from pipeline.toy.scorer import ToyScorer, mark, share_right
 from pipeline.toy.views import view_of_codes, views_of_pixels, words_of
 from schemas.errors import InputError
 
-RED, BLUE, GREEN = Thing("red", "circle"), Thing("blue", "square"), Thing("green", "star")
+RED, BLUE, GREEN = (
+    SceneObject("red", "circle"),
+    SceneObject("blue", "square"),
+    SceneObject("green", "star"),
+)
 SCENE = Scene(
     objects=(RED, BLUE),
     slot=0,

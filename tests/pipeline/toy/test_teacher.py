@@ -3,6 +3,7 @@ import pytest
 
 from pipeline.toy.patches import COLUMNS
 from pipeline.toy.scenes import (
+    NUM_BANDS,
     codes_of,
     is_held_out,
     prompt_of,
@@ -11,7 +12,6 @@ from pipeline.toy.scenes import (
     sample_training_scene,
     spec_of,
     thought_of,
-    whole_thought_of,
 )
 from pipeline.toy.scorer import mark, share_right
 from pipeline.toy.teacher import PERFECT, Mistakes, critique, misdrawn, mistaken
@@ -43,10 +43,15 @@ def test_without_mistakes_every_region_is_right_at_once():
         roles = [lesson.request.role for lesson in lessons]
         assert roles == [Role.THINK, Role.DRAW, Role.REFLECT] * 3
         drawn = [
-            code for one in lessons if one.request.role is Role.DRAW for code in one.answer.codes
+            code
+            for lesson in lessons
+            if lesson.request.role is Role.DRAW
+            for code in lesson.answer.codes
         ]
         assert tuple(drawn) == codes_of(scene)
-        said = [one.answer.text.strip() for one in lessons if one.request.role is Role.THINK]
+        said = [
+            lesson.answer.text.strip() for lesson in lessons if lesson.request.role is Role.THINK
+        ]
         assert said == [thought_of(scene, band) for band in range(3)]
 
 
@@ -103,7 +108,8 @@ def test_the_programs_of_one_region_speak_of_the_whole_picture(program):
         if lesson.request.role is Role.DRAW:
             assert lesson.answer.codes == codes_of(scene)
         else:
-            assert whole_thought_of(scene) in lesson.answer.text
+            thoughts = [thought_of(scene, band) for band in range(NUM_BANDS)]
+            assert " ".join(thoughts) in lesson.answer.text
 
 
 def test_planted_mistakes_are_lessons_in_judging_only():

@@ -94,8 +94,8 @@ def test_its_encoder_finds_the_codes_of_clean_pictures(janus):
     codes = np.array([codes_of(sample_scene(rng)) for _ in range(50)])
     pixels = torch.from_numpy(tile_all(codes)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
-        found = janus.model.model.vqmodel.encode(pixels).image_tokens
-    assert (found.reshape(codes.shape).numpy() == codes).mean() >= 0.95
+        codes_read = janus.model.model.vqmodel.encode(pixels).image_tokens
+    assert (codes_read.reshape(codes.shape).numpy() == codes).mean() >= 0.95
 
 
 def test_it_thinks_draws_and_judges_held_out_prompts(janus):

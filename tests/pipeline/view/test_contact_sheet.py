@@ -57,9 +57,9 @@ def test_every_canvas_and_the_finished_picture_are_shown_at_full_size():
 
 
 def test_a_sheet_has_a_strip_for_every_rollout():
-    one, three = opened(contact_sheet([a_row()])), opened(contact_sheet([a_row()] * 3))
-    assert num_pixels(three, (250, 0, 0)) == 3 * num_pixels(one, (250, 0, 0))
-    assert three.shape[1] == one.shape[1]
+    single, three = opened(contact_sheet([a_row()])), opened(contact_sheet([a_row()] * 3))
+    assert num_pixels(three, (250, 0, 0)) == 3 * num_pixels(single, (250, 0, 0))
+    assert three.shape[1] == single.shape[1]
 
 
 def test_what_is_said_shows():

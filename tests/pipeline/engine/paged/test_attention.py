@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaConfig
 
 from pipeline.engine.paged.attention import (
     ATTENTION,
+    AttentionPass,
     Cache,
-    Pass,
     Span,
     StrictDecode,
     StrictPrefill,
@@ -192,11 +193,11 @@ def test_sequences_in_one_pass_do_not_see_each_other(heads: tuple[int, int]):
 # To the bit
 
 
-def all_equal(some: list[list[Tensor]], others: list[list[Tensor]]) -> bool:
+def all_equal(outs: list[list[Tensor]], others: list[list[Tensor]]) -> bool:
     return all(
         torch.equal(a, b)
-        for one, other in zip(some, others, strict=True)
-        for a, b in zip(one, other, strict=True)
+        for layers, other_layers in zip(outs, others, strict=True)
+        for a, b in zip(layers, other_layers, strict=True)
     )
 
 
@@ -311,7 +312,7 @@ def test_without_a_pass_the_registered_function_is_plain_sdpa(
 
 def test_a_pass_is_given_packed_tokens_of_its_layer():
     query, key, value = attention_inputs((4, 2), 7)
-    seen: Pass = Seen()
+    seen: AttentionPass = Seen()
 
     out, _ = registered()(
         SimpleNamespace(layer_idx=5), query, key, value, None, scaling=SCALE, current=seen
@@ -325,7 +326,7 @@ def test_a_pass_is_given_packed_tokens_of_its_layer():
 
 
 def test_a_token_takes_its_keys_and_values_in_all_layers():
-    config = SimpleNamespace(
+    config = LlamaConfig(
         num_hidden_layers=3, num_key_value_heads=2, num_attention_heads=4, hidden_size=32
     )
 

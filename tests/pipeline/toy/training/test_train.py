@@ -12,17 +12,18 @@ from pipeline.toy.patches import meanings
 from pipeline.toy.scenes import prompt_of, sample_training_scene, spec_of
 from pipeline.toy.teacher import Mistakes
 from pipeline.toy.training import train as script
-from pipeline.toy.training.batches import IGNORED, batch_of
+from pipeline.toy.training.batches import batch_of
 from pipeline.toy.training.lessons import Scribe, settings_for, teach
 from pipeline.twig.requests import Visual
 from schemas.config import Program
+from schemas.training import IGNORED
 
 
 @pytest.fixture(scope="module")
 def janus(tmp_path_factory):
     """The untrained model, as the script opens it."""
-    plan = script.Plan(out=tmp_path_factory.mktemp("toy"))
-    return script._open(plan)
+    training = script.Training(out=tmp_path_factory.mktemp("toy"))
+    return script._open(training)
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +85,9 @@ def test_canvases_stand_where_the_placeholders_are(janus, lessons):
     batch = batch_of(exercises, janus.special)
     looking = [row for row, exercise in enumerate(exercises) if exercise.canvas is not None]
     assert batch.seen_at[:, 0].tolist() == looking
-    for (row, place), canvas in zip(batch.seen_at, batch.canvases, strict=True):
-        assert (batch.ids[row, place : place + 36] == janus.special.image).all()
-        assert batch.ids[row, place + 36] == janus.special.eoi
+    for (row, position), canvas in zip(batch.seen_at, batch.canvases, strict=True):
+        assert (batch.ids[row, position : position + 36] == janus.special.image).all()
+        assert batch.ids[row, position + 36] == janus.special.eoi
         shown = exercises[row].canvas
         assert tuple(canvas[: len(shown)]) == shown
         assert not canvas[len(shown) :].any()

@@ -17,7 +17,7 @@ import torch
 from torch.distributed import all_reduce, destroy_process_group, init_process_group
 
 from pipeline.engine.checkpoints import Janus
-from pipeline.toy.training.batches import Batch, batches
+from pipeline.toy.training.batches import TrainingBatch, endless_batches
 from pipeline.toy.training.losses import Losses, Probe, losses_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Course:
+class TrainingPlan:
     """The lessons of a training. Every process of a team reads it alike."""
 
     folder: Path  # of the untrained model: its tokenizer writes the exercises
@@ -67,14 +67,17 @@ Opener = Callable[[], Janus]
 """Opens the model with its decoder trained and the rest not. Helpers call it in their process."""
 
 
-def teach(janus: Janus, course: Course, opener: Opener, say: Say) -> Progress:
-    """Take the lessons that are left. What is learned ends up in the model."""
+def train_student(janus: Janus, plan: TrainingPlan, opener: Opener, say: Say) -> Progress:
+    """Take the lessons that are left. What is learned ends up in the model.
+
+    The same plan goes on where an earlier call was interrupted. `say` is told a line now and then.
+    """
     size = 1 if janus.model.device.type == "cuda" else min(2, os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as meeting:
         team = Team(rank=0, size=size, meeting=Path(meeting) / "point")
         helpers = [
             get_context("spawn").Process(
-                target=_help, args=(course, replace(team, rank=rank), opener)
+                target=_help, args=(plan, replace(team, rank=rank), opener)
             )
             for rank in range(1, size)
         ]
@@ -82,7 +85,7 @@ def teach(janus: Janus, course: Course, opener: Opener, say: Say) -> Progress:
             helper.start()
         num_threads = torch.get_num_threads()
         try:
-            return _learn(janus, course, team, say)
+            return _learn(janus, plan, team, say)
         finally:
             torch.set_num_threads(num_threads)
             for helper in helpers:
@@ -90,36 +93,36 @@ def teach(janus: Janus, course: Course, opener: Opener, say: Say) -> Progress:
                 helper.terminate()
 
 
-def _help(course: Course, team: Team, opener: Opener) -> None:
+def _help(plan: TrainingPlan, team: Team, opener: Opener) -> None:
     """Another process's part in the lessons."""
-    _learn(opener(), course, team, lambda line: None)
+    _learn(opener(), plan, team, lambda line: None)
 
 
-def _learn(janus: Janus, course: Course, team: Team, say: Say) -> Progress:
-    pupil = Pupil(janus)
-    progress = pupil.resume(course.record)
-    seed = [course.seed, team.rank, progress.step]
+def _learn(janus: Janus, plan: TrainingPlan, team: Team, say: Say) -> Progress:
+    student = Student(janus)
+    progress = student.resume(plan.record)
+    seed = [plan.seed, team.rank, progress.step]
     noise = torch.Generator().manual_seed(sum(seed))
-    diary = _Diary(course.num_steps, progress, team, say if team.rank == 0 else None)
-    lessons = batches(course.folder, seed)
+    loss_log = _LossLog(plan.num_steps, progress, team, say if team.rank == 0 else None)
+    lessons = endless_batches(plan.folder, seed)
     if team.size > 1:
         torch.set_num_threads(1)
-        place = f"file://{team.meeting}"
-        init_process_group("gloo", init_method=place, rank=team.rank, world_size=team.size)
-    for step in range(progress.step, course.num_steps):
+        meeting = f"file://{team.meeting}"
+        init_process_group("gloo", init_method=meeting, rank=team.rank, world_size=team.size)
+    for step in range(progress.step, plan.num_steps):
         batch = next(lessons)
-        losses = pupil.learn(batch, rate_at(step, course.num_steps), noise, team)
-        progress = diary.write(batch, losses)
+        losses = student.learn(batch, rate_at(step, plan.num_steps), noise, team)
+        progress = loss_log.note(batch, losses)
         if team.rank == 0:
-            pupil.keep(course, progress)
+            student.keep(plan, progress)
     lessons.close()
-    pupil.end()
+    student.end()
     if team.size > 1:
         destroy_process_group()
     return progress
 
 
-class Pupil:
+class Student:
     """The part of a model that takes lessons (all but its VQ part), and what training adds to it.
 
     It changes the weights of the model that it is made from.
@@ -128,15 +131,17 @@ class Pupil:
     def __init__(self, janus: Janus) -> None:
         self._model = janus.model
         self._probe = Probe(janus)
-        self._weights = [*weights_of_pupil(self._model).values(), *self._probe.parameters()]
+        self._weights = [*weights_of_student(self._model).values(), *self._probe.parameters()]
         self._optimiser = torch.optim.AdamW(
             self._weights, lr=_PEAK_RATE, betas=(0.9, 0.98), weight_decay=_WEIGHT_DECAY
         )
         for weight in self._weights:
             weight.requires_grad_(True)
 
-    def learn(self, batch: Batch, rate: float, noise: torch.Generator, team: Team) -> Losses:
-        """One step."""
+    def learn(
+        self, batch: TrainingBatch, rate: float, noise: torch.Generator, team: Team
+    ) -> Losses:
+        """One step at this learning rate. `noise` is on the CPU; it is drawn from, and moves on."""
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         losses = losses_of(self._model, self._probe, batch, noise)
@@ -152,31 +157,31 @@ class Pupil:
         for weight in self._weights:
             weight.requires_grad_(False)
 
-    def keep(self, course: Course, progress: Progress) -> None:
+    def keep(self, plan: TrainingPlan, progress: Progress) -> None:
         """Save what is due after this step."""
-        if progress.step in course.kept:
-            save_whole(weights_of_pupil(self._model), course.kept[progress.step])
-        if progress.step % _SAVED_EVERY == 0 or progress.step == course.num_steps:
+        if progress.step in plan.kept:
+            save_whole(weights_of_student(self._model), plan.kept[progress.step])
+        if progress.step % _SAVED_EVERY == 0 or progress.step == plan.num_steps:
             state = {
-                "pupil": weights_of_pupil(self._model),
+                "student": weights_of_student(self._model),
                 "probe": self._probe.state_dict(),
                 "optimiser": self._optimiser.state_dict(),
                 "progress": asdict(progress),
             }
-            save_whole(state, course.record)
+            save_whole(state, plan.record)
 
     def resume(self, record: Path) -> Progress:
-        """Take up what an earlier call left."""
+        """Take up what an earlier call left in the file; from the beginning, if there is none."""
         if not record.is_file():
             return Progress()
         state = torch.load(record, map_location="cpu", weights_only=True)
-        self._model.load_state_dict(state["pupil"], strict=False)
+        self._model.load_state_dict(state["student"], strict=False)
         self._probe.load_state_dict(state["probe"])
         self._optimiser.load_state_dict(state["optimiser"])
         return Progress(**state["progress"])
 
 
-def weights_of_pupil(model: "JanusForConditionalGeneration") -> dict[str, torch.nn.Parameter]:
+def weights_of_student(model: "JanusForConditionalGeneration") -> dict[str, torch.nn.Parameter]:
     """Every weight but the VQ part's, by name."""
     return {name: weight for name, weight in model.named_parameters() if ".vqmodel." not in name}
 
@@ -197,7 +202,7 @@ def rate_at(step: int, num_steps: int) -> float:
 
 def _share_gradients(weights: list[torch.nn.Parameter], team: Team) -> None:
     """Average the gradients over the team. A weight that a batch does not touch has gradient 0."""
-    grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in weights]
+    grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
     if team.size > 1:
         flat = torch.cat([grad.flatten() for grad in grads])
         all_reduce(flat)
@@ -207,7 +212,7 @@ def _share_gradients(weights: list[torch.nn.Parameter], team: Team) -> None:
         weight.grad = grad
 
 
-class _Diary:
+class _LossLog:
     """Counts what has been learned, and says so every few steps."""
 
     def __init__(self, num_steps: int, progress: Progress, team: Team, say: Say | None) -> None:
@@ -218,7 +223,7 @@ class _Diary:
         self._started = time.monotonic()
         self._losses: dict[str, list[float]] = {}
 
-    def write(self, batch: Batch, losses: Losses) -> Progress:
+    def note(self, batch: TrainingBatch, losses: Losses) -> Progress:
         """Note a step; how far it has come."""
         elapsed = time.monotonic() - self._started
         self._now = Progress(

@@ -8,15 +8,18 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.paged.pages import PAGE_TOKENS, Pages
-from pipeline.engine.rows import PrefixKey, Row
+from pipeline.twig.requests import Canvas, Picture
+
+PrefixKey = tuple[tuple[int, ...], tuple[Canvas | Picture, ...]]
+"""What a prefix says: its ids, and the pictures that stand in them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The beginning of a sequence, in the cache."""
+    """The beginning of a sequence, in the cache. It names pages, and holds no share of them."""
 
     pages: list[int]
-    slots: Tensor
+    slots: Tensor  # int64 [num_tokens], on the CPU: where each position lives
     num_tokens: int
 
 
@@ -24,26 +27,42 @@ NOTHING = Prefix([], torch.zeros(0, dtype=torch.int64), 0)
 
 
 class Prefixes:
-    """Questions up to the end of their pictures, kept for the next one; the oldest go first."""
+    """Questions up to the end of their pictures, kept for the next one; the oldest go first.
+
+    It is one more owner of the pages of what it keeps.
+    """
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
         self._kept: OrderedDict[PrefixKey, Prefix] = OrderedDict()
 
     def try_get(self, key: PrefixKey | None) -> Prefix | None:
+        """What is kept under the key. Who goes on from it takes a share of its pages at once."""
         if key is None or key not in self._kept:
             return None
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def keep(self, key: PrefixKey | None, row: Row, num_tokens: int) -> None:
+    def keep(
+        self, key: PrefixKey | None, pages: Sequence[int], slots: Tensor, num_tokens: int
+    ) -> None:
+        """Keep the first `num_tokens` of a sequence, unless the key is None or kept already.
+
+        `pages` and `slots`, int64 [tokens] on any device, are those of the whole sequence. Takes a
+        share of the pages that the prefix stands in, until it is dropped; the sequence has its own.
+        Its tokens need not be in the cache yet, but are to be prefilled before those of any other
+        sequence that begins so.
+        """
         if key is not None and key not in self._kept:
-            whole = Prefix(row.pages, row.slots.cpu(), len(row.slots))
+            whole = Prefix(list(pages), slots.cpu(), len(slots))
             self._kept[key] = beginning_of(whole, num_tokens)
             self._pages.share(self._kept[key].pages)
 
     def make_room(self, num_pages: int, keep: PrefixKey | None) -> bool:
-        """Whether so many pages are free, after giving up what it takes; `keep` stays."""
+        """Whether so many pages are free, after dropping the oldest prefixes as far as it takes.
+
+        The prefix of `keep` stays. A dropped one's pages are free once no sequence has them.
+        """
         for key in list(self._kept):
             if self._pages.can_take(num_pages):
                 break
@@ -52,6 +71,7 @@ class Prefixes:
         return self._pages.can_take(num_pages)
 
     def drop_all(self) -> None:
+        """Keep nothing, and give the shares of all pages back."""
         for key in list(self._kept):
             self._drop(key)
 
@@ -67,6 +87,6 @@ def beginning_of(prefix: Prefix, num_tokens: int) -> Prefix:
 
 
 def slots_of(pages: Sequence[int]) -> Tensor:
-    """int64 [tokens]: the slots of pages, in their order."""
+    """int64 [tokens], on the CPU: the slots of pages, in their order."""
     firsts = torch.tensor(pages, dtype=torch.int64)[:, None] * PAGE_TOKENS
     return (firsts + torch.arange(PAGE_TOKENS)).flatten()

@@ -8,26 +8,51 @@ import logging
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from subprocess import SubprocessError
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from pipeline.engine.paged.attention import Cache, Pass, Span
+from pipeline.engine.paged.attention import AttentionPass, Cache, Span
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PagedAttention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
-
 _log = logging.getLogger("coppice.engine")
 _WARM_UP_RUNS = 2  # before a capture: lazy initialisation must not be recorded
+
+
+class PagedAttention(Protocol):
+    """Attention of one new token a row over one layer of a paged cache."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        table: Tensor,
+        last: Tensor,
+        scale: float,
+    ) -> Tensor:
+        """A new tensor [rows, heads, width], of the dtype of `query`, which has the same shape.
+
+        The caller owns all seven tensors, which lie on one device. `key` and `value` are those of
+        the new tokens, [rows, key heads, width]; they are written into the layer's `keys` and
+        `values`, [slots, key heads, width], which is the only side effect. All five have the
+        cache's dtype. `table` is int32 [rows, at least last + 1]: the slot of each position;
+        `last` is int32 [rows]: the new token's position, and so the number of those before it.
+        `scale` multiplies the scores. Rows of padding share slot 0 and write it in any order.
+        """
+        ...
 
 
 class FlashPrefill:
     """Many new tokens of each sequence at once, in one call of FlashAttention."""
 
     def __init__(self, cache: Cache, spans: Sequence[Span]) -> None:
+        """`spans` stand one behind the other among the packed tokens, and padding behind them."""
         device = cache.keys.device
         self._cache = cache
         self._num_new = sum(span.num_tokens for span in spans)
@@ -66,13 +91,18 @@ def flash_attention(
 ) -> Tensor:
     """Causal attention [tokens, heads, width] of packed sequences, aligned at their ends.
 
-    `ends` are int32 [sequences + 1], the running sums of the numbers of queries and of keys. Core
-    torch's FlashAttention 2, whose operator takes these arguments from torch 2.5 to 2.13; without
-    a GPU, and for float32, which it does not know, plain SDPA in turn for each sequence.
+    `query` is [tokens, heads, width]; `keys` and `values` are [all tokens, key heads, width]: each
+    sequence has at least as many keys as queries, and its last query reads all of them. `ends` are
+    int32 [sequences + 1] on the same device, the running sums of the numbers of queries and of
+    keys, and `longest` the largest of those numbers.
+
+    Core torch's FlashAttention 2 (Dao, arXiv 2307.08691), whose operator takes these arguments from
+    torch 2.5 to 2.13; without a GPU, and for float32, which it does not know, plain SDPA in turn
+    for each sequence.
     """
     groups = query.shape[1] // keys.shape[1]
     if groups > 1:
-        keys, values = (part.repeat_interleave(groups, dim=1) for part in (keys, values))
+        keys, values = (states.repeat_interleave(groups, dim=1) for states in (keys, values))
     if not query.is_cuda or query.dtype is torch.float32:
         return torch.cat(
             [
@@ -99,23 +129,30 @@ def _causal(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor
     num_queries, num_keys = len(query), len(keys)
     is_read = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device)
     is_read = is_read.tril(num_keys - num_queries)
-    query, keys, values = (part.transpose(0, 1) for part in (query, keys, values))
+    query, keys, values = (states.transpose(0, 1) for states in (query, keys, values))
     return torch.nn.functional.scaled_dot_product_attention(
         query, keys, values, attn_mask=is_read, scale=scale
     ).transpose(0, 1)
 
 
 class PagedDecode:
-    """One new token a row, for the steps of a burst; keys and values stay in their pages."""
+    """One new token a row, for the steps of a burst; keys and values stay in their pages.
+
+    `table` and `last` are views of the buffers, so there is one burst at a time.
+    """
 
     def __init__(
-        self, cache: Cache, slots: Sequence[Tensor | None], lengths: Sequence[int], room: "Room"
+        self,
+        cache: Cache,
+        slots: Sequence[Tensor | None],
+        lengths: Sequence[int],
+        buffers: "DecodeBuffers",
     ) -> None:
         """See `StrictDecode`. A row of padding reads and writes slot 0, which is scratch."""
         self._cache = cache
-        self._attention = room.attention
-        self.table = room.seat(slots)
-        self.last = room.last[: len(slots)]
+        self._attention = buffers.attention
+        self.table = buffers.slot_table(slots)
+        self.last = buffers.last[: len(slots)]
         self.last.copy_(torch.tensor(lengths, dtype=torch.int32), non_blocking=True)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -130,13 +167,16 @@ class PagedDecode:
         """Nothing to do: what the burst added is in its pages already."""
 
 
-Forward = Callable[[Tensor, Tensor, Pass], Tensor]
-"""The language model: embeddings [tokens, width], positions [tokens] and the pass, to hidden states
-[tokens, width]."""
+Forward = Callable[[Tensor, Tensor, AttentionPass], Tensor]
+"""The language model: embeddings [tokens, width] of its dtype, positions int64 [tokens] and the
+pass, to hidden states [tokens, width]."""
 
 
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
-    """The same, compiled by torch at its first call; left as it is where that fails."""
+    """The same, compiled by torch at its first call; left as it is, and logged, where that fails.
+
+    What is compiled may round in other places.
+    """
     fast: Callable[P, T] | None = torch.compile(function, dynamic=True)
 
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -153,40 +193,52 @@ def compiled(function: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
-class Room:
+class DecodeBuffers:
     """What all bursts of an engine share: the buffers that graphs were captured on, and the graphs.
 
-    A row that is only padding reads and writes slot 0, which is scratch.
+    A graph reads and writes the addresses that it was captured with: hence buffers that stay where
+    they are, and of which a burst takes the first rows. A row that is only padding reads and writes
+    slot 0, which is scratch.
     """
 
     def __init__(self, max_rows: int, max_tokens: int, width: int, like: Tensor) -> None:
+        """For bursts of up to `max_rows` rows, padding counted, and of `max_tokens` positions each.
+
+        `width` is that of the language model; `like` gives device and dtype, and is not kept. It
+        takes `4 * max_rows * max_tokens` bytes for the table, and some for each graph.
+        """
         device = like.device
         self.attention = choose_attention(device)
         self._table = torch.zeros(max_rows, max_tokens, dtype=torch.int32, device=device)
-        self._seated: list[Tensor | None] = [None] * max_rows  # whose slots are in the table
-        self.last = torch.zeros(max_rows, dtype=torch.int32, device=device)
+        self._row_slots: list[Tensor | None] = [None] * max_rows  # whose slots are in the table
+        self.last = torch.zeros(max_rows, dtype=torch.int32, device=device)  # see PagedAttention
         self._embeds = torch.zeros(max_rows, width, dtype=like.dtype, device=device)
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}  # by number of rows
         self._has_graphs = device.type == "cuda"
-        self._pool: Any = None  # of memory, shared by all graphs: they run one at a time
 
-    def seat(self, slots: Sequence[Tensor | None]) -> Tensor:
-        """The table int32 [rows, tokens] of these rows; most sit where they sat in the last burst.
+    def slot_table(self, slots: Sequence[Tensor | None]) -> Tensor:
+        """The slot of each position of these rows, int32 [rows, max_tokens]; padding has slot 0.
 
-        What stands behind a row's own slots is never read.
+        A view of the buffer, good until the next call. Only what changed is copied: most rows stand
+        where they stood in the last burst. What stands behind a row's own slots is never read.
         """
-        for row, own in enumerate(slots):
-            if own is self._seated[row]:
+        for row, own_slots in enumerate(slots):
+            if own_slots is self._row_slots[row]:
                 continue
-            if own is None:  # padding must not write where an earlier row lived
+            if own_slots is None:  # padding must not write where an earlier row lived
                 self._table[row].zero_()
             else:
-                self._table[row, : len(own)] = own
-            self._seated[row] = own
+                self._table[row, : len(own_slots)] = own_slots
+            self._row_slots[row] = own_slots
         return self._table[: len(slots)]
 
     def run(self, forward: Forward, embeds: Tensor, burst: PagedDecode) -> Tensor:
-        """Hidden states [rows, width] of one step; replayed where it was captured before."""
+        """Hidden states [rows, width] of one step; replayed where it was captured before.
+
+        Those of a replay are a buffer of the graph's, overwritten by its next replay. `embeds` is
+        [rows, width]; `forward` and the burst's buffers are those of the first call with so many
+        rows.
+        """
         num_rows = len(embeds)
         if self._has_graphs and num_rows not in self._graphs:
             self._capture(forward, num_rows, burst)
@@ -212,13 +264,14 @@ class Room:
                     step()
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            # They run one at a time, so all graphs share one pool of memory.
+            pool = next((other.pool() for other, _ in self._graphs.values()), None)
+            with torch.cuda.graph(graph, pool=pool):
                 hidden = step()
         except RuntimeError as error:
             _log.warning("no CUDA graphs (%s): steps are launched one kernel at a time", error)
             self._has_graphs = False
             return
-        self._pool = graph.pool()
         self._graphs[num_rows] = graph, hidden
 
 
@@ -247,14 +300,14 @@ def paged_attention_plain(
     last: Tensor,
     scale: float,
 ) -> Tensor:
-    """As `kernels.paged_attention`, in plain torch: its oracle, and its stand-in."""
+    """A `PagedAttention` in plain torch: the kernel's oracle, and its stand-in."""
     now = table.gather(1, last[:, None].long())[:, 0].long()
     keys[now], values[now] = key, value
     num_tokens = int(last.max()) + 1
     used = table[:, :num_tokens].long()
     groups = query.shape[1] // keys.shape[1]
     own_keys, own_values = (
-        part[used].repeat_interleave(groups, dim=2).transpose(1, 2) for part in (keys, values)
+        states[used].repeat_interleave(groups, dim=2).transpose(1, 2) for states in (keys, values)
     )  # [rows, heads, tokens, width]
     is_read = torch.arange(num_tokens, device=last.device)[None, :] <= last[:, None]
     return torch.nn.functional.scaled_dot_product_attention(

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.checkpoints import Janus, load_janus
-from pipeline.engine.cuda import FlashPrefill, choose_attention, paged_attention_plain
 from pipeline.engine.engine import Engine
 from pipeline.engine.paged.attention import Cache, Span
+from pipeline.engine.paged.cuda import FlashPrefill, choose_attention, paged_attention_plain
 from pipeline.engine.paged.kernels import paged_attention
 from tests.conformance import replay
 from tests.engines import answered, drawing, engine_with, look, question
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 NUM_SLOTS = 512
 
 
@@ -110,7 +110,9 @@ def test_flash_prefill_attends_each_sequence_to_itself_and_what_is_cached_of_it(
 
 def test_the_fast_engine_makes_every_golden_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     # The interpreted kernel would take minutes; it has been compared with this above.
-    monkeypatch.setattr("pipeline.engine.cuda.choose_attention", lambda _: paged_attention_plain)
+    monkeypatch.setattr(
+        "pipeline.engine.paged.cuda.choose_attention", lambda _: paged_attention_plain
+    )
     golden = json.loads((GOLDEN / "golden.json").read_text())
     golden["traces"] = golden["traces"][4:5]  # one with a rejected region
     (tmp_path / "golden.json").write_text(json.dumps(golden))
@@ -132,7 +134,9 @@ def fast_answers(small: Janus, *, compile: bool) -> list[Any]:
 
 @pytest.fixture
 def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.engine.cuda.choose_attention", lambda _: paged_attention_plain)
+    monkeypatch.setattr(
+        "pipeline.engine.paged.cuda.choose_attention", lambda _: paged_attention_plain
+    )
 
 
 @pytest.mark.usefixtures("without_triton")
@@ -141,7 +145,7 @@ def test_compiled_steps_give_the_same_tokens(
 ):
     # What is captured is the same for all of torch's compilers, and this one takes no minute.
     eager = partial(torch.compile, backend="eager")
-    monkeypatch.setattr("pipeline.engine.cuda.torch.compile", eager)
+    monkeypatch.setattr("pipeline.engine.paged.cuda.torch.compile", eager)
 
     assert fast_answers(small, compile=True) == fast_answers(small, compile=False)
     assert "no torch.compile" not in caplog.text
@@ -157,13 +161,13 @@ def test_where_steps_cannot_be_compiled_the_log_says_so_and_they_run_as_they_are
 
         return fail
 
-    monkeypatch.setattr("pipeline.engine.cuda.torch.compile", without_a_compiler)
+    monkeypatch.setattr("pipeline.engine.paged.cuda.torch.compile", without_a_compiler)
 
     assert fast_answers(small, compile=True) == fast_answers(small, compile=False)
     assert caplog.text.count("no torch.compile (no C++ compiler)") == 1
 
 
 def test_strict_steps_are_not_compiled(small: Janus, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delattr("pipeline.engine.cuda.torch.compile")  # whoever asks for it fails
+    monkeypatch.delattr("pipeline.engine.paged.cuda.torch.compile")  # whoever asks for it fails
 
     assert engine_with(small, compile=True).is_strict

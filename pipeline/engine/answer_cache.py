@@ -4,11 +4,14 @@ from collections import OrderedDict
 
 from pipeline.twig.requests import Answer, Request, RequestId, Text
 
-_REMEMBERED = 4096  # answers
+_MAX_ANSWERS = 4096  # some kilobytes each; the first thoughts of a group's rollouts come together
 
 
-class Memory:
-    """Greedy questions and their answers: a question is a pure function of what it says."""
+class AnswerCache:
+    """Greedy questions and their answers: a question is a pure function of what it says.
+
+    Other requests pass it by. It holds the last `_MAX_ANSWERS` answers that were used.
+    """
 
     def __init__(self) -> None:
         self._answers: OrderedDict[Request, Answer] = OrderedDict()
@@ -21,8 +24,11 @@ class Memory:
         self._answers.move_to_end(request)
         return self._answers[request]
 
-    def is_asked(self, request_id: RequestId, request: Request) -> bool:
-        """Whether the same is at work already; `keep` will then tell this id, too."""
+    def wait_if_asked(self, request_id: RequestId, request: Request) -> bool:
+        """Whether the same is at work already; `keep` then tells this id's answer, too.
+
+        If not, it is at work from now on: the caller answers it, and calls `keep`.
+        """
         if not _is_greedy_text(request):
             return False
         if request in self._waiting:
@@ -32,11 +38,11 @@ class Memory:
         return False
 
     def keep(self, request: Request, answer: Answer) -> list[tuple[RequestId, Answer]]:
-        """Remember an answer; who else waits for it."""
+        """Take an answer in; those who wait for it, with the same answer."""
         if not _is_greedy_text(request):
             return []
         self._answers[request] = answer
-        while len(self._answers) > _REMEMBERED:
+        while len(self._answers) > _MAX_ANSWERS:
             self._answers.popitem(last=False)
         return [(waiting, answer) for waiting in self._waiting.pop(request, [])]
 

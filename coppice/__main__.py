@@ -1,0 +1,6 @@
+"""`python -m coppice` is `coppice`."""
+
+from jobs.cli import main
+
+if __name__ == "__main__":
+    main()

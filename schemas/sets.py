@@ -1,0 +1,47 @@
+"""What stands beside the rows of a training set, as JSON: its manifest, and its leaks."""
+
+from schemas.config import Frozen
+from schemas.recipes import Recipe
+
+
+class SetRun(Frozen):
+    """A run that a set is made of."""
+
+    run_id: str
+    fingerprint: str
+    objects: dict[str, str]  # the digest of each trace object, by its name below `traces/`
+
+
+class SetInputs(Frozen):
+    """All that a set follows from. Says nothing of folders, hosts or times."""
+
+    recipe: Recipe
+    recipe_digest: str
+    evaluation: dict[str, str]  # digests of the files with prompts that are left out, by name
+    runs: tuple[SetRun, ...]  # in the order of their ids
+    sidecars: dict[str, str]  # by scorer: one digest over its sidecars of all runs
+    coppice: str  # versions
+    pyarrow: str
+
+
+class StreamFiles(Frozen):
+    """The part files of one stream: of a task and split, or of an export and split."""
+
+    num_rows: int
+    files: tuple[str, ...]  # keys below the set, in the order of rows
+
+
+class SetManifest(Frozen):
+    """manifest.json. Written last: a set without one is unfinished."""
+
+    training_format: int
+    version: str  # 16 hex digits over the inputs
+    inputs: SetInputs
+    files: dict[str, StreamFiles]  # by stream, such as `sft/draw_2/train`
+
+
+class Leak(Frozen):
+    """A prompt that is left out since an evaluation set holds it."""
+
+    record_id: str
+    level: str  # of being equal: L0 to L3
