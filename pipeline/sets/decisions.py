@@ -23,7 +23,7 @@ def write_decisions(curation: Curation, out: Store, scratch: Path) -> None:
     """Write what became of every row, one object after the other."""
     path = scratch / DECISIONS_KEY
     with pq.ParquetWriter(path, DECISIONS, compression="zstd") as writer:
-        for object_index in range(len(curation.parts)):
+        for object_index in range(len(curation.shards)):
             if (table := decisions_of(curation, object_index)).num_rows:
                 writer.write_table(table)
     out.put(DECISIONS_KEY, path)
@@ -32,7 +32,7 @@ def write_decisions(curation: Curation, out: Store, scratch: Path) -> None:
 
 def decisions_of(curation: Curation, object_index: int) -> pa.Table:
     """The decisions about the rows of one object, as columns of `DECISIONS`."""
-    candidates, part = curation.found, curation.parts[object_index]
+    candidates, shard = curation.candidates, curation.shards[object_index]
     run_id = curation.runs[curation.objects[object_index][0]].run_id
     first, stop = candidates.first_row[object_index : object_index + 2].tolist()
     traces, events = candidates.trace[first:stop], candidates.event[first:stop]
@@ -41,7 +41,7 @@ def decisions_of(curation: Curation, object_index: int) -> pa.Table:
     trace_ids = pa.array(
         (
             f"{run_id}-{record:016x}-{rollout}"
-            for record, rollout in zip(part.record.tolist(), part.rollout.tolist(), strict=True)
+            for record, rollout in zip(shard.record.tolist(), shard.rollout.tolist(), strict=True)
         ),
         pa.string(),
     )
@@ -60,9 +60,9 @@ def decisions_of(curation: Curation, object_index: int) -> pa.Table:
 
 def leaks_of(curation: Curation) -> list[Leak]:
     """The prompts that are left out since an evaluation set holds them, by their ids."""
-    candidates = curation.found
+    candidates = curation.candidates
     levels: dict[str, str] = {}
-    for level in curation.checked.job.evaluation.levels:
+    for level in curation.checked.criteria.evaluation.levels:
         is_leak = candidates.reason == candidates.reasons.index(f"leak_{level}")
         for record in np.unique(candidates.record[candidates.trace[is_leak]]).tolist():
             levels[f"{record:016x}"] = level

@@ -30,7 +30,8 @@ class Lengths:
     columns = {"value": "float32", "words": "float32"}  # noqa: RUF012
 
     def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return [Score(value=None, parts={"words": float(len(one.prompt.split()))}) for one in batch]
+        lengths = [float(len(scoring_input.prompt.split())) for scoring_input in batch]
+        return [Score(value=None, parts={"words": length}) for length in lengths]
 
 
 class Forgetful(Lengths):
