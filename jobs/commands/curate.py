@@ -33,7 +33,7 @@ def curate_runs(request: CurateRequest, terminal: Terminal) -> None:
     """Decide, print the funnel, and write the set. Raises InputError before any work starts."""
     recipe, folder = load_recipe(request.recipe)
     exports = tuple(dict.fromkeys([*recipe.exports, *request.exports]))
-    check_exports(exports)
+    check_exports(exports, recipe.kind)
     recipe = recipe.model_copy(update={"exports": exports})
     curation = open_curation(
         [open_run(url) for url in request.runs],
