@@ -48,7 +48,8 @@ def read_content(file: OpenFile, options: ReadOptions) -> Content:
     if file.suffix == ".parquet" or _is_parquet(file):
         return read_parquet(file, options)
     head = file.start().read(_HEAD_BYTES)
-    for magic, description in _FOREIGN.items():
+    foreign = _FOREIGN | ({_PARQUET: "packed Parquet; unpack it"} if file.codec else {})
+    for magic, description in foreign.items():
         if head.startswith(magic):
             raise InputError(f"{file.name}: expected prompts, found {description}")
     text = head.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
@@ -59,7 +60,7 @@ def read_content(file: OpenFile, options: ReadOptions) -> Content:
         return read_json_lines(file, options)
     if file.suffix in (".csv", ".tsv"):
         preferred = TAB if file.suffix == ".tsv" else ","
-        return read_table(file, options, choose_delimiter(text, preferred, options))
+        return read_table(file, options, choose_delimiter(text.lstrip("\r\n"), preferred, options))
     if delimiter := _delimiter_of(text, options, is_whole=is_whole):
         return read_table(
             file,
@@ -84,14 +85,17 @@ def _is_array(text: str, suffix: str, *, is_whole: bool) -> bool:
     """Whether it is one array: not prompts that begin with a bracket, and not an array a line."""
     if suffix not in _JSON_SUFFIXES:
         return _ARRAY.match(text) is not None
-    if not text.lstrip().startswith("["):
+    first, end, rest = text.lstrip().partition("\n")
+    first = first.rstrip()
+    if not first.startswith("["):
         return False
-    first, _, rest = text.lstrip().partition("\n")
     try:
         json.loads(first)
+    except json.JSONDecodeError as error:  # of an array over several lines: only that it ends
+        return error.pos >= len(first) or not (end or is_whole)
     except (ValueError, RecursionError):
-        return True
-    return is_whole and not rest.strip()
+        return False
+    return not rest.strip()
 
 
 def _delimiter_of(text: str, options: ReadOptions, *, is_whole: bool) -> str | None:
@@ -161,7 +165,7 @@ def _refuse_others(text: str, name: str) -> None:
     A first line that says `prompt` and no more heads a column.
     """
     first, second, *_ = (*(line.strip() for line in text.lstrip().split("\n", 2)), "")
-    if first.strip('"').casefold() in OBVIOUS_COLUMNS:
+    if first.removeprefix('"').removesuffix('"').casefold() in OBVIOUS_COLUMNS:
         raise InputError(
             f"{name}:1: expected a prompt, found the header {first!r}; take it away, or call the "
             "file .csv"

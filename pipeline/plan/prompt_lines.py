@@ -48,7 +48,7 @@ def read_json_lines(file: OpenFile, options: ReadOptions) -> Content:
 
     Raises InputError if the file is one object over several lines, or no row has a prompt.
     """
-    first = next(_json_rows(file), None)
+    first = next((row for row in _json_rows(file) if row.found), None)
     if first and first.fault and _is_one_object(file):
         raise InputError(
             f"{file.name}: expected a JSON array of objects or strings, or an object a line; found "

@@ -37,9 +37,11 @@ def read_table(
     csv.field_size_limit(MAX_LINE_BYTES)  # of this process, where nothing else reads CSV
     lines = _Lines(numbered_lines(file.start(), file.name))
     header = _record(lines, delimiter, file.name, width=None)
+    while header and header.is_blank:
+        header = _record(lines, delimiter, file.name, width=None)
     if header is None:
         return Content(rows=iter(()))
-    columns = _checked_header(header.cells, options, file.name)
+    columns = _checked_header(header, options, file.name)
     return Content(
         rows=_rows(lines, delimiter, columns, file.name),
         prompt_column=choose_prompt_column(columns, options, file.name, advice=advice),
@@ -160,17 +162,17 @@ def _malformed(taken: _Taken, reason: str, name: str) -> InputError:
     )
 
 
-def _checked_header(cells: Sequence[str], options: ReadOptions, name: str) -> list[str]:
-    if fault := _unreadable(cells):
-        raise InputError(f"{name}:1: the header holds {fault}; save the table as UTF-8")
-    counts = Counter(cell for cell in cells if cell not in options.dropped_columns)
+def _checked_header(header: _Record, options: ReadOptions, name: str) -> list[str]:
+    if fault := _unreadable(header.cells):
+        raise InputError(f"{name}:{header.line}: the header holds {fault}; save the table as UTF-8")
+    counts = Counter(cell for cell in header.cells if cell not in options.dropped_columns)
     for column, number in counts.items():
         if number > 1:
             raise InputError(
-                f"{name}:1: expected columns that differ, found {number} called {shown(column)}; "
-                "rename them, or leave them out with --drop-columns"
+                f"{name}:{header.line}: expected columns that differ, found {number} called "
+                f"{shown(column)}; rename them, or leave them out with --drop-columns"
             )
-    return list(cells)
+    return header.cells
 
 
 def _rows(lines: _Lines, delimiter: str, columns: list[str], name: str) -> Iterator[Row]:
@@ -189,7 +191,7 @@ def _rows(lines: _Lines, delimiter: str, columns: list[str], name: str) -> Itera
 def _row(record: _Record, delimiter: str, columns: list[str]) -> Row:
     fault = _unreadable(record.cells)
     if not fault and len(record.cells) != len(columns):
-        fault = f"{len(record.cells)} fields where the header has {len(columns)}"
+        fault = f"fields: {len(record.cells)}, where the header has {len(columns)}"
         if len(record.cells) > len(columns):
             fault += f"; a field that holds {delimiter!r} has to be quoted"
     found = record.found.encode("utf-8", "surrogateescape")
