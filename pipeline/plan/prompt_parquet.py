@@ -106,11 +106,39 @@ def _may_hold_bytes(kind: pa.DataType) -> bool:
 
 
 def _has_bytes(parquet: pq.ParquetFile, column: str) -> bool:
-    """Where all are null, they travel as null. Reads as far as the first that is not."""
-    batches = parquet.iter_batches(batch_size=_SAMPLED_ROWS, columns=[column])
+    """Where all are null, they travel as null.
+
+    Asks the statistics, and without them reads as far as the first that is not: that may take a
+    page, and a page of pictures is large.
+    """
+    counts = _counts_of_bytes(parquet, column)
+    if counts and None not in counts:
+        return any(counts)
     return any(
-        _is_bytes(cell) for batch in batches for row in batch.to_pylist() for cell in row.values()
+        _is_bytes(cell)
+        for batch in parquet.iter_batches(batch_size=_SAMPLED_ROWS, columns=[column])
+        for row in batch.to_pylist()
+        for cell in row.values()
     )
+
+
+def _counts_of_bytes(parquet: pq.ParquetFile, column: str) -> list[int | None]:
+    """How many values are no null, by row group and leaf that holds plain bytes; None: unknown."""
+    metadata, schema = parquet.metadata, parquet.schema
+    leaves = [
+        leaf
+        for leaf in range(metadata.num_columns)
+        if f"{schema.column(leaf).path}.".startswith(f"{column}.")
+        and schema.column(leaf).logical_type.type == "NONE"
+        and schema.column(leaf).physical_type.endswith("BYTE_ARRAY")
+    ]
+    counts: list[int | None] = []
+    for group in range(metadata.num_row_groups):
+        for leaf in leaves:
+            chunk = metadata.row_group(group).column(leaf)
+            is_known = chunk.is_stats_set and chunk.statistics.has_null_count
+            counts.append(chunk.num_values - chunk.statistics.null_count if is_known else None)
+    return counts
 
 
 def _is_bytes(value: Cell) -> bool:

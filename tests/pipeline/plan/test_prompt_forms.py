@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.plan import prompt_lines
@@ -122,6 +122,7 @@ _WORD = st.text(
 _CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=9)
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(
         st.fixed_dictionaries({"prompt": _WORD, "style": _CELL, "note": _CELL}),
@@ -368,6 +369,7 @@ def test_a_date_that_python_cannot_hold_can_be_dropped_with_its_column(tmp_path:
     assert read(tmp_path, "a.parquet", body, dropped_columns=frozenset({"at"})).prompts
 
 
+@pytest.mark.parametrize("has_statistics", [True, False])
 @pytest.mark.parametrize(
     "image",
     [
@@ -383,9 +385,11 @@ def test_a_date_that_python_cannot_hold_can_be_dropped_with_its_column(tmp_path:
     ],
     ids=lambda image: str(image.type),
 )
-def test_columns_of_bytes_stay_behind_and_cost_no_prompt(tmp_path: Path, image: pa.Array):
+def test_columns_of_bytes_stay_behind_and_cost_no_prompt(
+    tmp_path: Path, image: pa.Array, has_statistics: bool
+):
     table = pa.table({"image": image, "prompt": ["a boat", "stones"], "likes": [3, 5]})
-    pq.write_table(table, tmp_path / "a.parquet")
+    pq.write_table(table, tmp_path / "a.parquet", write_statistics=has_statistics)
 
     prompts = read_prompts([str(tmp_path / "a.parquet")])
 
@@ -396,12 +400,14 @@ def test_columns_of_bytes_stay_behind_and_cost_no_prompt(tmp_path: Path, image: 
     assert prompts.left_behind == ("image",)
 
 
-def test_a_column_for_bytes_that_has_none_travels(tmp_path: Path):
+@pytest.mark.parametrize("has_statistics", [True, False])
+def test_a_column_for_bytes_that_has_none_travels(tmp_path: Path, has_statistics: bool):
     image = pa.array(
         [{"bytes": None, "path": "x.png"}],
         pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
     )
-    pq.write_table(pa.table({"image": image, "prompt": ["a boat"]}), tmp_path / "a.parquet")
+    table = pa.table({"image": image, "prompt": ["a boat"]})
+    pq.write_table(table, tmp_path / "a.parquet", write_statistics=has_statistics)
 
     prompts = read_prompts([str(tmp_path / "a.parquet")])
 
