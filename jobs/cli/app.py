@@ -28,6 +28,13 @@ from jobs.cli.options import (
     ShardRollouts,
     SkipBad,
 )
+from jobs.cli.prompt_options import (
+    DropColumns,
+    FoldNewlines,
+    Limit,
+    PromptColumn,
+    read_options,
+)
 from jobs.cli.usage import PrintableUsage
 from jobs.commands.terminal import Terminal
 from schemas import __version__
@@ -75,6 +82,10 @@ def plan(
     rollouts: Rollouts = 1,
     shard_rollouts: ShardRollouts = None,
     skip_bad: SkipBad = False,
+    prompt_column: PromptColumn = None,
+    drop_columns: DropColumns = None,
+    fold_newlines: FoldNewlines = False,
+    limit: Limit = None,
     extend: Annotated[
         bool,
         typer.Option(
@@ -103,6 +114,8 @@ def plan(
         rollouts_per_record=rollouts,
         rollouts_per_shard=shard_rollouts,
         skip_bad=skip_bad,
+        reading=read_options(prompt_column, drop_columns, fold_newlines),
+        num_records=limit,
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
@@ -123,6 +136,10 @@ def run(
     rollouts: Rollouts = 1,
     shard_rollouts: ShardRollouts = None,
     skip_bad: SkipBad = False,
+    prompt_column: PromptColumn = None,
+    drop_columns: DropColumns = None,
+    fold_newlines: FoldNewlines = False,
+    limit: Limit = None,
     actors: Actors = None,
     max_dead_fraction: MaxDeadFraction = None,
     address: Address = None,
@@ -150,6 +167,8 @@ def run(
         rollouts_per_record=rollouts,
         rollouts_per_shard=shard_rollouts,
         skip_bad=skip_bad,
+        reading=read_options(prompt_column, drop_columns, fold_newlines),
+        num_records=limit,
         config_file=config,
         settings=[*flags, *(settings or [])],
     )

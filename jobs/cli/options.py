@@ -12,7 +12,8 @@ Prompts = Annotated[
     list[str],
     typer.Argument(
         metavar="PROMPTS... RUN",
-        help="Prompt files (.txt, .jsonl, .parquet; globs and s3:// too), and last the run.",
+        help="Prompt files (.txt, .csv, .tsv, .json, .jsonl, .parquet; globs and s3:// too), "
+        "and last the run.",
     ),
 ]
 Model = Annotated[
@@ -65,7 +66,8 @@ Address = Annotated[
 PromptSources = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCES...", help="Prompt files (.txt, .jsonl, .parquet; globs and s3:// too)."
+        metavar="SOURCES...",
+        help="Prompt files (.txt, .csv, .tsv, .json, .jsonl, .parquet; globs and s3:// too).",
     ),
 ]
 PromptsOut = Annotated[Path, typer.Option(metavar="FILE", help="Where to write; ends in .jsonl.")]
