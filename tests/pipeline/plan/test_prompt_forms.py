@@ -72,14 +72,14 @@ WRITERS: dict[str, Callable[[Sequence[Row]], bytes]] = {
     "array.txt": lambda rows: json.dumps(rows, indent=1).encode(),
     "a.parquet": as_parquet,
     "parquet.jsonl": as_parquet,
-    "a.csv.gz": lambda rows: gzip.compress(as_table(rows, ",")),
+    "a.csv.gz": lambda rows: gzip.compress(as_table(rows, ","), mtime=0),
     "a.TSV.ZST": lambda rows: zstd(as_table(rows, "\t")),
     "a.jsonl.zst": lambda rows: zstd(as_json_lines(rows)),
     "two-members.jsonl.gz": lambda rows: b"".join(
-        gzip.compress(as_json_lines([row])) for row in rows
+        gzip.compress(as_json_lines([row]), mtime=0) for row in rows
     ),
-    "array.json.gz": lambda rows: gzip.compress(json.dumps(rows).encode()),
-    "packed.jsonl": lambda rows: gzip.compress(as_json_lines(rows)),
+    "array.json.gz": lambda rows: gzip.compress(json.dumps(rows).encode(), mtime=0),
+    "packed.jsonl": lambda rows: gzip.compress(as_json_lines(rows), mtime=0),
     "unpacked.jsonl.gz": as_json_lines,
 }
 
@@ -284,7 +284,7 @@ def test_a_table_under_the_name_of_text_is_never_a_list_of_lines(tmp_path: Path,
         ('["a cat", "a dog"]\n["a fox", "a hen"]\n', "a.txt:2: malformed JSON at column 1"),
         ("a cat\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
         (b"PK\x03\x04 and so on", "a spreadsheet or a zip archive"),
-        (gzip.compress(gzip.compress(b"a cat\n")), "packed twice"),
+        (gzip.compress(gzip.compress(b"a cat\n", mtime=0), mtime=0), "packed twice"),
     ],
 )
 def test_what_is_no_list_of_lines_is_refused(tmp_path: Path, content: str | bytes, reason: str):
@@ -487,9 +487,13 @@ def test_a_folder_that_looks_like_a_glob_is_found(tmp_path: Path):
         ("a.json", b'{\n "prompts": ["a"]\n}\n', "found one object over several lines"),
         ("a.json", b'[{"prompt": ' + b"[" * 5000 + b"\n]}]", "a.json:1: malformed JSON"),
         ("a.json", b"[]", "expected at least one prompt"),
-        ("a.csv.gz", gzip.compress(b"prompt\na red cube\n")[:-9], "cannot be read: Truncated"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"prompt\na red cube\n", mtime=0)[:-9],
+            "cannot be read: Truncated",
+        ),
         ("a.txt.zst", zstd(b"a red cube\n" * 99)[:-2], "cannot be read: Truncated"),
-        ("a.csv.gz", gzip.compress(as_parquet(ROWS)), "packed Parquet; unpack it"),
+        ("a.csv.gz", gzip.compress(as_parquet(ROWS), mtime=0), "packed Parquet; unpack it"),
         ("a.parquet", as_json_lines(ROWS), "a.parquet: unreadable Parquet after row 0"),
     ],
 )
@@ -508,7 +512,7 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(prompt_lines, "MAX_LINE_BYTES", 100)
-    bomb = gzip.compress(b"a red cube\n" + b"0" * 10**6)
+    bomb = gzip.compress(b"a red cube\n" + b"0" * 10**6, mtime=0)
 
     assert "a.txt.gz:2: expected a line of at most" in refusal(tmp_path, "a.txt.gz", bomb)
 
