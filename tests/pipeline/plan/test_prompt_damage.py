@@ -64,7 +64,7 @@ def contents(name: str, content: bytes) -> Iterator[bytes]:
     """The texts that a file may be, unpacked by other means than ours."""
     yield content
     try:
-        if name.endswith("gz"):
+        if content.startswith(b"\x1f\x8b"):  # also where the name does not say so
             yield gzip.decompress(content)
         elif name.lower().endswith("zst"):
             yield pa.CompressedInputStream(pa.BufferReader(content), "zstd").read()
