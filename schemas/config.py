@@ -8,7 +8,14 @@ import hashlib
 from enum import StrEnum
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from schemas.json_values import JsonMapping, JsonObject, canonical_json
 from schemas.trace import TRACE_VERSION, Role
@@ -67,10 +74,20 @@ class SamplingConfig(Frozen):
 
 
 class ModelConfig(Frozen):
-    """Which weights. `digest` is of config, tokenizer and weights, taken when planning."""
+    """Which weights. `digest` is of config, tokenizer and weights, taken when planning.
+
+    Models of one digest are one model: the name is shown and says where to find it, no more.
+    """
 
     name: str
     digest: str
+    files: dict[str, str] = Field(default_factory=dict)  # sha256 by name; bundled: none are kept
+
+    @model_serializer(mode="wrap")
+    def _without_no_files(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
+        """As version 0.1 wrote it where there is no more to say."""
+        content: JsonObject = serialize(self)
+        return {key: value for key, value in content.items() if value != {}}
 
 
 class PackConfig(Frozen):
@@ -111,6 +128,7 @@ Harm = Literal["exit", "hang", "hoard"]
 """What the fake does to its process on demand: kill it, never answer, or take all its memory."""
 
 BackendName = Literal["engine", "reference", "fake"]
+Dtype = Literal["float32", "bfloat16"]
 
 
 class MethodConfig(Frozen):
@@ -125,7 +143,7 @@ class MethodConfig(Frozen):
     reflection: ReflectionConfig = ReflectionConfig()
     sampling: SamplingConfig = SamplingConfig()
     seed: int = Field(default=0, ge=0, lt=2**63)
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"  # where a config names none: the model's own, when it is planned
     strict: bool = False  # on a GPU, at a cost: same tokens in any batch. A CPU always is
     pictures: Pictures = Pictures.FINAL
     fake: FakeConfig = FakeConfig()
@@ -165,15 +183,27 @@ class RunConfig(Frozen):
     execution: ExecutionConfig = ExecutionConfig()
 
 
+def named_as(method: MethodConfig, planned: MethodConfig) -> MethodConfig:
+    """The method with the model under its planned name, if it is the same model."""
+    if method.model.digest != planned.model.digest:
+        return method
+    return method.model_copy(update={"model": planned.model})
+
+
 def fingerprint(method: MethodConfig) -> str:
     """What makes two runs the same: 16 hex digits over the method and the trace version."""
-    body: JsonObject = {"method": method.model_dump(mode="json"), "trace_version": TRACE_VERSION}
+    content = method.model_dump(mode="json", exclude={"model": {"files"}})  # the digest is of them
+    body: JsonObject = {"method": content, "trace_version": TRACE_VERSION}
     return hashlib.sha256(canonical_json(body).encode()).hexdigest()[:16]
 
 
 def differences(planned: MethodConfig, current: MethodConfig) -> list[str]:
     """The fields in which two methods differ, one line each: `sampling.cfg_weight: 5.0 -> 4.0`."""
-    old, new = _flat(planned.model_dump(mode="json")), _flat(current.model_dump(mode="json"))
+    has_files = planned.model.files and current.model.files  # version 0.1 kept none
+    exclude = None if has_files else {"model": {"files"}}
+    old, new = (
+        _flat(method.model_dump(mode="json", exclude=exclude)) for method in (planned, current)
+    )
     names = sorted(old.keys() | new.keys())
     return [
         f"{name}: {old.get(name)} -> {new.get(name)}"

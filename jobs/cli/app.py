@@ -15,6 +15,7 @@ from jobs.cli.options import (
     Address,
     Backend,
     ConfigFile,
+    DtypeName,
     MaxDeadFraction,
     Model,
     Pack,
@@ -72,6 +73,7 @@ def version(
 def plan(
     prompts: Prompts,
     model: Model = None,
+    dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
     pack: Pack = None,
@@ -107,7 +109,7 @@ def plan(
 
     if len(prompts) < 2 and not extend:
         raise typer.BadParameter("give at least one prompt file, and last the run")
-    flags = method_flags(model, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
     request = PlanRequest(
         sources=prompts[:-1],
         url=prompts[-1],
@@ -126,6 +128,7 @@ def plan(
 def run(
     prompts: Prompts,
     model: Model = None,
+    dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
     pack: Pack = None,
@@ -156,7 +159,7 @@ def run(
     from jobs.commands.runs import grow_run
 
     terminal = Terminal()
-    flags = method_flags(model, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
     if actors is not None:
         flags.append(f"execution.num_actors={actors}")
     if max_dead_fraction is not None:
@@ -348,6 +351,7 @@ app.add_typer(sets.app)
 
 def method_flags(
     model: str | None,
+    dtype: str | None,
     backend: BackendName | None,
     program: Program | None,
     pack: str | None,
@@ -357,6 +361,7 @@ def method_flags(
     """The options that have a name of their own, as `--set` would have them."""
     words = {
         "model": model,
+        "dtype": dtype,
         "backend": backend,
         "program": program,
         "pack": pack,

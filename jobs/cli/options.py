@@ -18,7 +18,16 @@ Prompts = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="A bundled name (tiny), a folder, or a hub id: deepseek-ai/Janus-Pro-7B."),
+    typer.Option(
+        help="A bundled name (tiny), a folder, a hub id such as deepseek-ai/Janus-Pro-7B, or "
+        "s3://bucket/folder."
+    ),
+]
+DtypeName = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", help="bfloat16 or float32. Without a word the model's own; toy, tiny: float32."
+    ),
 ]
 Backend = Annotated[
     BackendName | None, typer.Option(help="What answers. The fake needs no model, for trying out.")

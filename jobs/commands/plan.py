@@ -18,7 +18,7 @@ from pipeline.plan.prompt_files import Limit, PromptSet, read_prompts
 from pipeline.plan.prompt_rows import ReadOptions
 from pipeline.store.layout import rejects_key
 from pipeline.store.open import open_store
-from pipeline.store.plans import read_manifest
+from pipeline.store.plans import read_manifest, try_read_manifest
 from pipeline.store.preflight import preflight
 from schemas.config import RunConfig
 from schemas.errors import InputError
@@ -63,7 +63,9 @@ def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     Nothing is written if a prompt cannot be used, or the run is planned otherwise: raises
     InputError, ConfigMismatch.
     """
-    resolved = resolve(request.tables({}))
+    store = open_store(request.url)
+    before = try_read_manifest(store)
+    resolved = resolve(request.tables({}), before.config.method if before else None)
     limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
     prompts = request.read_prompts(limit)
     plan = make_plan(
@@ -74,7 +76,6 @@ def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
         rollouts_per_record=request.rollouts_per_record,
         rollouts_per_shard=request.rollouts_per_shard,
     )
-    store = open_store(request.url)
     preflight(store)
     manifest = commit_plan(store, plan, prompts, resolved.config, resolved.facts)
     terminal.say(*_describe_plan(store.url, manifest, plan, resolved), *_describe_reading(prompts))
@@ -88,6 +89,7 @@ def extend_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     prompts = PromptSet(prompts=[], num_duplicates=0, rejects=[])
     if request.sources:
         resolved = resolve(before.config.model_dump(mode="json"))
+        check_method(before, resolved.config, store.url)
         limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
         prompts = request.read_prompts(limit)
     after = extend_plan(
@@ -129,7 +131,9 @@ def load_run(request: PlanRequest) -> RunManifest:
     planned = manifest.config.model_dump(mode="json")
     asked = request.tables(planned)
     if asked.get("method") != planned["method"]:
-        resolved = resolve(asked)  # reads the model's files, so only when it can matter
+        resolved = resolve(
+            asked, manifest.config.method
+        )  # reads the model's files, so only when it can matter
         check_method(manifest, resolved.config, store.url)
         return manifest.model_copy(update={"config": resolved.config})
     config = validated(RunConfig, asked)
@@ -143,9 +147,10 @@ def _describe_plan(
     estimate = f"about {size(plan.num_bytes)}"
     if plan.actor_seconds >= 1:
         estimate += f" and {duration(plan.actor_seconds)} of one GPU"
+    in_dtype = "" if method.backend == "fake" else f", {method.dtype}"
     lines = [
         f"Run {manifest.run_id} at {url}: {method.program.value} with {method.model.name} "
-        f"({method.backend}), fingerprint {manifest.fingerprint}.",
+        f"({method.backend}{in_dtype}), fingerprint {manifest.fingerprint}.",
         f"Planned: {counted(part.num_records, 'record')} x "
         f"{counted(part.rollouts_per_record, 'rollout')} in {counted(part.num_shards, 'shard')} "
         f"of up to {part.rollouts_per_shard}, {estimate}.",

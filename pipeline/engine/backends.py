@@ -10,7 +10,6 @@ from pipeline.twig.drive import Backends
 from pipeline.twig.requests import Backend
 from schemas import __version__
 from schemas.config import RunConfig
-from schemas.errors import InputError
 from schemas.rows import StackRow
 from schemas.trace import Role
 
@@ -60,16 +59,11 @@ def open_backends(config: RunConfig) -> LoadedBackends:
 def _load(config: RunConfig) -> "Janus":
     import torch
 
-    from pipeline.engine.checkpoints import digest_of, load_janus, resolve_checkpoint
+    from pipeline.engine.checkpoints import checkpoint_of, load_janus
 
     torch.set_num_threads(max(1, int(config.execution.cpus_per_actor)))
     method = config.method
-    folder = resolve_checkpoint(method.model.name)
-    if (digest := digest_of(folder)[:16]) != method.model.digest:
-        raise InputError(
-            f"{method.model.name} is {digest} on {platform.node()}, and the run was planned with "
-            f"{method.model.digest}: put the same weights on every node"
-        )
+    folder = checkpoint_of(method.model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return load_janus(folder, dtype=getattr(torch, method.dtype), device=device)
 
