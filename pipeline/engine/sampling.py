@@ -90,6 +90,15 @@ def logp_of(logits: Tensor, tokens: Tensor) -> Tensor:
     return logits.float().log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
 
 
+def spread_of(logits: Tensor) -> Tensor:
+    """How far the largest of each row stands above the smallest, float32 [rows].
+
+    Not finite if one of them is not. One pass, and no sum that could overflow where none is.
+    """
+    least, most = torch.aminmax(logits.float(), dim=-1)
+    return most - least
+
+
 class Sampler:
     """Chooses the next tokens of a batch of requests, step after step, and never asks the host.
 
@@ -128,26 +137,39 @@ class Sampler:
         self._num_requests = len(requests)
         self._num_steps, self._make_noise = num_steps, noise
         self._noise: list[Tensor] = []  # of the next steps
-        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._seen: tuple[list[list[int]], list[list[list[float]]]] | None = None
 
     def codes(self, cond: Tensor, uncond: Tensor) -> Tensor:
         """int64 [requests], from the logits [requests, codes] of the two branches."""
-        return self._choose(guide(cond, uncond, self._cfg_weight) / self._temperature, cond)
+        scaled = guide(cond, uncond, self._cfg_weight) / self._temperature
+        return self._choose(scaled, cond, spread_of(scaled))
 
     def words(self, logits: Tensor) -> Tensor:
         """int64 [requests], from logits [requests, words]."""
         logits = logits.float()
-        return self._choose(keep_top_p(logits / self._temperature, self._top_p), logits)
+        scaled = logits / self._temperature
+        return self._choose(keep_top_p(scaled, self._top_p), logits, spread_of(scaled))
 
     def chosen(self) -> list[tuple[list[int], list[float], list[float]]]:
         """Each request's tokens since the beginning, their `logp_sample` and their `logp_cond`."""
         if not self._steps:
             return [([], [], [])] * self._num_requests
-        columns = zip(*self._steps, strict=True)
-        tokens, sample, cond = (torch.stack(column, 1).tolist() for column in columns)
+        tokens, (sample, cond, _) = self._look()
         return list(zip(tokens, sample, cond, strict=True))
 
-    def _choose(self, scaled: Tensor, cond: Tensor) -> Tensor:
+    def spreads(self) -> list[list[float]]:
+        """Each request's spread (see `spread_of`) of what each of its tokens was chosen from."""
+        return self._look()[1][2] if self._steps else [[]] * self._num_requests
+
+    def _look(self) -> tuple[list[list[int]], list[list[list[float]]]]:
+        """All tokens and all numbers, brought from the device once: it is waited for."""
+        if self._seen is None:
+            tokens, *numbers = (torch.stack(column, 1) for column in zip(*self._steps, strict=True))
+            self._seen = tokens.tolist(), torch.stack(numbers).tolist()
+        return self._seen
+
+    def _choose(self, scaled: Tensor, cond: Tensor, spread: Tensor) -> Tensor:
         noisy = scaled
         if self._has_noise:
             noise = self._next_noise(scaled.shape[-1])
@@ -156,7 +178,9 @@ class Sampler:
         tokens = noisy.argmax(-1)
         nothing = tokens.new_zeros(len(tokens), dtype=torch.float32)
         sample = logp_of(scaled, tokens) if self._has_logp else nothing
-        self._steps.append((tokens, sample, logp_of(cond, tokens) if self._has_logp else nothing))
+        cond = logp_of(cond, tokens) if self._has_logp else nothing
+        self._steps.append((tokens, sample, cond, spread))
+        self._seen = None
         self._positions = self._positions + 1
         return tokens
 
