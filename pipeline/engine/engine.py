@@ -285,9 +285,9 @@ class Engine:
             burst.advance()
         burst.store()
         for jobs, sampler in ((draws, code_sampler), (texts, word_sampler)):
-            choices = zip(jobs, sampler.chosen(), sampler.spreads(), strict=True)
-            for job, chosen, spreads in choices:
-                job.take(*chosen, spreads, eos=self._janus.special.eos)
+            choices = zip(jobs, sampler.chosen(), sampler.evidence(), strict=True)
+            for job, chosen, evidence in choices:
+                job.take(*chosen, evidence, eos=self._janus.special.eos)
                 for row in job.rows:
                     row.length += self._burst
 

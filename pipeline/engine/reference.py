@@ -13,12 +13,12 @@ from torch import Tensor
 from pipeline.engine.checkpoints import Janus
 from pipeline.engine.rendering import Renderer
 from pipeline.engine.sampling import (
+    evidence_of,
     guide,
     gumbel_noise,
     keep_top_p,
     logp_of,
     split_seed,
-    spread_of,
 )
 from pipeline.engine.soundness import is_sound, not_finite
 from pipeline.engine.vision import Vision
@@ -163,14 +163,14 @@ class _Choice:
     def of_word(self, logits: Tensor, top_p: float) -> int:
         """Choose from logits [1, vocabulary]."""
         logits = logits.float()
-        scaled = logits / (self._temperature or 1)
-        kept = keep_top_p(scaled, top_p) if self._temperature else scaled
-        return self._keep(kept, logits, spread_of(scaled).item())
+        if self._temperature == 0:
+            return self._keep(logits, logits)
+        return self._keep(keep_top_p(logits / self._temperature, top_p), logits)
 
     def of_code(self, cond: Tensor, uncond: Tensor, cfg_weight: float) -> int:
         """Choose from the logits [1, codes] of the two branches."""
-        scaled = guide(cond, uncond, cfg_weight) / (self._temperature or 1)
-        return self._keep(scaled, cond, spread_of(scaled).item())
+        guided = guide(cond, uncond, cfg_weight)
+        return self._keep(guided / (self._temperature or 1), cond)
 
     def logps(self) -> dict[str, tuple[float, ...] | None]:
         """The fields of `Answer` that say how likely the tokens were."""
@@ -178,17 +178,18 @@ class _Choice:
             return {"logp_sample": None, "logp_cond": None}
         return {"logp_sample": tuple(self._sample), "logp_cond": tuple(self._cond)}
 
-    def _keep(self, scaled: Tensor, cond: Tensor, spread: float) -> int:
+    def _keep(self, scaled: Tensor, cond: Tensor) -> int:
         noisy = scaled
         if self._temperature > 0:
             position = torch.tensor([self._first_position + len(self.tokens)], device=scaled.device)
             noisy = scaled + gumbel_noise(self._seed, position, scaled.shape[-1])
         token = noisy.argmax(-1)
-        logps = [logp_of(of, token).item() for of in (scaled, cond)] if self._with_logp else []
-        if not is_sound([spread], logps):
+        if self._with_logp:
+            self._sample.append(logp_of(scaled, token).item())
+            self._cond.append(logp_of(cond, token).item())
+        evidence = evidence_of(scaled, cond, token).item()
+        if not is_sound([evidence], self._sample[-1:], self._cond[-1:]):
             raise not_finite(f"the logits of token {len(self.tokens)}")
-        for kept, logp in zip((self._sample, self._cond), logps, strict=False):
-            kept.append(logp)
         self.tokens.append(int(token.item()))
         return self.tokens[-1]
 

@@ -102,23 +102,23 @@ class Job:
         tokens: list[int],
         sample: list[float],
         cond: list[float],
-        spreads: list[float],
+        evidence: list[float],
         *,
         eos: int,
     ) -> None:
         """What a burst chose, up to the end of the answer; the rest of it is dropped.
 
-        It fails at the first of its own tokens that was not chosen by numbers (see `is_sound`).
+        It fails at the first of its own tokens whose evidence (see `evidence_of`) is not finite.
         """
         num_left = self.num_wanted - len(self.tokens)
         if not isinstance(self.request, Visual) and eos in tokens[:num_left]:
             num_left = tokens.index(eos) + 1
             self.is_stopped = True
-        if not is_sound(spreads, sample, cond):
+        if not is_sound(evidence, sample, cond):
             self.is_tainted = True
-            steps = list(zip(spreads, sample, cond, strict=True))[:num_left]
-            for position, (spread, *logps) in enumerate(steps, start=len(self.tokens)):
-                if self.failure is None and not is_sound([spread], logps):
+            steps = list(zip(evidence, sample, cond, strict=True))[:num_left]
+            for position, (number, *logps) in enumerate(steps, start=len(self.tokens)):
+                if self.failure is None and not is_sound([number], logps):
                     self.failure = not_finite(f"the logits of token {position}")
                     self.is_stopped = True
         self.tokens += tokens[:num_left]

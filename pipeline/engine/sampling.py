@@ -95,8 +95,17 @@ def spread_of(logits: Tensor) -> Tensor:
 
     Not finite if one of them is not. One pass, and no sum that could overflow where none is.
     """
-    least, most = torch.aminmax(logits.float(), dim=-1)
-    return most - least
+    least, most = torch.aminmax(logits, dim=-1)
+    return most.float() - least.float()
+
+
+def evidence_of(scaled: Tensor, cond: Tensor, tokens: Tensor) -> Tensor:
+    """A number, float32 [rows], that is finite if a choice was made by numbers.
+
+    `tokens` were chosen from `scaled`, where those that top-p drops are at -inf, and `cond` are the
+    logits as they are. A NaN counts as the largest, so if there is one in `scaled` it was chosen.
+    """
+    return spread_of(cond) + 0 * scaled.gather(-1, tokens[:, None]).squeeze(-1)
 
 
 class Sampler:
@@ -142,14 +151,12 @@ class Sampler:
 
     def codes(self, cond: Tensor, uncond: Tensor) -> Tensor:
         """int64 [requests], from the logits [requests, codes] of the two branches."""
-        scaled = guide(cond, uncond, self._cfg_weight) / self._temperature
-        return self._choose(scaled, cond, spread_of(scaled))
+        return self._choose(guide(cond, uncond, self._cfg_weight) / self._temperature, cond)
 
     def words(self, logits: Tensor) -> Tensor:
         """int64 [requests], from logits [requests, words]."""
         logits = logits.float()
-        scaled = logits / self._temperature
-        return self._choose(keep_top_p(scaled, self._top_p), logits, spread_of(scaled))
+        return self._choose(keep_top_p(logits / self._temperature, self._top_p), logits)
 
     def chosen(self) -> list[tuple[list[int], list[float], list[float]]]:
         """Each request's tokens since the beginning, their `logp_sample` and their `logp_cond`."""
@@ -158,8 +165,8 @@ class Sampler:
         tokens, (sample, cond, _) = self._look()
         return list(zip(tokens, sample, cond, strict=True))
 
-    def spreads(self) -> list[list[float]]:
-        """Each request's spread (see `spread_of`) of what each of its tokens was chosen from."""
+    def evidence(self) -> list[list[float]]:
+        """For each request's tokens, a number that is finite if it was chosen by numbers."""
         return self._look()[1][2] if self._steps else [[]] * self._num_requests
 
     def _look(self) -> tuple[list[list[int]], list[list[list[float]]]]:
@@ -169,7 +176,7 @@ class Sampler:
             self._seen = tokens.tolist(), torch.stack(numbers).tolist()
         return self._seen
 
-    def _choose(self, scaled: Tensor, cond: Tensor, spread: Tensor) -> Tensor:
+    def _choose(self, scaled: Tensor, cond: Tensor) -> Tensor:
         noisy = scaled
         if self._has_noise:
             noise = self._next_noise(scaled.shape[-1])
@@ -178,8 +185,9 @@ class Sampler:
         tokens = noisy.argmax(-1)
         nothing = tokens.new_zeros(len(tokens), dtype=torch.float32)
         sample = logp_of(scaled, tokens) if self._has_logp else nothing
-        cond = logp_of(cond, tokens) if self._has_logp else nothing
-        self._steps.append((tokens, sample, cond, spread))
+        evidence = evidence_of(scaled, cond, tokens)
+        cond_logp = logp_of(cond, tokens) if self._has_logp else nothing
+        self._steps.append((tokens, sample, cond_logp, evidence))
         self._seen = None
         self._positions = self._positions + 1
         return tokens
