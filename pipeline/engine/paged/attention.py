@@ -56,6 +56,11 @@ class Cache:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
+    def clear(self, slots: Tensor) -> None:
+        """Put zeros into these slots, int64 on any device, again."""
+        slots = slots.to(self.keys.device)
+        self.keys[:, slots] = self.values[:, slots] = 0
+
 
 def bytes_per_token(text_config: "LlamaConfig", dtype: torch.dtype) -> int:
     """What one token takes in the cache: its key and its value, in every layer."""
