@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.engine import deepseek
 from pipeline.engine.tiny import tiny_checkpoint
 from pipeline.engine.tokenizer import SpecialTokens, load_tokenizer
+from pipeline.engine.weights import build_model, map_weights
 from schemas.errors import InputError
 from schemas.geometry import Geometry
 
@@ -130,7 +131,7 @@ def load_janus(folder: Path, *, dtype: "torch.dtype", device: str) -> Janus:
         image_mean=_per_channel(folder, "image_mean"),
         image_std=_per_channel(folder, "image_std"),
         card=_read_json(card) if card.is_file() else None,
-        model=_build(config, weights, dtype, device),  # last: all else is known to be good
+        model=build_model(config, weights, dtype, device),  # last: all else is known to be good
     )
 
 
@@ -196,20 +197,6 @@ def _in_hugging_face_terms(
     return JanusConfig.from_dict(content | {"tie_word_embeddings": False}), weights
 
 
-def _build(
-    config: "JanusConfig", weights: "dict[str, Tensor]", dtype: "torch.dtype", device: str
-) -> "JanusForConditionalGeneration":
-    from transformers import JanusForConditionalGeneration
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # ours is the only line that moves
-    model = JanusForConditionalGeneration.from_pretrained(
-        None, config=config, state_dict=weights, dtype=dtype
-    )
-    model.to(device)  # type: ignore[arg-type]  # its decorator hides `self` from mypy
-    return model.eval().requires_grad_(False)
-
-
 def _model_shapes(config: "JanusConfig") -> "Shapes":
     import torch
     from transformers import JanusForConditionalGeneration
@@ -272,20 +259,8 @@ def _map_weights(folder: Path) -> "dict[str, Tensor]":
     """All weights by name, mapped into memory: pages are read when they are used."""
     weights: dict[str, Tensor] = {}
     for path in _weight_files(folder):
-        weights |= _map_file(path)
+        weights |= map_weights(path)
     return weights
-
-
-def _map_file(path: Path) -> "dict[str, Tensor]":
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # cut short, of another kind, or with code in it
-        raise InputError(f"{path} cannot be read as weights ({error}); {_FETCH_AGAIN}") from error
 
 
 def _per_channel(folder: Path, key: str) -> tuple[float, ...]:
