@@ -56,7 +56,7 @@ def random_janus(shape: Shape, device: torch.device, dtype: torch.dtype) -> Janu
     """A model of that shape with random weights, and a tokenizer of one token a byte."""
     from transformers import JanusConfig, JanusForConditionalGeneration
 
-    config = JanusConfig.from_dict(_config_of(shape))
+    config = JanusConfig.from_dict(config_of(shape))
     with torch.device("meta"):
         model = JanusForConditionalGeneration(config)
     model = model.to(dtype).to_empty(device=device)
@@ -98,7 +98,7 @@ def one_layer_of(shape: Shape) -> "LlamaConfig":
     return LlamaConfig.from_dict({**_text_config_of(shape), "num_hidden_layers": 1})
 
 
-def _config_of(shape: Shape) -> "JsonObject":
+def config_of(shape: Shape) -> "JsonObject":
     """A Hugging Face config of that shape, in the form of the published ones."""
     side = shape.image_size // 16
     return {

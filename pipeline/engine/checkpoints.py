@@ -31,6 +31,7 @@ from pipeline.engine.model_files.names import is_computed, plain_names, refuse_q
 from pipeline.engine.model_files.pictures import read_pixel_scale
 from pipeline.engine.model_files.places import file_digests, find_checkpoint
 from pipeline.engine.tokenizer import SpecialTokens, load_tokenizer
+from pipeline.engine.weights import build_model, map_weights
 from schemas.errors import InputError
 from schemas.geometry import Geometry
 
@@ -158,7 +159,7 @@ def load_janus(folder: Path, *, dtype: "torch.dtype", device: str) -> Janus:
         image_mean=parts.image_mean,
         image_std=parts.image_std,
         card=read_json(Folder(folder), CARD) if card.is_file() else None,
-        model=_build(parts.config, parts.weights, dtype, device),  # last: all else is good
+        model=build_model(parts.config, parts.weights, dtype, device),  # last: all else is good
     )
 
 
@@ -253,20 +254,6 @@ def _in_hugging_face_terms(
     return JanusConfig.from_dict(content | {"tie_word_embeddings": False}), weights
 
 
-def _build(
-    config: "JanusConfig", weights: "dict[str, Tensor]", dtype: "torch.dtype", device: str
-) -> "JanusForConditionalGeneration":
-    from transformers import JanusForConditionalGeneration
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # ours is the only line that moves
-    model = JanusForConditionalGeneration.from_pretrained(
-        None, config=config, state_dict=weights, dtype=dtype
-    )
-    model.to(device)  # type: ignore[arg-type]  # its decorator hides `self` from mypy
-    return model.eval().requires_grad_(False)
-
-
 def _model_shapes(config: "JanusConfig") -> "Shapes":
     import torch
     from transformers import JanusForConditionalGeneration
@@ -321,21 +308,9 @@ def _map_weights(folder: Path) -> "dict[str, Tensor]":
     weights: dict[str, Tensor] = {}
     for name in checkpoint_files(Folder(folder)).weights:
         refuse_pointer(folder / name)
-        of_file = _map_file(folder / name)
+        of_file = map_weights(folder / name)
         if not name.endswith(".safetensors"):
             of_file = state_dict_in(of_file, folder / name)
         refuse_twice(weights, of_file, folder / name)
         weights |= of_file
     return weights
-
-
-def _map_file(path: Path) -> "dict[str, Tensor]":
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # cut short, of another kind, or with code in it
-        raise InputError(f"{path} cannot be read as weights ({error}); {FETCH_AGAIN}") from error

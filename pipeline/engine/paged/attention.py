@@ -17,6 +17,8 @@ as many query heads in turn (one in all published Janus); `width` is that of one
 the index of a token in the cache, counted over all pages.
 """
 
+import math
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,13 +50,22 @@ class Cache:
         dtype: torch.dtype,
         device: torch.device | str,
     ) -> None:
-        """Takes `num_slots * bytes_per_token(...)` bytes of the device at once."""
+        """Takes `num_slots * bytes_per_token(...)` bytes of the device: of a GPU at once."""
         heads = text_config.num_key_value_heads or text_config.num_attention_heads
         width = text_config.head_dim or text_config.hidden_size // text_config.num_attention_heads
         shape = (text_config.num_hidden_layers, num_slots, heads, width)
         # Zeros: padding is read, and a NaN that weighs nothing is still a NaN.
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys = _zeros(shape, dtype, torch.device(device))
+        self.values = _zeros(shape, dtype, torch.device(device))
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros. On a CPU they take memory page by page, when they are first written."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
 
     def clear(self, slots: Tensor) -> None:
         """Put zeros into these slots, int64 on any device, again."""
