@@ -11,6 +11,7 @@ from pipeline.twig.drive import Backends
 from pipeline.twig.requests import Backend
 from schemas import __version__
 from schemas.config import RunConfig
+from schemas.errors import InputError
 from schemas.rows import StackRow
 from schemas.trace import Role
 

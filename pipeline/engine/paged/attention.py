@@ -58,6 +58,11 @@ class Cache:
         self.keys = _zeros(shape, dtype, torch.device(device))
         self.values = _zeros(shape, dtype, torch.device(device))
 
+    def clear(self, slots: Tensor) -> None:
+        """Put zeros into these slots, int64 on any device, again."""
+        slots = slots.to(self.keys.device)
+        self.keys[:, slots] = self.values[:, slots] = 0
+
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros. On a CPU they take memory page by page, when they are first written."""
@@ -66,11 +71,6 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     num_bytes = math.prod(shape) * dtype.itemsize
     memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return torch.frombuffer(memory, dtype=dtype).view(shape)
-
-    def clear(self, slots: Tensor) -> None:
-        """Put zeros into these slots, int64 on any device, again."""
-        slots = slots.to(self.keys.device)
-        self.keys[:, slots] = self.values[:, slots] = 0
 
 
 def bytes_per_token(text_config: "LlamaConfig", dtype: torch.dtype) -> int:
