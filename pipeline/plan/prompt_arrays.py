@@ -39,7 +39,7 @@ def _items(text: str, name: str) -> Iterator[Row]:
     at = _after_space(text, 0) + 1  # behind the bracket
     for number, (start, stop, value) in enumerate(_values(text, at, name), start=1):
         fields, prompt, fault = object_or_string(value)
-        yield Row(line=number, found=text[start:stop], fields=fields, text=prompt, fault=fault)
+        yield Row(line=number, original=text[start:stop], fields=fields, text=prompt, fault=fault)
 
 
 def _values(text: str, at: int, name: str) -> Iterator[tuple[int, int, Cell]]:

@@ -141,9 +141,9 @@ def _read(
                     _metadata(row, content, options),
                 )
             except _BadRow as bad:
-                found = _as_found(row, content)
+                original = _as_found(row, content)
                 read.rejects.append(
-                    Reject(source=file.name, line=row.line, reason=str(bad), text=found)
+                    Reject(source=file.name, line=row.line, reason=str(bad), text=original)
                 )
             else:
                 read.rows.append(
@@ -233,11 +233,11 @@ def _storable(text: str) -> str:
 
 
 def _as_found(row: Row, content: Content) -> str:
-    match row.found:
+    match row.original:
         case bytes():
-            return row.found.decode("utf-8", "backslashreplace")
+            return row.original.decode("utf-8", "backslashreplace")
         case str():
-            return row.found
+            return row.original
     prompt = (row.fields or {}).get(content.prompt_column or "")
     return prompt if isinstance(prompt, str) else repr(prompt)
 

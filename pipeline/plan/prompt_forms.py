@@ -75,10 +75,10 @@ def read_content(file: OpenFile, options: ReadOptions) -> Content:
 
 def _is_parquet(file: OpenFile) -> bool:
     """By both ends: a prompt may begin like that."""
-    if file.codec is not None or file.raw.seek(0, io.SEEK_END) < 3 * len(_PARQUET):
+    if file.codec is not None or file.start().read(len(_PARQUET)) != _PARQUET:
         return False
     file.raw.seek(-len(_PARQUET), io.SEEK_END)
-    return file.raw.read() == _PARQUET and file.start().read(len(_PARQUET)) == _PARQUET
+    return file.raw.read() == _PARQUET
 
 
 def _is_array(text: str, suffix: str, *, is_whole: bool) -> bool:
@@ -106,7 +106,7 @@ def _delimiter_of(text: str, options: ReadOptions, *, is_whole: bool) -> str | N
     if _are_tabbed(lines, options):
         return TAB
     return next(
-        (sign for sign in DELIMITERS if sign != TAB and _is_table(text, lines, sign, options)), None
+        (sign for sign in DELIMITERS if sign != TAB and _is_table(lines, sign, options)), None
     )
 
 
@@ -118,7 +118,7 @@ def _are_tabbed(lines: Sequence[str], options: ReadOptions) -> bool:
     return _is_header(header_of(lines[0], TAB), options) or 1 < num_tabbed > len(lines) / 2
 
 
-def _is_table(text: str, lines: Sequence[str], delimiter: str, options: ReadOptions) -> bool:
+def _is_table(lines: Sequence[str], delimiter: str, options: ReadOptions) -> bool:
     """Whether this sign, which prompts may hold as well, parts columns."""
     if not lines or delimiter not in lines[0] or lines[0].startswith(delimiter):
         return False

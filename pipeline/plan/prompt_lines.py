@@ -36,11 +36,11 @@ def read_lines(file: OpenFile) -> Content:
 
 
 def _text_rows(file: OpenFile) -> Iterator[Row]:
-    for line, found in _filled_lines(file):
+    for line, original in _filled_lines(file):
         try:
-            yield Row(line=line, found=found, text=_decoded(found))
+            yield Row(line=line, original=original, text=_decoded(original))
         except ValueError as error:
-            yield Row(line=line, found=found, fault=str(error))
+            yield Row(line=line, original=original, fault=str(error))
 
 
 def read_json_lines(file: OpenFile, options: ReadOptions) -> Content:
@@ -48,7 +48,7 @@ def read_json_lines(file: OpenFile, options: ReadOptions) -> Content:
 
     Raises InputError if the file is one object over several lines, or no row has a prompt.
     """
-    first = next((row for row in _json_rows(file) if row.found), None)
+    first = next((row for row in _json_rows(file) if row.original), None)
     if first and first.fault and _is_one_object(file):
         raise InputError(
             f"{file.name}: expected a JSON array of objects or strings, or an object a line; found "
@@ -85,12 +85,12 @@ def object_or_string(value: Cell) -> "tuple[dict[str, Cell] | None, str | None, 
 
 
 def _json_rows(file: OpenFile) -> Iterator[Row]:
-    for line, found in _filled_lines(file):
+    for line, original in _filled_lines(file):
         try:
-            fields, text, fault = object_or_string(_parsed(_decoded(found)))
+            fields, text, fault = object_or_string(_parsed(_decoded(original)))
         except ValueError as error:
             fields, text, fault = None, None, str(error)
-        yield Row(line=line, found=found, fields=fields, text=text, fault=fault)
+        yield Row(line=line, original=original, fields=fields, text=text, fault=fault)
 
 
 def _parsed(line: str) -> Cell:

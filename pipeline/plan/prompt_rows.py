@@ -42,7 +42,7 @@ class Row:
     """One row as its form reads it: with columns, or a bare prompt, or at fault."""
 
     line: int  # from 1; the row in Parquet, the item in a JSON array
-    found: str | bytes | None = None  # as it stands in the file; None: only its prompt can be shown
+    original: str | bytes | None = None  # as it stands in the file; None: only its prompt does
     fields: dict[str, Cell] | None = None
     text: str | None = None  # a prompt without columns
     fault: str | None = None  # why it cannot be read

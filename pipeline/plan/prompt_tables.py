@@ -74,7 +74,7 @@ class _Record:
     """The lines of a record, and its cells."""
 
     line: int  # its first
-    found: str
+    original: str
     cells: list[str]
 
     @property
@@ -130,8 +130,8 @@ def _record(lines: _Lines, delimiter: str, name: str, *, width: int | None) -> _
             return None
         if is_lenient and width and not _is_one_row(taken, cells, width):
             cells = _first_line_alone(lines, taken)
-    found = "".join(text for _, text in taken.lines).rstrip("\r\n")
-    return _Record(line=taken.lines[0][0], found=found, cells=cells)
+    original = "".join(text for _, text in taken.lines).rstrip("\r\n")
+    return _Record(line=taken.lines[0][0], original=original, cells=cells)
 
 
 def _is_one_row(taken: _Taken, cells: Sequence[str], width: int) -> bool:
@@ -183,7 +183,7 @@ def _rows(lines: _Lines, delimiter: str, columns: list[str], name: str) -> Itera
             blanks.append(record)
             continue
         for blank in blanks:
-            yield Row(line=blank.line, found=blank.found, fault="the row is empty")
+            yield Row(line=blank.line, original=blank.original, fault="the row is empty")
         blanks.clear()
         yield _row(record, delimiter, columns)
 
@@ -194,10 +194,12 @@ def _row(record: _Record, delimiter: str, columns: list[str]) -> Row:
         fault = f"fields: {len(record.cells)}, where the header has {len(columns)}"
         if len(record.cells) > len(columns):
             fault += f"; a field that holds {delimiter!r} has to be quoted"
-    found = record.found.encode("utf-8", "surrogateescape")
+    original = record.original.encode("utf-8", "surrogateescape")
     if fault:
-        return Row(line=record.line, found=found, fault=fault)
-    return Row(line=record.line, found=found, fields=dict(zip(columns, record.cells, strict=True)))
+        return Row(line=record.line, original=original, fault=fault)
+    return Row(
+        line=record.line, original=original, fields=dict(zip(columns, record.cells, strict=True))
+    )
 
 
 def _unreadable(cells: Sequence[str]) -> str | None:

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +62,13 @@ def holds(content: bytes, prompt: str) -> bool:
     return all(word in plain or word.replace('"', '""') in plain for word in words)
 
 
-def contents(name: str, content: bytes) -> Iterator[bytes]:
+def contents(content: bytes) -> Iterator[bytes]:
     """The texts that a file may be, unpacked by other means than ours."""
     yield content
-    try:
-        if content.startswith(b"\x1f\x8b"):  # also where the name does not say so
-            yield gzip.decompress(content)
-        elif name.lower().endswith("zst"):
-            yield pa.CompressedInputStream(pa.BufferReader(content), "zstd").read()
-    except (OSError, EOFError, ValueError):
-        return
+    with suppress(OSError, EOFError, zlib.error):
+        yield gzip.decompress(content)
+    with suppress(OSError):
+        yield pa.input_stream(pa.BufferReader(content), compression="zstd").read()
 
 
 def outcome(path: Path, **how: Any) -> list[str] | str:
@@ -99,7 +98,7 @@ def test_damage_is_refused_in_one_sentence_or_leaves_prompts_of_the_file(
             assert all(line.isprintable() for line in read.splitlines())
         else:
             for prompt in read:
-                assert any(holds(text, prompt) for text in contents(name, content)), prompt
+                assert any(holds(text, prompt) for text in contents(content)), prompt
 
 
 @settings(
