@@ -127,6 +127,7 @@ def check_janus(folder: Path) -> JanusSizes:
     place = Folder(folder)
     files = checkpoint_files(place)
     headers = read_headers(folder / name for name in files.weights)
+    content = read_config(place, num_weights=len(headers))
     refuse_quantised(headers, str(folder))
     with torch.device("meta"):
         weights = {
@@ -134,13 +135,13 @@ def check_janus(folder: Path) -> JanusSizes:
             for name, header in headers.items()
             if not is_computed(name)
         }
-    config = _read_parts(folder, weights).config
+    config = _read_parts(folder, content, weights).config
     text = text_config_of(config)
     return JanusSizes(
         geometry=geometry_of(config),
         num_layers=text.num_hidden_layers,
         max_positions=text.max_position_embeddings,
-        own_dtype=own_dtype(read_json(place, CONFIG), headers),
+        own_dtype=own_dtype(content, headers),
     )
 
 
@@ -149,7 +150,8 @@ def load_janus(folder: Path, *, dtype: "torch.dtype", device: str) -> Janus:
 
     Raises InputError for what is missing, left over, of another size or cannot be read.
     """
-    parts = _read_parts(folder, _map_weights(folder))
+    stored = _map_weights(folder)
+    parts = _read_parts(folder, read_config(Folder(folder), num_weights=len(stored)), stored)
     card = folder / CARD
     return Janus(
         tokenizer=parts.tokenizer,
@@ -175,10 +177,10 @@ class _Parts:
     image_std: tuple[float, ...]
 
 
-def _read_parts(folder: Path, stored: "dict[str, Tensor]") -> _Parts:
-    """All but the model of a checkpoint whose files hold these weights. Raises InputError."""
+def _read_parts(folder: Path, content: "JsonObject", stored: "dict[str, Tensor]") -> _Parts:
+    """All but the model of a checkpoint with this config and these weights. Raises InputError."""
     tokenizer, special = load_tokenizer(folder)
-    config, weights = _read_checkpoint(folder, stored)
+    config, weights = _read_checkpoint(folder, content, stored)
     config.image_token_id = special.image
     _check_sizes(folder, config, num_words=len(tokenizer))
     pictures = read_pixel_scale(Folder(folder))
@@ -220,11 +222,10 @@ def geometry_of(config: "JanusConfig") -> Geometry:
 
 
 def _read_checkpoint(
-    folder: Path, stored: "dict[str, Tensor]"
+    folder: Path, content: "JsonObject", stored: "dict[str, Tensor]"
 ) -> "tuple[JanusConfig, dict[str, Tensor]]":
     """Its config and weights in Hugging Face's terms: one weight for every name, of its shape."""
     path = folder / CONFIG
-    content = read_config(Folder(folder), num_weights=len(stored))
     plain = plain_names(stored, str(folder))
     weights = {plain[name]: weight for name, weight in stored.items() if name in plain}
     try:

@@ -58,12 +58,13 @@ def describe_model(name: str) -> ModelFacts:
         tokenizer = read_tokenizer(planned.folder / "tokenizer.json")
         card = planned.folder / "coppice.json"
         pack = _pack_of(card) if card.is_file() else None
+        digests = planned.take_digests()
     tokenizer.encode_special_tokens = True  # a prompt that spells one is its letters, as when asked
     return ModelFacts(
         model=ModelConfig(
             name=planned.name,
-            digest=digest_of_files(planned.sha256_by_name)[:16],
-            files={} if planned.is_bundled else dict(planned.sha256_by_name),
+            digest=digest_of_files(digests)[:16],
+            files={} if planned.is_bundled else digests,
         ),
         geometry=sizes.geometry,
         num_layers=sizes.num_layers,

@@ -44,7 +44,7 @@ def read_config(place: Place, *, num_weights: int) -> "JsonObject":
         )
     for table in _tables(content):
         if said := [key for key in _QUANTISED if table.get(key)]:
-            raise refused_as_quantised(f"{path} ({said[0]})")
+            raise refused_as_quantised(f"{path} has {said[0]}")
         for key in _COUNTS:
             value = table.get(key)
             count = len(value) if isinstance(value, list) else value

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.engine.model_files.digests import sha256_of
+from pipeline.engine.model_files.listing import CONFIG
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -122,13 +123,11 @@ def download(repo_id: str, revision: str | None, names: Sequence[str] = ()) -> P
 
 
 def downloaded(repo_id: str, revision: str | None) -> Path | None:
-    """The folder of a repository as far as it is on this machine, or None."""
-    from huggingface_hub import snapshot_download
+    """The folder of a repository as far as it is on this machine, or None. Asks no one."""
+    from huggingface_hub import try_to_load_from_cache
 
-    try:
-        return Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
-    except Exception:  # not there: the library has several errors for it
-        return None
+    config = try_to_load_from_cache(repo_id, CONFIG, revision=revision)
+    return Path(config).parent if isinstance(config, str) else None
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def checkpoint_files(place: Place) -> CheckpointFiles:
     names = place.names()
     _refuse_adapters(place, names)
     if quantised := sorted(filter(_QUANTISED.fullmatch, names)):
-        raise refused_as_quantised(f"{place.label}/{quantised[0]}")
+        raise refused_as_quantised(f"{place.label} has a {quantised[0]}")
     processor = processor_name(place)
     weights, index = _weights(place)
     small = (CONFIG, processor, TOKENIZER)
@@ -162,7 +162,7 @@ def refuse_pointer(path: Path) -> None:
 def refused_as_quantised(found: str) -> InputError:
     """What to say of a model whose weights are not plain numbers."""
     return InputError(
-        f"{found} says that the weights are quantised, and quantised weights are not read; "
+        f"{found}, so the weights are quantised, and quantised weights are not read; "
         "give the plain ones (bfloat16 or float32) that they were made from"
     )
 

@@ -65,7 +65,7 @@ def refuse_quantised(headers: Mapping[str, WeightHeader], place: str) -> None:
     """Raises InputError for a weight that is not stored as plain numbers."""
     for name, header in headers.items():
         if header.dtype not in _PLAIN_DTYPES and not is_computed(name):
-            raise refused_as_quantised(f"{name!r:.200} in {place}, stored as {header.dtype},")
+            raise refused_as_quantised(f"{name:.200} in {place} is stored as {header.dtype}")
 
 
 def _common_prefix(names: Collection[str]) -> str:

@@ -6,7 +6,7 @@ gets them all.
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ class PlannedCheckpoint:
     folder: Path  # of weights on the hub only headers: holes for the rest
     name: str  # finds the same files on any node
     is_bundled: bool
-    sha256_by_name: Mapping[str, str]  # of what it computes with, in the order of its digest
+    take_digests: Callable[[], dict[str, str]]  # as `file_digests`: reads every weight of a folder
 
 
 def _toy_checkpoint() -> Path:
@@ -100,7 +100,10 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 def _in_folder(folder: Path, name: str) -> PlannedCheckpoint:
     return PlannedCheckpoint(
-        folder=folder, name=name, is_bundled=False, sha256_by_name=file_digests(folder)
+        folder=folder,
+        name=name,
+        is_bundled=False,
+        take_digests=lambda: file_digests(folder),
     )
 
 
@@ -134,7 +137,7 @@ def _on_hub(repo_id: str, revision: str | None, scratch: Path) -> PlannedCheckpo
         folder=scratch,
         name=repository.label,
         is_bundled=False,
-        sha256_by_name={name: repository.sha256(name) for name in files.computed_with},
+        take_digests=lambda: {name: repository.sha256(name) for name in files.computed_with},
     )
 
 

@@ -126,5 +126,5 @@ def test_the_dtype_is_the_configs():
 
     assert isinstance(answer_of(half, Role.DRAW), VisualAnswer)
     (picture,) = half.painter.paint([tuple(range(36))])
-    (exact,) = open_backends(golden_config()).painter.paint([tuple(range(36))])
+    (exact,) = open_backends(golden_config(dtype="float32")).painter.paint([tuple(range(36))])
     assert (picture != exact).any()
