@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.terminal import Terminal, as_typed, counted, duration, size
 from pipeline.plan.configs import (
     Resolved,
@@ -48,6 +49,7 @@ def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     Nothing is written if a prompt cannot be used, or the run is planned otherwise: raises
     InputError, ConfigMismatch.
     """
+    check_outlives_job(request.url)
     resolved = resolve(request.tables({}))
     limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
     prompts = read_prompts(request.sources, limit=limit, skip_bad=request.skip_bad)
@@ -99,6 +101,7 @@ def extend_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
 
 def load_run(request: PlanRequest) -> RunManifest:
     """A run that is planned, with the execution asked for now. Raises ConfigMismatch."""
+    check_outlives_job(request.url)
     store = open_store(request.url)
     manifest = read_manifest(store)
     preflight(store)

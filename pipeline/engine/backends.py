@@ -71,7 +71,9 @@ def _load(config: RunConfig, device: Device) -> "Janus":
     from pipeline.engine.checkpoints import digest_of, load_janus, resolve_checkpoint
 
     method, node = config.method, platform.node()
-    on = torch_device(device, f"execution.device={config.execution.device}", node)  # before weights
+    asked = config.execution.device
+    setting = f"execution.device={asked}" + (", and Ray has GPUs" if asked == "auto" else "")
+    on = torch_device(device, setting, node)  # before any weight is read
     torch.set_num_threads(max(1, int(config.execution.cpus_per_actor)))
     folder = resolve_checkpoint(method.model.name)
     if (digest := digest_of(folder)[:16]) != method.model.digest:

@@ -52,7 +52,7 @@ def make_part(job: Job, url: str, name: str) -> Part:
         scorer.name: Scores(store, sidecar_key(name, scorer), set(columns), frame)
         for scorer, columns in job.columns.items()
     }
-    return _Judge(job, frame, scores).part()
+    return _Judge(job, frame, scores).part(name)
 
 
 @dataclass(slots=True)
@@ -78,8 +78,10 @@ class _Judge:
         self._metadata = [json.loads(text) for text in frame.metadata]
         self._categories = [self._category(metadata) for metadata in self._metadata]
 
-    def part(self) -> Part:
-        """All that is known of the frame's rows by themselves."""
+    def part(self, name: str) -> Part:
+        """All that is known of the rows by themselves of the frame that the object of this name
+        holds.
+        """
         frame, rows = self._frame, self._candidates()
         self._judge(rows)
         names = sorted(set(self._categories))
@@ -96,6 +98,10 @@ class _Judge:
             hash=hashes,
             has_hash=has_hash,
             num_dead=frame.num_dead,
+            broken=[
+                f"{traces_object_key(name)}: trace {frame.trace_ids[trace]}, column {column}"
+                for trace, column in frame.broken.items()
+            ],
             trace=rows.trace.astype(np.int32),  # small, since millions of rows stay in memory
             event=rows.event.astype(np.int16),
             task=rows.task.astype(np.int16),
@@ -148,6 +154,9 @@ class _Judge:
     def _judge(self, rows: _Rows) -> None:
         """Give each row the first reason that there is to leave it out."""
         events = self._frame.events
+        is_broken = np.zeros(len(self._frame), np.bool_)
+        is_broken[list(self._frame.broken)] = True
+        self._dropper(rows)("not_finite", is_broken[rows.trace])
         if self._recipe.kind == SetKind.SFT:
             drop = self._dropper(rows)
             drop("unparseable", events.verdict[rows.flat] == Verdict.UNPARSEABLE)

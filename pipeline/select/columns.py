@@ -3,6 +3,7 @@
 Everything about events is flat: one place an event, with the row of its trace beside it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.store.contents import rows_not_finite
 from pipeline.store.objects import Store, open_object
+from schemas.errors import InputError
 from schemas.trace import Role, Status
 
 Ints = npt.NDArray[np.int64]
@@ -29,6 +32,8 @@ WHOLE = -1
 
 _TRACE_COLUMNS = ("trace_id", "record_id", "rollout_index", "status", "prompt", "metadata")
 _EVENT_COLUMNS = ("index", "role", "region", "revision", "score", "verdict", "finish")
+_NUMBERS = ("score", "logp_sample", "logp_cond", "duration_seconds")  # of an event
+_ROWS_AT_ONCE = 256  # of numbers, which are only looked at
 _MAX_EVENTS = 2**15
 _MAX_REGIONS, _MAX_REVISIONS = 64, 256
 
@@ -65,6 +70,7 @@ class Frame:
     prompts: list[str]
     metadata: list[str]  # JSON
     num_dead: int
+    broken: Mapping[int, str]  # traces with NaN or infinity in them, and the first such column
     events: Events
 
     def __len__(self) -> int:
@@ -93,9 +99,17 @@ class Scores:
     """The columns of one sidecar, to be looked up by the rows and events of a frame."""
 
     def __init__(self, store: Store, key: str, columns: set[str], frame: Frame) -> None:
+        """Raises InputError for a score that is NaN or infinite: null says "does not apply"."""
         with open_object(store, key) as file:
             table = pq.ParquetFile(file).read(
                 columns=["trace_id", "event", *sorted(columns)], use_threads=False
+            )
+        for column, rows in rows_not_finite(table).items():
+            trace_id, event = table["trace_id"][rows[0]], table["event"][rows[0]]
+            raise InputError(
+                f"{store.url}/{key} has {len(rows)} scores in column {column} that are not finite, "
+                f"the first of trace {trace_id}, event {event}; move the file away, and score "
+                "again with a scorer that gives numbers or None (coppice verify --deep names all)"
             )
         row = pc.index_in(table["trace_id"], value_set=frame.trace_ids).combine_chunks()
         table = table.filter(row.is_valid())
@@ -147,8 +161,29 @@ def read_frame(store: Store, key: str) -> Frame:
         prompts=table["prompt"].to_pylist(),
         metadata=table["metadata"].to_pylist(),
         num_dead=len(is_ok) - table.num_rows,
+        broken=_broken(store, key, np.flatnonzero(is_ok.to_numpy())),
         events=_events(table["events"]),
     )
+
+
+def _broken(store: Store, key: str, position: Ints) -> dict[int, str]:
+    """Of the ok traces at these positions of an object those with numbers that are none.
+
+    The log-probabilities are many numbers, so they are read a few rows at a time.
+    """
+    wanted = ["duration_seconds", *(f"events.list.element.{name}" for name in _NUMBERS)]
+    columns: dict[int, str] = {}
+    with open_object(store, key) as file:
+        start = 0
+        for batch in pq.ParquetFile(file).iter_batches(
+            _ROWS_AT_ONCE, columns=wanted, use_threads=False
+        ):
+            for column, rows in rows_not_finite(batch).items():
+                for row in rows:
+                    columns.setdefault(start + row, column)
+            start += len(batch)
+    of_ok = enumerate(position.tolist())
+    return {trace: columns[row] for trace, row in of_ok if row in columns}
 
 
 def key_of(rows: Ints, events: Ints) -> Ints:

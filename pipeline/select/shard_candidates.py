@@ -22,7 +22,7 @@ _REGIONS = 64  # at most, of a schedule
 TASK_OF_GROUP, TASK_OF_REVISION = len(ROLES) * _REGIONS, len(ROLES) * _REGIONS + 1
 
 KEPT = ""
-BEFORE_FILTERS = ("unparseable", "truncated", "leak_L0", "leak_L1")
+BEFORE_FILTERS = ("not_finite", "unparseable", "truncated", "leak_L0", "leak_L1")
 AFTER_FILTERS = (
     *("disagrees", "no_margin", "incomplete_group", "zero_variance", "near_duplicate", "not_best"),
     *("not_extreme", "unbalanced", "beyond_mix"),
@@ -86,6 +86,7 @@ class Part:
     hash: Keys
     has_hash: Flags
     num_dead: int
+    broken: list[str]  # traces with numbers that are none, each with its object and column
     trace: Ints
     event: Ints
     task: Ints
