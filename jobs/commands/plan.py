@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.terminal import Terminal, as_typed, counted, duration, size
 from pipeline.plan.configs import (
     Resolved,
@@ -63,6 +64,7 @@ def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     Nothing is written if a prompt cannot be used, or the run is planned otherwise: raises
     InputError, ConfigMismatch.
     """
+    check_outlives_job(request.url)
     store = open_store(request.url)
     before = try_read_manifest(store)
     resolved = resolve(request.tables({}), before.config.method if before else None)
@@ -125,15 +127,15 @@ def load_run(request: PlanRequest) -> RunManifest:
             "--limit, --prompt-column, --drop-columns and --fold-newlines say how prompt files are "
             "read, and there are none; give some before the run, or leave these options out"
         )
+    check_outlives_job(request.url)
     store = open_store(request.url)
     manifest = read_manifest(store)
     preflight(store)
     planned = manifest.config.model_dump(mode="json")
     asked = request.tables(planned)
     if asked.get("method") != planned["method"]:
-        resolved = resolve(
-            asked, manifest.config.method
-        )  # reads the model's files, so only when it can matter
+        # Reads the model's files, so only when it can matter.
+        resolved = resolve(asked, manifest.config.method)
         check_method(manifest, resolved.config, store.url)
         return manifest.model_copy(update={"config": resolved.config})
     config = validated(RunConfig, asked)

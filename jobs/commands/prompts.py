@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.table import Column
 
+from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.plan import describe_left_behind
 from jobs.commands.terminal import Terminal, counted
 from pipeline.plan.prompt_files import read_prompt_rows, read_rows
@@ -93,6 +94,7 @@ def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
 
 
 def _check_outputs(request: PromptsRequest, outputs: list[Path]) -> None:
+    check_outlives_job(*outputs)
     if request.out.suffix != ".jsonl":
         raise InputError(
             f"{request.out}: expected a name that ends in .jsonl, which `coppice plan` reads"

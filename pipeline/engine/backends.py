@@ -71,7 +71,9 @@ def _load(config: RunConfig, device: Device) -> "Janus":
     from pipeline.engine.checkpoints import checkpoint_of, load_janus
 
     method, node = config.method, platform.node()
-    on = torch_device(device, f"execution.device={config.execution.device}", node)  # before weights
+    asked = config.execution.device
+    setting = f"execution.device={asked}" + (", and Ray has GPUs" if asked == "auto" else "")
+    on = torch_device(device, setting, node)  # before any weight is read
     torch.set_num_threads(max(1, int(config.execution.cpus_per_actor)))
     folder, dtype = checkpoint_of(method.model), getattr(torch, method.dtype)
     janus = load_janus(folder, dtype=dtype, device=on)

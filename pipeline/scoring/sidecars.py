@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -19,7 +20,7 @@ from pipeline.scoring.scorers import Score, Scorer, id_of
 from pipeline.store.layout import sidecar_key
 from pipeline.store.objects import Store, open_object
 from pipeline.store.runs import TraceObject
-from schemas.errors import FatalFailure
+from schemas.errors import FatalFailure, InputError
 from schemas.rows import ScoreValue, TraceRow
 from schemas.scores import SCORES_KEY, ScoresFooter, scores_schema
 from schemas.trace import Status
@@ -29,6 +30,7 @@ SidecarRow: TypeAlias = dict[str, str | ScoreValue]
 
 _ROWS_AT_ONCE = 32  # traces whose pictures are in memory together
 _ROW_GROUP_ROWS = 64 * 1024  # scores
+_MOST = float(np.finfo(np.float32).max)  # as which scores are kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +45,8 @@ class Scored:
 def score_object(store: Store, source: TraceObject, scorer: Scorer) -> Scored:
     """Score one trace object, and put its sidecar unless there is one.
 
-    Raises FatalFailure for scores that break the scorer's own promises.
+    Raises InputError for a score that is not finite, and FatalFailure for scores that break the
+    scorer's other promises.
     """
     key = sidecar_key(source.name, id_of(scorer))
     with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
@@ -114,6 +117,14 @@ def _row(subject: Subject, score: Score, scorer: Scorer) -> SidecarRow:
             f"{id_of(scorer)} gave {sorted(unknown)}, which it does not declare as columns",
             reason="scorer",
         )
+    for name, value in given.items():
+        if isinstance(value, float | np.floating) and not abs(value) <= _MOST:
+            event = "the whole trace" if subject.event is None else f"event {subject.event}"
+            raise InputError(
+                f"{id_of(scorer)} gave {float(value)} as {name} of trace {subject.trace_id}, "
+                f"{event}; expected a finite number, or None where it does not apply: mend the "
+                "scorer, and score again"
+            )
     return {
         "trace_id": subject.trace_id,
         "event": subject.event,

@@ -4,8 +4,8 @@ Traces are counted among the ok ones of their object. Events are flat: all trace
 after the other, each beside the index of its trace.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.store.contents import rows_not_finite
 from pipeline.store.objects import Store, open_object
 from schemas.errors import InputError
 from schemas.trace import Role, Status
@@ -43,6 +44,10 @@ _TRACE_COLUMNS = ("trace_id", "record_id", "rollout_index", "status", "prompt", 
 _EVENT_COLUMNS = (
     *("index", "role", "region", "revision", "score", "verdict", "finish", "superseded_by"),
 )
+
+
+_NUMBERS = ("score", "logp_sample", "logp_cond", "duration_seconds")  # of an event
+_ROWS_AT_ONCE = 256  # of numbers, which are only looked at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +87,8 @@ class TraceColumns:
     metadata: list[str]  # a JSON object each
     num_dead: int  # traces of the object that are left out here
     events: EventColumns
+    # Traces with NaN or infinity in them, by their index, and the first such column.
+    broken: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.position)
@@ -150,21 +157,52 @@ def read_columns(store: Store, key: str) -> TraceColumns:
         metadata=table["metadata"].to_pylist(),
         num_dead=len(is_ok) - table.num_rows,
         events=_read_events(table["events"]),
+        broken=_broken_traces(store, key, np.flatnonzero(is_ok.to_numpy())),
     )
 
 
 def read_scores(
     store: Store, key: str, names: Collection[str], columns: TraceColumns
 ) -> SidecarColumns:
-    """Read these columns of the sidecar at a key, of the traces that the `columns` have."""
+    """Read these columns of the sidecar at a key, of the traces that the `columns` have.
+
+    Raises InputError for a score that is NaN or infinite: null says "does not apply".
+    """
     with open_object(store, key) as file:
         table = pq.ParquetFile(file).read(
             columns=["trace_id", "event", *sorted(names)], use_threads=False
+        )
+    for name, rows in rows_not_finite(table).items():
+        trace_id, event = table["trace_id"][rows[0]], table["event"][rows[0]]
+        raise InputError(
+            f"{store.url}/{key} has {len(rows)} scores in column {name} that are not finite, the "
+            f"first of trace {trace_id}, event {event}; move the file away, and score again with a "
+            "scorer that gives numbers or None (coppice verify --deep names all)"
         )
     traces = pc.index_in(table["trace_id"], value_set=columns.trace_ids)
     table = table.filter(traces.is_valid())
     keys = event_keys(_ints(traces.drop_null(), null=0), _ints(table["event"], null=WHOLE))
     return SidecarColumns(keys=keys, table=table.select(sorted(names)))
+
+
+def _broken_traces(store: Store, key: str, position: Ints) -> dict[int, str]:
+    """Of the ok traces at these positions of an object those with numbers that are none.
+
+    The log-probabilities are many numbers, so they are read a few rows at a time.
+    """
+    wanted = ["duration_seconds", *(f"events.list.element.{name}" for name in _NUMBERS)]
+    columns: dict[int, str] = {}
+    with open_object(store, key) as file:
+        start = 0
+        for batch in pq.ParquetFile(file).iter_batches(
+            _ROWS_AT_ONCE, columns=wanted, use_threads=False
+        ):
+            for column, rows in rows_not_finite(batch).items():
+                for row in rows:
+                    columns.setdefault(start + row, column)
+            start += len(batch)
+    of_ok = enumerate(position.tolist())
+    return {trace: columns[row] for trace, row in of_ok if row in columns}
 
 
 def event_keys(traces: Ints, events: Ints) -> Ints:

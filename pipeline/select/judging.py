@@ -62,13 +62,18 @@ def judge_shard(work: ShardWork) -> ShardCandidates:
         scorer.name: read_scores(store, sidecar_key(work.name, scorer), names, columns)
         for scorer, names in work.criteria.columns.items()
     }
-    return judge(columns, scores, work.criteria)
+    return judge(columns, scores, work.criteria, traces_object_key(work.name))
 
 
 def judge(
-    columns: TraceColumns, scores: Mapping[str, SidecarColumns], criteria: Criteria
+    columns: TraceColumns,
+    scores: Mapping[str, SidecarColumns],
+    criteria: Criteria,
+    key: str = "",
 ) -> ShardCandidates:
-    """Judge each row of the recipe by itself. `scores` are by the names of scorers."""
+    """Judge each row of the recipe by itself. `scores` are by the names of scorers; the traces
+    stand in the object at `key`.
+    """
     metadata = [read_json_object(text) for text in columns.metadata]
     categories = [_category_of(fields) for fields in metadata]
     rows = candidate_rows(columns, criteria.recipe)
@@ -89,6 +94,10 @@ def judge(
             hash=hashes,
             has_hash=has_hash,
             num_dead=columns.num_dead,
+            broken=tuple(
+                f"{key}: trace {columns.trace_ids[trace]}, column {column}"
+                for trace, column in columns.broken.items()
+            ),
         ),
         rows=ShardRows(
             trace=rows.trace.astype(np.int32),
@@ -123,6 +132,9 @@ def _first_reasons(
 ) -> _FirstReasons:
     recipe, evaluation, events = criteria.recipe, criteria.evaluation, columns.events
     first = _FirstReasons(len(rows), reasons_of(recipe))
+    is_broken = np.zeros(len(columns), np.bool_)
+    is_broken[list(columns.broken)] = True
+    first.drop("not_finite", is_broken[rows.trace])
     if recipe.kind == SetKind.SFT:
         first.drop("unparseable", events.verdict[rows.event_row] == Verdict.UNPARSEABLE)
         first.drop("truncated", events.finish[rows.event_row] == Finish.LENGTH)

@@ -21,7 +21,7 @@ GROUP, REVISION = "group", "revision"
 TASK_OF_GROUP, TASK_OF_REVISION = len(ROLES) * MAX_REGIONS, len(ROLES) * MAX_REGIONS + 1
 
 KEPT = ""
-BEFORE_FILTERS = ("unparseable", "truncated", "leak_L0", "leak_L1")
+BEFORE_FILTERS = ("not_finite", "unparseable", "truncated", "leak_L0", "leak_L1")
 AFTER_FILTERS = (
     *("disagrees", "no_margin", "incomplete_group", "zero_variance", "near_duplicate", "not_best"),
     *("not_extreme", "unbalanced", "beyond_mix"),
@@ -54,6 +54,7 @@ class ShardTraces:
     hash: Keys  # of the picture; 0 where `has_hash` is False
     has_hash: Flags
     num_dead: int  # traces of the object that are left out here
+    broken: tuple[str, ...] = ()  # traces with numbers that are none, with object and column
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
