@@ -25,6 +25,7 @@ from pipeline.select.columns import (
     read_scores,
 )
 from pipeline.select.shard_candidates import (
+    NOT_FINITE,
     TASK_OF_REVISION,
     Criteria,
     ShardCandidates,
@@ -134,7 +135,7 @@ def _first_reasons(
     first = _FirstReasons(len(rows), reasons_of(recipe))
     is_broken = np.zeros(len(columns), np.bool_)
     is_broken[list(columns.broken)] = True
-    first.drop("not_finite", is_broken[rows.trace])
+    first.drop(NOT_FINITE, is_broken[rows.trace])
     if recipe.kind == SetKind.SFT:
         first.drop("unparseable", events.verdict[rows.event_row] == Verdict.UNPARSEABLE)
         first.drop("truncated", events.finish[rows.event_row] == Finish.LENGTH)

@@ -21,7 +21,8 @@ GROUP, REVISION = "group", "revision"
 TASK_OF_GROUP, TASK_OF_REVISION = len(ROLES) * MAX_REGIONS, len(ROLES) * MAX_REGIONS + 1
 
 KEPT = ""
-BEFORE_FILTERS = ("not_finite", "unparseable", "truncated", "leak_L0", "leak_L1")
+NOT_FINITE = "not_finite"  # counts before all others, and is numbered after them
+BEFORE_FILTERS = ("unparseable", "truncated", "leak_L0", "leak_L1")
 AFTER_FILTERS = (
     *("disagrees", "no_margin", "incomplete_group", "zero_variance", "near_duplicate", "not_best"),
     *("not_extreme", "unbalanced", "beyond_mix"),
@@ -84,7 +85,7 @@ def reasons_of(recipe: Recipe) -> tuple[str, ...]:
     A decision is an index into these.
     """
     own = dict.fromkeys(row_filter.label for row_filter in recipe.filters)
-    return tuple(dict.fromkeys((KEPT, *BEFORE_FILTERS, *own, *AFTER_FILTERS)))
+    return tuple(dict.fromkeys((KEPT, *BEFORE_FILTERS, *own, *AFTER_FILTERS, NOT_FINITE)))
 
 
 def task_name(task: int) -> str:

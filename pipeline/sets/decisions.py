@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.select.columns import WHOLE
+from pipeline.select.decide import Candidates
 from pipeline.select.selection import Curation
-from pipeline.select.shard_candidates import task_name
+from pipeline.select.shard_candidates import NOT_FINITE, task_name
 from pipeline.sets.picks import SPLITS
 from pipeline.store.objects import Store
 from schemas.sets import Leak
@@ -51,11 +52,19 @@ def decisions_of(curation: Curation, object_index: int) -> pa.Table:
         "event": pa.array(events, mask=events == WHOLE),
         "task": _words(task_indices, [task_name(task) for task in tasks.tolist()]),
         "is_kept": pa.array(reasons == 0),
-        "reason": _words(reasons.astype(np.int32) - 1, candidates.reasons[1:]),
+        "reason": _words(reasons.astype(np.int32) - 1, _words_of_reasons(candidates)),
         "value": pa.array(values, mask=np.isnan(values)),
         "split": _words(curation.is_validation[traces], SPLITS),
     }
     return pa.table(columns, schema=DECISIONS)
+
+
+def _words_of_reasons(candidates: Candidates) -> tuple[str, ...]:
+    """What the numbers of reasons mean. The last one, of broken numbers, is told where it occurs:
+    sets of sound traces are the same to the byte as before there was one.
+    """
+    has_broken = bool((candidates.reason == candidates.reasons.index(NOT_FINITE)).any())
+    return candidates.reasons[1:] if has_broken else candidates.reasons[1:-1]
 
 
 def leaks_of(curation: Curation) -> list[Leak]:
