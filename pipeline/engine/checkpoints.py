@@ -14,6 +14,7 @@ from pipeline.engine import deepseek
 from pipeline.engine.model_files.configs import own_dtype, read_config
 from pipeline.engine.model_files.digests import digest_of_files
 from pipeline.engine.model_files.headers import (
+    header_of,
     read_headers,
     refuse_twice,
     state_dict_in,
@@ -141,7 +142,7 @@ def check_janus(folder: Path) -> JanusSizes:
         geometry=geometry_of(config),
         num_layers=text.num_hidden_layers,
         max_positions=text.max_position_embeddings,
-        own_dtype=own_dtype(content, headers),
+        own_dtype=own_dtype(read_json(place, CONFIG), headers),
     )
 
 
@@ -151,6 +152,7 @@ def load_janus(folder: Path, *, dtype: "torch.dtype", device: str) -> Janus:
     Raises InputError for what is missing, left over, of another size or cannot be read.
     """
     stored = _map_weights(folder)
+    refuse_quantised({name: header_of(weight) for name, weight in stored.items()}, str(folder))
     parts = _read_parts(folder, read_config(Folder(folder), num_weights=len(stored)), stored)
     card = folder / CARD
     return Janus(
@@ -251,8 +253,11 @@ def _in_hugging_face_terms(
     if deepseek.is_deepseek(content):
         config = deepseek.janus_config(content, _shapes(weights))
         return config, dict(deepseek.to_hugging_face(weights.items()))
-    # No Janus ties its embeddings, but True is the default of a config that does not say so.
-    return JanusConfig.from_dict(content | {"tie_word_embeddings": False}), weights
+    content["tie_word_embeddings"] = False  # of every Janus, and True where a config is silent
+    for part in ("vision_config", "vq_config"):  # Janus's own, whatever they say that they are
+        if isinstance(table := content.get(part), dict):
+            table.pop("model_type", None)
+    return JanusConfig.from_dict(content), weights
 
 
 def _model_shapes(config: "JanusConfig") -> "Shapes":

@@ -7,6 +7,7 @@ that changes there is another copy, and never half of one.
 import hashlib
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -80,10 +81,11 @@ def fetch_from_bucket(url: str) -> Path:
         return folder
     draft = folder.with_name(f"{key}.part")
     try:
-        draft.mkdir(parents=True, exist_ok=True)
+        draft.parent.mkdir(parents=True, exist_ok=True)
         with folder.with_name(f"{key}.lock").open("a") as lock:
             _wait_while_it_grows(lock.fileno(), draft, store.url)
             if not folder.is_dir():
+                draft.mkdir(exist_ok=True)
                 _fetch_all(store, entries, draft)
                 draft.rename(folder)
     except OSError as error:
@@ -125,6 +127,7 @@ def _fetch_all(store: Store, entries: Sequence[Entry], draft: Path) -> None:
     again = BucketFolder(store)
     for entry in entries:
         if _told([again.entry(entry.key)]) != _told([entry]):
+            shutil.rmtree(draft)
             raise _changed(store, entry)
 
 

@@ -38,6 +38,11 @@ def read_headers(paths: Iterable[Path]) -> dict[str, WeightHeader]:
     return headers
 
 
+def header_of(weight: "Tensor") -> WeightHeader:
+    """What a header would say of a weight."""
+    return WeightHeader(shape=tuple(weight.shape), dtype=str(weight.dtype).removeprefix("torch."))
+
+
 def refuse_twice(before: Iterable[str], now: Mapping[str, object], path: Path) -> None:
     """Raises InputError if a file has a weight that another one had."""
     if twice := [name for name in before if name in now]:
@@ -113,12 +118,7 @@ def _pickle(path: Path) -> dict[str, WeightHeader]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # cut short, of another kind, or with code in it
         raise unreadable(path, error) from error
-    return {
-        name: WeightHeader(
-            shape=tuple(weight.shape), dtype=str(weight.dtype).removeprefix("torch.")
-        )
-        for name, weight in state_dict_in(content, path).items()
-    }
+    return {name: header_of(weight) for name, weight in state_dict_in(content, path).items()}
 
 
 def unreadable(path: Path, error: Exception) -> InputError:

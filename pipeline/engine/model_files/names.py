@@ -21,10 +21,7 @@ _COMPUTED = re.compile(
     r"|rotary_emb\.[^.]+)"
 )
 _ADAPTED = re.compile(r"(^|\.)(lora_\w+|base_layer|modules_to_save|original_module)(\.|$)")
-_ROOTS = (  # what names begin with in either format, once nothing is around them
-    *("model.language_model.", "model.vision_model.", "model.vqmodel.", "lm_head."),
-    *("language_model.", "vision_model.", "aligner.", "gen_"),
-)
+_ROOTS = ("lm_head.", "model.vqmodel.", "model.generation_", "gen_")  # of names without wrappers
 _PLAIN_DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
@@ -43,7 +40,7 @@ def plain_names(stored: Collection[str], place: str) -> dict[str, str]:
     """
     weights = [name for name in stored if not is_computed(name)]
     if adapted := [name for name in weights if _ADAPTED.search(name)]:
-        raise refused_as_adapter(f"{adapted[0]!r:.200} in {place}")
+        raise refused_as_adapter(f"{adapted[0]:.200} in {place}")
     plain = {name: _WRAPPERS.sub("", name) for name in weights}
     while prefix := _common_prefix(plain.values()):
         plain = {name: short.removeprefix(prefix) for name, short in plain.items()}
@@ -69,7 +66,7 @@ def refuse_quantised(headers: Mapping[str, WeightHeader], place: str) -> None:
 
 
 def _common_prefix(names: Collection[str]) -> str:
-    """The first part of all names, with its dot, if it is the same and tells nothing."""
+    """The first part of all names, with its dot, if it is the same and no part of the model's."""
     first = {name.partition(".")[0] for name in names}
     is_told = len(first) != 1 or any(name.startswith(_ROOTS) or "." not in name for name in names)
     return "" if is_told else f"{first.pop()}."
