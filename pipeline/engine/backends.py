@@ -59,11 +59,11 @@ def open_backends(config: RunConfig) -> LoadedBackends:
 def _load(config: RunConfig) -> "Janus":
     import torch
 
-    from pipeline.engine.checkpoints import checkpoint_of, load_janus
+    from pipeline.engine.checkpoints import load_janus, planned_model
 
     torch.set_num_threads(max(1, int(config.execution.cpus_per_actor)))
     method = config.method
-    folder = checkpoint_of(method.model)
+    folder = planned_model(method.model, config.model_files)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return load_janus(folder, dtype=getattr(torch, method.dtype), device=device)
 
