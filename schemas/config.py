@@ -8,14 +8,7 @@ import hashlib
 from enum import StrEnum
 from typing import Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.json_values import JsonMapping, JsonObject, canonical_json
 from schemas.trace import TRACE_VERSION, Role
@@ -81,13 +74,6 @@ class ModelConfig(Frozen):
 
     name: str
     digest: str
-    files: dict[str, str] = Field(default_factory=dict)  # sha256 by name; bundled: none are kept
-
-    @model_serializer(mode="wrap")
-    def _without_no_files(self, serialize: SerializerFunctionWrapHandler) -> JsonObject:
-        """As version 0.1 wrote it where there is no more to say."""
-        content: JsonObject = serialize(self)
-        return {key: value for key, value in content.items() if value != {}}
 
 
 class PackConfig(Frozen):
@@ -181,6 +167,7 @@ class RunConfig(Frozen):
 
     method: MethodConfig
     execution: ExecutionConfig = ExecutionConfig()
+    model_files: dict[str, str] = Field(default_factory=dict)  # sha256 by name, found by planning
 
 
 def named_as(method: MethodConfig, planned: MethodConfig) -> MethodConfig:
@@ -192,18 +179,13 @@ def named_as(method: MethodConfig, planned: MethodConfig) -> MethodConfig:
 
 def fingerprint(method: MethodConfig) -> str:
     """What makes two runs the same: 16 hex digits over the method and the trace version."""
-    content = method.model_dump(mode="json", exclude={"model": {"files"}})  # the digest is of them
-    body: JsonObject = {"method": content, "trace_version": TRACE_VERSION}
+    body: JsonObject = {"method": method.model_dump(mode="json"), "trace_version": TRACE_VERSION}
     return hashlib.sha256(canonical_json(body).encode()).hexdigest()[:16]
 
 
 def differences(planned: MethodConfig, current: MethodConfig) -> list[str]:
     """The fields in which two methods differ, one line each: `sampling.cfg_weight: 5.0 -> 4.0`."""
-    has_files = planned.model.files and current.model.files  # version 0.1 kept none
-    exclude = None if has_files else {"model": {"files"}}
-    old, new = (
-        _flat(method.model_dump(mode="json", exclude=exclude)) for method in (planned, current)
-    )
+    old, new = _flat(planned.model_dump(mode="json")), _flat(current.model_dump(mode="json"))
     names = sorted(old.keys() | new.keys())
     return [
         f"{name}: {old.get(name)} -> {new.get(name)}"

@@ -68,14 +68,14 @@ def open_backends(config: RunConfig, *, device: Device = "cpu") -> LoadedBackend
 def _load(config: RunConfig, device: Device) -> "Janus":
     import torch
 
-    from pipeline.engine.checkpoints import checkpoint_of, load_janus
+    from pipeline.engine.checkpoints import load_janus, planned_model
 
     method, node = config.method, platform.node()
     asked = config.execution.device
     setting = f"execution.device={asked}" + (", and Ray has GPUs" if asked == "auto" else "")
     on = torch_device(device, setting, node)  # before any weight is read
     torch.set_num_threads(max(1, int(config.execution.cpus_per_actor)))
-    folder, dtype = checkpoint_of(method.model), getattr(torch, method.dtype)
+    folder, dtype = planned_model(method.model, config.model_files), getattr(torch, method.dtype)
     janus = load_janus(folder, dtype=dtype, device=on)
     check_model(janus.model, dtype=dtype, device=on)
     check_weights(janus.model, folder)

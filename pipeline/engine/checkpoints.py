@@ -81,19 +81,20 @@ def resolve_checkpoint(name: str) -> Path:
     return find_checkpoint(name)
 
 
-def checkpoint_of(model: "ModelConfig") -> Path:
+def planned_model(model: "ModelConfig", files: Mapping[str, str]) -> Path:
     """The folder of the model that a run was planned with, on this machine.
 
-    Raises InputError, which names the files that are others here.
+    `files` are the sha256 of its files by name, as far as they were kept. Raises InputError, which
+    names those that are others here.
     """
-    folder = find_checkpoint(model.name, tuple(model.files))
+    folder = find_checkpoint(model.name, tuple(files))
     digests = file_digests(folder)
     if (digest := digest_of_files(digests)[:16]) == model.digest:
         return folder
     changed = [
-        f"{name} is {digests.get(name, 'missing')[:16]} and was {model.files.get(name, 'not')[:16]}"
-        for name in sorted(digests.keys() | model.files.keys())
-        if model.files and digests.get(name) != model.files.get(name)
+        f"{name} is {digests.get(name, 'not there')[:16]} and was {files.get(name, 'not')[:16]}"
+        for name in sorted(digests.keys() | files.keys())
+        if files and digests.get(name) != files.get(name)
     ]
     raise InputError(
         f"{model.name} is {digest} on {platform.node()}, and the run was planned with "

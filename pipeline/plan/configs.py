@@ -84,7 +84,8 @@ def resolve(tables: Tables, planned: MethodConfig | None = None) -> Resolved:
         "pack": pack_config.model_dump(),
         "dtype": _dtype(method, facts, planned),
     }
-    config = validated(RunConfig, {**tables, "method": {**method, **found}})
+    files: JsonObject = {**facts.files}
+    config = validated(RunConfig, {**tables, "method": {**method, **found}, "model_files": files})
     _check_fit(config, facts, pack)
     return Resolved(config=config, facts=facts, pack=pack)
 

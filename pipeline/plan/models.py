@@ -1,6 +1,6 @@
 """What planning has to know of a model, read from its small files and from headers: no weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ class ModelFacts:
     """A model by name, with its sizes. `count_tokens` counts text in its own tokenizer."""
 
     model: ModelConfig
+    files: Mapping[str, str]  # sha256 by name of what its digest is of; of bundled ones none
     geometry: Geometry
     num_layers: int  # of the language model; 0 for the fake
     max_positions: int | None  # None: no limit
@@ -36,6 +37,7 @@ def fake_facts(config: FakeConfig) -> ModelFacts:
     """The fake backend's: it has no weights and no limits."""
     return ModelFacts(
         model=ModelConfig(name="fake", digest="none"),
+        files={},
         geometry=fake_geometry(config),
         num_layers=0,
         max_positions=None,
@@ -64,8 +66,8 @@ def describe_model(name: str) -> ModelFacts:
         model=ModelConfig(
             name=planned.name,
             digest=digest_of_files(digests)[:16],
-            files={} if planned.is_bundled else digests,
         ),
+        files={} if planned.is_bundled else digests,
         geometry=sizes.geometry,
         num_layers=sizes.num_layers,
         max_positions=sizes.max_positions,

@@ -86,7 +86,11 @@ def fetch_from_bucket(url: str) -> Path:
             _wait_while_it_grows(lock.fileno(), draft, store.url)
             if not folder.is_dir():
                 draft.mkdir(exist_ok=True)
-                _fetch_all(store, entries, draft)
+                try:
+                    _fetch_all(store, entries, draft)
+                except InputError:  # a file changed, so none is known to be whole
+                    shutil.rmtree(draft)
+                    raise
                 draft.rename(folder)
     except OSError as error:
         raise InputError(
@@ -127,7 +131,6 @@ def _fetch_all(store: Store, entries: Sequence[Entry], draft: Path) -> None:
     again = BucketFolder(store)
     for entry in entries:
         if _told([again.entry(entry.key)]) != _told([entry]):
-            shutil.rmtree(draft)
             raise _changed(store, entry)
 
 

@@ -126,7 +126,10 @@ def downloaded(repo_id: str, revision: str | None) -> Path | None:
     """The folder of a repository as far as it is on this machine, or None. Asks no one."""
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(repo_id, CONFIG, revision=revision)
+    try:
+        config = try_to_load_from_cache(repo_id, CONFIG, revision=revision)
+    except ValueError:  # no name that a repository can have
+        return None
     return Path(config).parent if isinstance(config, str) else None
 
 

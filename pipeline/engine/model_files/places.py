@@ -17,7 +17,7 @@ from pipeline.engine.model_files.listing import Folder, checkpoint_files
 from pipeline.engine.tiny import tiny_checkpoint
 from schemas.errors import InputError
 
-_HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)  # owner/name, @revision
+_HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?", re.ASCII)  # owner/name, @revision
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BUCKET = "s3://"
 

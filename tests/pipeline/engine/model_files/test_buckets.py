@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from pipeline.engine.checkpoints import checkpoint_of, digest_of, resolve_checkpoint
+from pipeline.engine.checkpoints import digest_of, planned_model, resolve_checkpoint
 from pipeline.engine.model_files import buckets
 from pipeline.engine.tiny import build_tiny
 from pipeline.plan.models import describe_model
@@ -71,7 +71,7 @@ class Watched:
 def test_a_model_in_a_bucket_is_the_model_of_its_files(url: str, tiny: Path):
     facts = describe_model(f"{url}/")
 
-    folder = checkpoint_of(facts.model)
+    folder = planned_model(facts.model, facts.files)
     assert facts.model.name == url
     assert facts.model.digest == digest_of(tiny)[:16]
     assert sorted(path.name for path in folder.iterdir()) == sorted(
@@ -113,12 +113,12 @@ def test_what_a_killed_process_left_is_completed(
 
 
 def test_another_object_at_its_place_is_another_model(url: str, tiny: Path, tmp_path: Path):
-    planned = describe_model(url).model
+    facts = describe_model(url)
     build_tiny(tmp_path / "other", seed=1)
     open_store(url).put(WEIGHTS, tmp_path / "other" / WEIGHTS)  # of the same size
 
-    with pytest.raises(InputError, match=rf"{planned.digest} \({WEIGHTS} is") as refused:
-        checkpoint_of(planned)
+    with pytest.raises(InputError, match=rf"{facts.model.digest} \({WEIGHTS} is") as refused:
+        planned_model(facts.model, facts.files)
 
     assert url in str(refused.value)
     assert describe_model(url).model.digest == digest_of(tmp_path / "other")[:16]

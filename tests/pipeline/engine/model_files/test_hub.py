@@ -23,19 +23,21 @@ from tests.pipeline.engine.model_files.hub import Hub, serving
 WEIGHTS = "model.safetensors"
 _SCRIPT = """
 import json, sys
-from dataclasses import asdict
 from schemas.errors import InputError
 from schemas.config import ModelConfig
 from pipeline.plan.models import describe_model
-from pipeline.engine.checkpoints import checkpoint_of
+from pipeline.engine.checkpoints import planned_model
 answers = []
 for name in sys.argv[1:]:
     try:
         if name.startswith("{"):
-            told = {"folder": str(checkpoint_of(ModelConfig.model_validate_json(name)))}
+            planned = json.loads(name)
+            model = ModelConfig(name=planned["name"], digest=planned["digest"])
+            told = {"folder": str(planned_model(model, planned["files"]))}
         else:
             facts = describe_model(name)
-            told = {"model": facts.model.model_dump(), "dtype": facts.own_dtype}
+            model = {**facts.model.model_dump(), "files": dict(facts.files)}
+            told = {"model": model, "dtype": facts.own_dtype}
             told["layers"] = facts.num_layers
     except InputError as error:
         told = {"refused": str(error)}
