@@ -126,10 +126,10 @@ def check_janus(folder: Path) -> JanusSizes:
     """All that `load_janus` checks, from the headers of the weights alone. Raises InputError."""
     import torch
 
-    place = Folder(folder)
-    files = checkpoint_files(place)
+    source = Folder(folder)
+    files = checkpoint_files(source)
     headers = read_headers(folder / name for name in files.weights)
-    content = read_config(place, num_weights=len(headers))
+    content = read_config(source, num_weights=len(headers))
     refuse_quantised(headers, str(folder))
     with torch.device("meta"):
         weights = {
@@ -143,7 +143,7 @@ def check_janus(folder: Path) -> JanusSizes:
         geometry=geometry_of(config),
         num_layers=text.num_hidden_layers,
         max_positions=text.max_position_embeddings,
-        own_dtype=own_dtype(read_json(place, CONFIG), headers),
+        own_dtype=own_dtype(read_json(source, CONFIG), headers),
     )
 
 

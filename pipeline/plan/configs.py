@@ -79,13 +79,15 @@ def resolve(tables: Tables, planned: MethodConfig | None = None) -> Resolved:
     facts = _facts(method)
     pack = load_pack(_name(method, "pack") or facts.pack or "default")
     pack_config = PackConfig(name=_name(method, "pack") or pack.name, digest=pack.digest)
-    found: JsonObject = {
+    resolved: JsonObject = {
         "model": facts.model.model_dump(),
         "pack": pack_config.model_dump(),
         "dtype": _dtype(method, facts, planned),
     }
     files: JsonObject = {**facts.files}
-    config = validated(RunConfig, {**tables, "method": {**method, **found}, "model_files": files})
+    config = validated(
+        RunConfig, {**tables, "method": {**method, **resolved}, "model_files": files}
+    )
     _check_fit(config, facts, pack)
     return Resolved(config=config, facts=facts, pack=pack)
 

@@ -109,7 +109,10 @@ def _write(
 
 
 def _row(subject: Subject, score: Score, scorer: Scorer) -> SidecarRow:
-    given: dict[str, ScoreValue] = {**score.parts, "value": score.value}
+    given: dict[str, ScoreValue] = {
+        name: float(value) if isinstance(value, np.floating) else value
+        for name, value in {**score.parts, "value": score.value}.items()
+    }
     if unknown := {name for name, value in given.items() if value is not None} - set(
         scorer.columns
     ):
@@ -118,10 +121,10 @@ def _row(subject: Subject, score: Score, scorer: Scorer) -> SidecarRow:
             reason="scorer",
         )
     for name, value in given.items():
-        if isinstance(value, float | np.floating) and not abs(value) <= _MOST:
+        if isinstance(value, float) and not abs(value) <= _MOST:
             event = "the whole trace" if subject.event is None else f"event {subject.event}"
             raise InputError(
-                f"{id_of(scorer)} gave {float(value)} as {name} of trace {subject.trace_id}, "
+                f"{id_of(scorer)} gave {value} as {name} of trace {subject.trace_id}, "
                 f"{event}; expected a finite number, or None where it does not apply: mend the "
                 "scorer, and score again"
             )

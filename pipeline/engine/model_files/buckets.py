@@ -1,4 +1,4 @@
-"""A folder of a bucket as a place: each node fetches the model once, for all of its actors.
+"""A folder of a bucket as a source: each node fetches the model once, for all of its actors.
 
 A copy lies in Coppice's cache under what the bucket said of the files (sizes and ETags), so a file
 that changes there is another copy, and never half of one.
@@ -69,12 +69,12 @@ def fetch_from_bucket(url: str) -> Path:
     changes meanwhile and for a cache that cannot be written; StoreError for a bucket that refuses.
     """
     store = open_store(url)
-    place = BucketFolder(store)
-    if not place.names():
+    source = BucketFolder(store)
+    if not source.names():
         raise InputError(f"{store.url} holds no files; check the bucket and the folder")
-    files = checkpoint_files(place)
+    files = checkpoint_files(source)
     names = (*files.computed_with, *files.beside)
-    entries = [entry for name in names if (entry := place.entry(name))]
+    entries = [entry for name in names if (entry := source.entry(name))]
     key = hashlib.sha256(f"{store.url}\n{_told(entries)}".encode()).hexdigest()[:16]
     folder = cache_folder() / "models" / "s3" / key
     if folder.is_dir():

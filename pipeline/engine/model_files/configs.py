@@ -9,7 +9,7 @@ from pipeline.engine.model_files.headers import WeightHeader
 from pipeline.engine.model_files.listing import (
     CONFIG,
     FETCH_AGAIN,
-    Place,
+    ModelSource,
     read_json,
     refused_as_quantised,
 )
@@ -29,14 +29,14 @@ _NOT_OURS = (  # in which numbers and how another program computes: nothing of t
 )
 
 
-def read_config(place: Place, *, num_weights: int) -> "JsonObject":
+def read_config(source: ModelSource, *, num_weights: int) -> "JsonObject":
     """The config of a Janus with so many weights, as far as it is the model's.
 
     Raises InputError for another model, for quantised weights, and for more layers than weights,
     which would take for ever to set up.
     """
-    path = f"{place.label}/{CONFIG}"
-    content = read_json(place, CONFIG)
+    path = f"{source.label}/{CONFIG}"
+    content = read_json(source, CONFIG)
     if content.get("model_type") not in ("janus", "multi_modality"):
         raise InputError(
             f"{path} has model_type {content.get('model_type')!r:.60}; "

@@ -1,4 +1,4 @@
-"""A repository on the Hugging Face hub as a place: its files, and their headers without the rest.
+"""A repository on the Hugging Face hub as a source: its files, and their headers without the rest.
 
 Planning fetches no weights: the hub knows the sha256 of every large file, and of each only the
 header is read. The commit is found once and named from then on, so that a branch that moves
@@ -150,7 +150,7 @@ def _asking(label: str) -> Iterator[None]:
 
 
 class _RemoteFile(io.RawIOBase):
-    """A file behind a URL, read in ranges. What is read is written into a copy, at its place."""
+    """A file behind a URL, read in ranges. What is read is written into a copy, in its place."""
 
     def __init__(self, url: str, num_bytes: int, copy: io.BufferedWriter) -> None:
         self._url, self._num_bytes, self._copy = url, num_bytes, copy

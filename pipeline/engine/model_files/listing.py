@@ -1,6 +1,6 @@
 """Which files make a checkpoint, told from their names, and which ones forbid to use it.
 
-Knows nothing of where they lie: a folder, a repository on the hub or a bucket is a `Place`.
+Knows nothing of where they lie: a folder, a repository on the hub or a bucket is a `ModelSource`.
 """
 
 import posixpath
@@ -31,7 +31,7 @@ _POINTER = b"version https://git-lfs"
 _MOST_SHARDS = 10_000
 
 
-class Place(Protocol):
+class ModelSource(Protocol):
     """Where the files of a checkpoint lie. Names are relative, with '/' between folders."""
 
     @property
@@ -67,7 +67,7 @@ class CheckpointFiles:
 
 
 class Folder:
-    """A folder of this machine as a place."""
+    """A folder of this machine as a source."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -94,54 +94,54 @@ class Folder:
             raise InputError(f"{path} cannot be read ({error.strerror})") from error
 
 
-def checkpoint_files(place: Place) -> CheckpointFiles:
+def checkpoint_files(source: ModelSource) -> CheckpointFiles:
     """The files that a model is computed with.
 
     Raises InputError for what is missing, and for what lies there, would change the answers and is
     not read: an adapter, a quantisation, weights a second time.
     """
-    names = place.names()
-    _refuse_adapters(place, names)
+    names = source.names()
+    _refuse_adapters(source, names)
     if quantised := sorted(filter(_QUANTISED.fullmatch, names)):
-        raise refused_as_quantised(f"{place.label} has a {quantised[0]}")
-    processor = processor_name(place)
-    weights, index = _weights(place)
+        raise refused_as_quantised(f"{source.label} has a {quantised[0]}")
+    processor = processor_name(source)
+    weights, index = _weights(source)
     small = (CONFIG, processor, TOKENIZER)
     for name in small:
-        require(place, name)
+        require(source, name)
     for name in weights:
-        require(place, name)
-    beside = [name for name in (CARD, PROCESSOR, *index) if name != processor and place.has(name)]
+        require(source, name)
+    beside = [name for name in (CARD, PROCESSOR, *index) if name != processor and source.has(name)]
     return CheckpointFiles(small=small, weights=weights, beside=tuple(beside))
 
 
-def processor_name(place: Place) -> str:
+def processor_name(source: ModelSource) -> str:
     """The file that tells how pictures are shown to the model.
 
     `processor_config.json` is it as transformers 5 writes it, with all in `image_processor`;
     DeepSeek's file of this name tells nothing of pictures.
     """
-    if place.has(PREPROCESSOR) or not place.has(PROCESSOR):
+    if source.has(PREPROCESSOR) or not source.has(PROCESSOR):
         return PREPROCESSOR
-    return PROCESSOR if "image_processor" in read_json(place, PROCESSOR) else PREPROCESSOR
+    return PROCESSOR if "image_processor" in read_json(source, PROCESSOR) else PREPROCESSOR
 
 
-def require(place: Place, name: str) -> None:
+def require(source: ModelSource, name: str) -> None:
     """Raises InputError if there is no such file."""
-    if not place.has(name):
-        raise InputError(f"{place.label} has no {name}, which the model needs; {FETCH_AGAIN}")
+    if not source.has(name):
+        raise InputError(f"{source.label} has no {name}, which the model needs; {FETCH_AGAIN}")
 
 
-def read_json(place: Place, name: str) -> "JsonObject":
+def read_json(source: ModelSource, name: str) -> "JsonObject":
     """The JSON object in a file. Raises InputError, also if there is no such file."""
     from schemas.json_values import read_json_object  # pydantic, which running a model does without
 
-    require(place, name)
+    require(source, name)
     try:
-        return read_json_object(place.read(name))
+        return read_json_object(source.read(name))
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{place.label}/{name} is not a JSON object ({error}); {FETCH_AGAIN}"
+            f"{source.label}/{name} is not a JSON object ({error}); {FETCH_AGAIN}"
         ) from error
 
 
@@ -159,65 +159,65 @@ def refuse_pointer(path: Path) -> None:
         )
 
 
-def refused_as_quantised(found: str) -> InputError:
+def refused_as_quantised(finding: str) -> InputError:
     """What to say of a model whose weights are not plain numbers."""
     return InputError(
-        f"{found}, so the weights are quantised, and quantised weights are not read; "
+        f"{finding}, so the weights are quantised, and quantised weights are not read; "
         "give the plain ones (bfloat16 or float32) that they were made from"
     )
 
 
-def refused_as_adapter(found: str, base: "JsonValue" = None) -> InputError:
+def refused_as_adapter(finding: str, base: "JsonValue" = None) -> InputError:
     """What to say of weights that are a change to others."""
     of = f" (its base model is {base!r:.100})" if isinstance(base, str) and base else ""
     return InputError(
-        f"{found} is an adapter{of}, and adapters are not applied: merge it into its base model "
+        f"{finding} is an adapter{of}, and adapters are not applied: merge it into its base model "
         "with peft (model.merge_and_unload().save_pretrained(FOLDER)) and give the merged folder"
     )
 
 
-def _refuse_adapters(place: Place, names: Collection[str]) -> None:
+def _refuse_adapters(source: ModelSource, names: Collection[str]) -> None:
     adapters = sorted(filter(_ADAPTER.fullmatch, names))
     if adapters:
         config = "adapter_config.json"
         base = (
-            read_json(place, config).get("base_model_name_or_path") if config in adapters else None
+            read_json(source, config).get("base_model_name_or_path") if config in adapters else None
         )
-        raise refused_as_adapter(f"{place.label}/{adapters[-1]}", base)
+        raise refused_as_adapter(f"{source.label}/{adapters[-1]}", base)
 
 
-def _weights(place: Place) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _weights(source: ModelSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The files of the weights, and the index that names them if there is one."""
     for single in _WEIGHTS:
         index = f"{single}.index.json"
-        if place.has(single) and place.has(index):
+        if source.has(single) and source.has(index):
             raise InputError(
-                f"{place.label} has both {single} and {index}, and which of them are the weights "
+                f"{source.label} has both {single} and {index}, and which of them are the weights "
                 "cannot be told; remove the one that is left from before"
             )
-        if place.has(single):
+        if source.has(single):
             return (single,), ()
-        if place.has(index):
-            return _shards(place, index, suffix=posixpath.splitext(single)[1]), (index,)
-    similar = sorted(name for name in place.names() if name.endswith(_LIKE_WEIGHTS))[:3]
+        if source.has(index):
+            return _shards(source, index, suffix=posixpath.splitext(single)[1]), (index,)
+    similar = sorted(name for name in source.names() if name.endswith(_LIKE_WEIGHTS))[:3]
     others = f" (but {', '.join(similar)})" if similar else ""
     raise InputError(
-        f"{place.label} has no {_WEIGHTS[0]} and no {_WEIGHTS[1]}, nor an index of shards "
+        f"{source.label} has no {_WEIGHTS[0]} and no {_WEIGHTS[1]}, nor an index of shards "
         f"({_WEIGHTS[0]}.index.json){others}; {FETCH_AGAIN}"
     )
 
 
-def _shards(place: Place, index: str, *, suffix: str) -> tuple[str, ...]:
+def _shards(source: ModelSource, index: str, *, suffix: str) -> tuple[str, ...]:
     """The files that an index names. Raises InputError for one that could lie anywhere else."""
-    weight_map = read_json(place, index).get("weight_map")
+    weight_map = read_json(source, index).get("weight_map")
     shards = set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
     if not shards or len(shards) > _MOST_SHARDS:
-        raise InputError(f"{place.label}/{index} names no files of weights; {FETCH_AGAIN}")
+        raise InputError(f"{source.label}/{index} names no files of weights; {FETCH_AGAIN}")
     for shard in shards:
         is_plain = shard == posixpath.normpath(shard) and shard.isprintable() and "\\" not in shard
         if not is_plain or shard.startswith(("/", "..")) or not shard.endswith(suffix):
             raise InputError(
-                f"{place.label}/{index} names {shard!r:.100}, which is no *{suffix} file in the "
+                f"{source.label}/{index} names {shard!r:.100}, which is no *{suffix} file in the "
                 f"model's folder; {FETCH_AGAIN}"
             )
     return tuple(sorted(shards))

@@ -30,7 +30,7 @@ def is_computed(name: str) -> bool:
     return _COMPUTED.fullmatch(name) is not None
 
 
-def plain_names(stored: Collection[str], place: str) -> dict[str, str]:
+def plain_names(stored: Collection[str], source: str) -> dict[str, str]:
     """What each stored weight is called in the model itself, by its stored name.
 
     Computed buffers are left out. What `torch.compile` and the like put into a name is taken off,
@@ -40,7 +40,7 @@ def plain_names(stored: Collection[str], place: str) -> dict[str, str]:
     """
     weights = [name for name in stored if not is_computed(name)]
     if adapted := [name for name in weights if _ADAPTED.search(name)]:
-        raise refused_as_adapter(f"{adapted[0]:.200} in {place}")
+        raise refused_as_adapter(f"{adapted[0]:.200} in {source}")
     plain = {name: _WRAPPERS.sub("", name) for name in weights}
     while prefix := _common_prefix(plain.values()):
         plain = {name: short.removeprefix(prefix) for name, short in plain.items()}
@@ -52,17 +52,17 @@ def plain_names(stored: Collection[str], place: str) -> dict[str, str]:
             if seen.setdefault(short, name) != name
         )
         raise InputError(
-            f"{place} holds both {first!r:.200} and {second!r:.200}, which name one weight; "
+            f"{source} holds both {first!r:.200} and {second!r:.200}, which name one weight; "
             f"{FETCH_AGAIN}"
         )
     return plain
 
 
-def refuse_quantised(headers: Mapping[str, WeightHeader], place: str) -> None:
+def refuse_quantised(headers: Mapping[str, WeightHeader], source: str) -> None:
     """Raises InputError for a weight that is not stored as plain numbers."""
     for name, header in headers.items():
         if header.dtype not in _PLAIN_DTYPES and not is_computed(name):
-            raise refused_as_quantised(f"{name:.200} in {place} is stored as {header.dtype}")
+            raise refused_as_quantised(f"{name:.200} in {source} is stored as {header.dtype}")
 
 
 def _common_prefix(names: Collection[str]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.engine.model_files.listing import (
     PREPROCESSOR,
     PROCESSOR,
-    Place,
+    ModelSource,
     processor_name,
     read_json,
 )
@@ -27,11 +27,11 @@ class PixelScale:
     std: tuple[float, ...]
 
 
-def read_pixel_scale(place: Place) -> PixelScale:
+def read_pixel_scale(source: ModelSource) -> PixelScale:
     """Raises InputError for a file that is missing, or asks for what is not done to pictures."""
-    name = processor_name(place)
-    path = f"{place.label}/{name}"
-    processor = _processor_in(read_json(place, name), name)
+    name = processor_name(source)
+    path = f"{source.label}/{name}"
+    processor = _processor_in(read_json(source, name), name)
     _refuse_other_steps(processor, path)
     scale = PixelScale(
         mean=_per_channel(processor, "image_mean", path),
@@ -39,8 +39,8 @@ def read_pixel_scale(place: Place) -> PixelScale:
     )
     if not all(scale.std):
         raise InputError(f"{path} has 0 in image_std, which divides; {_COPY}")
-    if name == PREPROCESSOR and place.has(PROCESSOR):
-        other = _processor_in(read_json(place, PROCESSOR), PROCESSOR)
+    if name == PREPROCESSOR and source.has(PROCESSOR):
+        other = _processor_in(read_json(source, PROCESSOR), PROCESSOR)
         for key in ("image_mean", "image_std"):
             if other.get(key, processor.get(key)) != processor.get(key):
                 raise InputError(
