@@ -67,7 +67,10 @@ class SamplingConfig(Frozen):
 
 
 class ModelConfig(Frozen):
-    """Which weights. `digest` is of config, tokenizer and weights, taken when planning."""
+    """Which weights. `digest` is of config, tokenizer and weights, taken when planning.
+
+    Models of one digest are one model: the name is shown and says where to find it, no more.
+    """
 
     name: str
     digest: str
@@ -111,6 +114,7 @@ Harm = Literal["exit", "hang", "hoard"]
 """What the fake does to its process on demand: kill it, never answer, or take all its memory."""
 
 BackendName = Literal["engine", "reference", "fake"]
+Dtype = Literal["float32", "bfloat16"]
 
 
 class MethodConfig(Frozen):
@@ -125,7 +129,7 @@ class MethodConfig(Frozen):
     reflection: ReflectionConfig = ReflectionConfig()
     sampling: SamplingConfig = SamplingConfig()
     seed: int = Field(default=0, ge=0, lt=2**63)
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"  # where a config names none: the model's own, when it is planned
     strict: bool = False  # on a GPU, at a cost: same tokens in any batch. A CPU always is
     pictures: Pictures = Pictures.FINAL
     fake: FakeConfig = FakeConfig()
@@ -163,6 +167,14 @@ class RunConfig(Frozen):
 
     method: MethodConfig
     execution: ExecutionConfig = ExecutionConfig()
+    model_files: dict[str, str] = Field(default_factory=dict)  # sha256 by name, found by planning
+
+
+def named_as(method: MethodConfig, planned: MethodConfig) -> MethodConfig:
+    """The method with the model under its planned name, if it is the same model."""
+    if method.model.digest != planned.model.digest:
+        return method
+    return method.model_copy(update={"model": planned.model})
 
 
 def fingerprint(method: MethodConfig) -> str:

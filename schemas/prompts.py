@@ -12,7 +12,7 @@ class Prompt:
     text: str
     metadata: JsonObject  # every other column of its row
     source: str  # the file, as a path or an s3:// URL
-    line: int  # from 1; the row in Parquet
+    line: int  # from 1; the row in Parquet, the item in a JSON array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,4 +22,4 @@ class Reject:
     source: str
     line: int
     reason: str
-    text: str  # the whole line, or the prompt in Parquet; a byte that is not UTF-8 shows as \xff
+    text: str  # the whole row, or the prompt in Parquet; a byte that is not UTF-8 shows as \xff

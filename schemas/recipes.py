@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from schemas.config import Frozen
+from schemas.errors import InputError
 from schemas.scores import parse_scorer
 from schemas.trace import Role
 
@@ -39,6 +40,7 @@ class Filter(Frozen):
 
     @property
     def label(self) -> str:
+        """The reason that it gives."""
         return self.reason or self.column
 
     @field_validator("tasks")
@@ -182,8 +184,8 @@ class Recipe(Frozen):
             raise ValueError("a recipe of preferences needs [pairs]")
         if self.kind == SetKind.GRPO and self.groups is None:
             raise ValueError("a recipe of groups needs [groups]")
-        for one in self.filters:
-            if self.kind != SetKind.SFT and (one.of != "trace" or one.tasks):
+        for row_filter in self.filters:
+            if self.kind != SetKind.SFT and (row_filter.of != "trace" or row_filter.tasks):
                 raise ValueError(f"filters of a {self.kind} recipe are on whole traces")
         for pool in [] if self.mix is None else (self.mix.weights or self.mix.counts):
             if not self.wants(pool):
@@ -196,12 +198,12 @@ class Recipe(Frozen):
 
 
 def covers(pattern: str, task: str) -> bool:
-    """Whether a task belongs to a pool: `draw` covers `draw_2`."""
+    """Whether a task belongs to a pool: `draw` covers `draw_2`, and every pool itself."""
     return task == pattern or task.startswith(f"{pattern}_")
 
 
 def checked_tasks(tasks: tuple[str, ...]) -> tuple[str, ...]:
-    """The tasks as they are, or a ValueError."""
+    """The tasks as they are: roles, or a region of one, counted from 1. Raises ValueError."""
     for task in tasks:
         if not _TASK.fullmatch(task):
             raise ValueError(f"{task!r} is no task; expected think, reflect or draw, or think_1")
@@ -209,8 +211,6 @@ def checked_tasks(tasks: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _pinned_name(scorer: str) -> str:
-    from schemas.errors import InputError
-
     try:
         return parse_scorer(scorer).name
     except InputError as error:

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from schemas.json_values import JsonObject
+if TYPE_CHECKING:
+    from schemas.json_values import JsonObject  # loads pydantic, which a bare GPU machine may lack
 
 TRACE_VERSION = 1
 """Raised by hand when the same inputs would give other tokens or other columns."""
@@ -111,7 +113,7 @@ class Trace:
     record_id: str
     rollout_index: int
     prompt: str
-    metadata: JsonObject
+    metadata: "JsonObject"
     status: Status
     schedule: Schedule | None
     events: tuple[Event, ...]

@@ -14,6 +14,10 @@ MAX_FUNCTION_LINES = 60
 MAX_ANY_PER_THOUSAND_LINES = 3.0
 MAX_ESCAPES = 20  # ways around the type checker that are not `Any`; the number only falls
 
+PRONOUNS = {"one", "ones", "found", "there", "here", "place", "places", "some", "it", "that"}
+PRONOUNS |= {"these", "those", "thing", "things", "stuff", "made"}
+FOUND_AND_EXPECTED = {("shard_check.py", "found"), ("verify.py", "found")}  # of a finding
+
 _ESCAPE = re.compile(r"\bcast\(|# type: ignore|\bobject\]|: object\b|-> object\b")
 
 
@@ -57,3 +61,19 @@ def test_types_say_what_is_meant():
 
 def test_nothing_else_takes_the_place_of_any():
     assert sum(len(_ESCAPE.findall(text)) for _, text in sources()) <= MAX_ESCAPES
+
+
+def test_variables_are_named_by_what_they_hold():
+    assert [
+        f"{path.name}:{node.lineno}: {name}"
+        for path, text in sources()
+        for node in ast.walk(ast.parse(text))
+        if (name := _bound_name(node)) in PRONOUNS and (path.name, name) not in FOUND_AND_EXPECTED
+    ] == []
+
+
+def _bound_name(node: ast.AST) -> str | None:
+    """The variable or argument that a node makes, if it makes one."""
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        return node.id
+    return node.arg if isinstance(node, ast.arg) else None

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 MADE = Path(__file__).parent / "data" / "v0.1"
@@ -378,6 +379,12 @@ def assert_same_file(ours: Path, theirs: Path) -> None:
     assert digest_of(ours) == digest_of(theirs), theirs.name
 
 
+def read_card(folder: Path) -> tuple[dict[str, Any], str]:
+    """What the front matter of a data card says, however it is laid out, and the text below it."""
+    _, front, text = (folder / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(front), text
+
+
 def assert_same_set(ours: Path, theirs: Path) -> None:
     """All files of a set, but for the versions of coppice and pyarrow that its manifest names."""
     names = names_below(theirs)
@@ -388,7 +395,9 @@ def assert_same_set(ours: Path, theirs: Path) -> None:
     assert without(inputs, VARYING_IN_INPUTS) == without(known_inputs, VARYING_IN_INPUTS)
     assert manifest == other
     assert (version == known) == (inputs == known_inputs)
-    card, known_card = ((folder / "README.md").read_text() for folder in (ours, theirs))
+    front, card = read_card(ours)
+    known_front, known_card = read_card(theirs)
+    assert front == known_front
     assert card.replace(version, known) == known_card
     for name in names:
         if name not in ("manifest.json", "README.md"):

@@ -15,6 +15,7 @@ from jobs.cli.options import (
     Address,
     Backend,
     ConfigFile,
+    DtypeName,
     MaxDeadFraction,
     Model,
     Pack,
@@ -27,6 +28,13 @@ from jobs.cli.options import (
     Settings,
     ShardRollouts,
     SkipBad,
+)
+from jobs.cli.prompt_options import (
+    DropColumns,
+    FoldNewlines,
+    Limit,
+    PromptColumn,
+    read_options,
 )
 from jobs.cli.usage import PrintableUsage
 from jobs.commands.terminal import Terminal
@@ -65,6 +73,7 @@ def version(
 def plan(
     prompts: Prompts,
     model: Model = None,
+    dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
     pack: Pack = None,
@@ -75,6 +84,10 @@ def plan(
     rollouts: Rollouts = 1,
     shard_rollouts: ShardRollouts = None,
     skip_bad: SkipBad = False,
+    prompt_column: PromptColumn = None,
+    drop_columns: DropColumns = None,
+    fold_newlines: FoldNewlines = False,
+    limit: Limit = None,
     extend: Annotated[
         bool,
         typer.Option(
@@ -96,13 +109,15 @@ def plan(
 
     if len(prompts) < 2 and not extend:
         raise typer.BadParameter("give at least one prompt file, and last the run")
-    flags = method_flags(model, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
     request = PlanRequest(
         sources=prompts[:-1],
         url=prompts[-1],
         rollouts_per_record=rollouts,
         rollouts_per_shard=shard_rollouts,
         skip_bad=skip_bad,
+        reading=read_options(prompt_column, drop_columns, fold_newlines),
+        num_records=limit,
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
@@ -113,6 +128,7 @@ def plan(
 def run(
     prompts: Prompts,
     model: Model = None,
+    dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
     pack: Pack = None,
@@ -123,6 +139,10 @@ def run(
     rollouts: Rollouts = 1,
     shard_rollouts: ShardRollouts = None,
     skip_bad: SkipBad = False,
+    prompt_column: PromptColumn = None,
+    drop_columns: DropColumns = None,
+    fold_newlines: FoldNewlines = False,
+    limit: Limit = None,
     actors: Actors = None,
     max_dead_fraction: MaxDeadFraction = None,
     address: Address = None,
@@ -139,7 +159,7 @@ def run(
     from jobs.commands.runs import grow_run
 
     terminal = Terminal()
-    flags = method_flags(model, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
     if actors is not None:
         flags.append(f"execution.num_actors={actors}")
     if max_dead_fraction is not None:
@@ -150,6 +170,8 @@ def run(
         rollouts_per_record=rollouts,
         rollouts_per_shard=shard_rollouts,
         skip_bad=skip_bad,
+        reading=read_options(prompt_column, drop_columns, fold_newlines),
+        num_records=limit,
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
@@ -329,6 +351,7 @@ app.add_typer(sets.app)
 
 def method_flags(
     model: str | None,
+    dtype: str | None,
     backend: BackendName | None,
     program: Program | None,
     pack: str | None,
@@ -338,6 +361,7 @@ def method_flags(
     """The options that have a name of their own, as `--set` would have them."""
     words = {
         "model": model,
+        "dtype": dtype,
         "backend": backend,
         "program": program,
         "pack": pack,

@@ -12,12 +12,22 @@ Prompts = Annotated[
     list[str],
     typer.Argument(
         metavar="PROMPTS... RUN",
-        help="Prompt files (.txt, .jsonl, .parquet; globs and s3:// too), and last the run.",
+        help="Prompt files (.txt, .csv, .tsv, .json, .jsonl, .parquet; globs and s3:// too), "
+        "and last the run.",
     ),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="A bundled name (tiny), a folder, or a hub id: deepseek-ai/Janus-Pro-7B."),
+    typer.Option(
+        help="A bundled name (tiny), a folder, a hub id such as deepseek-ai/Janus-Pro-7B, or "
+        "s3://bucket/folder."
+    ),
+]
+DtypeName = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", help="bfloat16 or float32. Without a word the model's own; toy, tiny: float32."
+    ),
 ]
 Backend = Annotated[
     BackendName | None, typer.Option(help="What answers. The fake needs no model, for trying out.")
@@ -65,7 +75,8 @@ Address = Annotated[
 PromptSources = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCES...", help="Prompt files (.txt, .jsonl, .parquet; globs and s3:// too)."
+        metavar="SOURCES...",
+        help="Prompt files (.txt, .csv, .tsv, .json, .jsonl, .parquet; globs and s3:// too).",
     ),
 ]
 PromptsOut = Annotated[Path, typer.Option(metavar="FILE", help="Where to write; ends in .jsonl.")]

@@ -18,6 +18,7 @@ from jobs.cli.options import (
     ReportFile,
     RunUrl,
 )
+from jobs.cli.prompt_options import DropColumns, FoldNewlines, PromptColumn, read_options
 from jobs.commands.terminal import Terminal
 
 app = typer.Typer()
@@ -32,6 +33,9 @@ def prompts(
     hits: HitsFile = None,
     report: ReportFile = None,
     skip_bad: LeaveOutBad = False,
+    prompt_column: PromptColumn = None,
+    drop_columns: DropColumns = None,
+    fold_newlines: FoldNewlines = False,
     origin: OriginName = None,
     revision: OriginRevision = None,
     licence: OriginLicence = None,
@@ -57,6 +61,7 @@ def prompts(
         report=report,
         skip_bad=skip_bad,
         origin=PromptOrigin(name=origin, revision=revision, licence=licence),
+        reading=read_options(prompt_column, drop_columns, fold_newlines),
     )
     make_prompt_file(request, Terminal())
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import ray
+from pipeline.engine.soundness import Device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine.backends import open_backends
@@ -40,13 +41,18 @@ class ActorAddress:
 class RolloutActor:
     """Grows shards of one run. Its methods run on threads of their own, one an open shard."""
 
-    def __init__(self, url: str, manifest: RunManifest) -> None:
+    def __init__(self, url: str, manifest: RunManifest, device: Device) -> None:
+        """`device` is what the driver decided on: no actor guesses it."""
         self._url = url
         self._manifest = manifest
+        self._device = device
         self._worker: Worker | None = None
 
     def open(self) -> ActorAddress:
-        """Check that this node sees the run, then load the models. Raises InputError."""
+        """Check that this node sees the run, then load the models on the device decided on.
+
+        Raises InputError.
+        """
         store = open_store(self._url)
         seen = read_manifest(patient_store(store, self._manifest))
         if seen.run_id != self._manifest.run_id:
@@ -54,7 +60,7 @@ class RolloutActor:
                 f"on node {socket.gethostname()}, {self._url} holds run {seen.run_id}, not "
                 f"{self._manifest.run_id}: give a path that all nodes share, or an s3:// URL"
             )
-        loaded = open_backends(self._manifest.config)
+        loaded = open_backends(self._manifest.config, device=self._device)
         name = f"{socket.gethostname()}/{os.getpid()}"
         self._worker = Worker(store, self._manifest, loaded, name=name)
         return ActorAddress(node_id=ray.get_runtime_context().get_node_id(), pid=os.getpid())
@@ -128,18 +134,21 @@ class RemoteActor:
             kill.remote(self.address.pid)
 
 
-def start_actor(url: str, manifest: RunManifest, *, on_gpu: bool) -> RemoteActor:
-    """Ask Ray for an actor. It never restarts by itself: the driver must know of every death."""
+def start_actor(url: str, manifest: RunManifest, *, device: Device) -> RemoteActor:
+    """Ask Ray for an actor that computes on this device, and is given it by Ray.
+
+    It never restarts by itself: the driver must know of every death.
+    """
     execution = manifest.config.execution
     handle: Handle = (
         ray.remote(RolloutActor)
         .options(
             num_cpus=execution.cpus_per_actor,
-            num_gpus=execution.gpus_per_actor if on_gpu else 0,
+            num_gpus=execution.gpus_per_actor if device == "gpu" else 0,
             max_restarts=0,
             max_concurrency=execution.open_shards_per_actor + 1,  # and status()
         )
-        .remote(url, manifest)
+        .remote(url, manifest, device)
     )
     return RemoteActor(handle, opening=handle.open.remote())
 

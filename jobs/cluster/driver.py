@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import ray
+from pipeline.engine.soundness import Device
 from ray.exceptions import RayActorError, RayTaskError
 
 from jobs.cluster.actors import Reference, RemoteActor, start_actor
@@ -76,7 +77,7 @@ class Driver:
 
         Raises StoreUnavailable if the store did not come back in time, TooManyDead, FatalFailure.
         """
-        on_gpu, num_actors = self._actors_wanted()
+        device, num_actors = self._actors_wanted()
         stop_by = float("inf")
         try:
             while self._has_work() and self._clock() < stop_by:
@@ -84,7 +85,7 @@ class Driver:
                     stop_by = min(stop_by, self._clock() + self._execution.grace_seconds)
                 else:
                     while len(self._actors) < num_actors:
-                        self._actors.append(start_actor(self._url, self._manifest, on_gpu=on_gpu))
+                        self._actors.append(start_actor(self._url, self._manifest, device=device))
                     self._hand_out()
                 self._collect()
                 self._end_silent_actors()
@@ -120,19 +121,20 @@ class Driver:
             return any(actor.open_shards for actor in self._actors)
         return bool(self._book.count(ShardState.WAITING) or self._book.count(ShardState.TAKEN))
 
-    def _actors_wanted(self) -> tuple[bool, int]:
-        """Whether actors take GPUs, and how many actors there should be."""
+    def _actors_wanted(self) -> tuple[Device, int]:
+        """What actors compute on, and how many actors there should be."""
         execution = self._execution
         resources: dict[str, float] = ray.cluster_resources()
         gpus = resources.get("GPU", 0.0)
-        on_gpu = execution.device == "gpu" or (execution.device == "auto" and gpus > 0)
+        decided: Device = "gpu" if gpus > 0 else "cpu"
+        device = decided if execution.device == "auto" else execution.device
         fitting = (
             gpus / execution.gpus_per_actor
-            if on_gpu
+            if device == "gpu"
             else resources.get("CPU", 1.0) / execution.cpus_per_actor
         )
         wanted = execution.num_actors or max(1, int(fitting))
-        return on_gpu, min(wanted, self._book.count(ShardState.WAITING))
+        return device, min(wanted, self._book.count(ShardState.WAITING))
 
     def _hand_out(self) -> None:
         """One shard at a time to each actor with room, so that the last ones spread evenly."""

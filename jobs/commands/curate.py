@@ -3,16 +3,20 @@
 The work is spread over processes of one machine; it takes no Ray.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.select.funnel import lines_of
 from pipeline.select.recipes import load_recipe
-from pipeline.select.selection import open_curation
+from pipeline.select.selection import Curation, open_curation
 from pipeline.sets.exports import check_exports
 from pipeline.sets.write import write_set
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
+
+_LISTED = 3  # of traces with broken numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,9 +35,11 @@ class CurateRequest:
 
 def curate_runs(request: CurateRequest, terminal: Terminal) -> None:
     """Decide, print the funnel, and write the set. Raises InputError before any work starts."""
+    if not request.dry_run:
+        check_outlives_job(request.out)
     recipe, folder = load_recipe(request.recipe)
     exports = tuple(dict.fromkeys([*recipe.exports, *request.exports]))
-    check_exports(exports)
+    check_exports(exports, recipe.kind)
     recipe = recipe.model_copy(update={"exports": exports})
     curation = open_curation(
         [open_run(url) for url in request.runs],
@@ -42,7 +48,7 @@ def curate_runs(request: CurateRequest, terminal: Terminal) -> None:
         evaluation=request.evaluation,
         num_workers=request.num_workers,
     )
-    terminal.say(*lines_of(curation.funnel))
+    terminal.say(*lines_of(curation.funnel), *_describe_broken(curation, request.runs))
     if request.dry_run:
         terminal.say("Nothing was written.")
         return
@@ -52,3 +58,13 @@ def curate_runs(request: CurateRequest, terminal: Terminal) -> None:
     )
     num_files = sum(len(stream.files) for stream in manifest.files.values())
     terminal.say(f"Set {manifest.version}: {as_typed(out.url)}, {counted(num_files, 'file')}.")
+
+
+def _describe_broken(curation: Curation, runs: Sequence[str]) -> Iterator[str]:
+    """Where there are numbers that are none, which no row is made of."""
+    broken = [trace for shard in curation.shards for trace in shard.broken]
+    for trace in broken[:_LISTED]:
+        yield f"Not finite: {trace}"
+    if broken:
+        commands = " and ".join(f"coppice verify {as_typed(run)} --deep" for run in runs)
+        yield f"Not finite: {counted(len(broken), 'trace')} in all; see what to do with: {commands}"

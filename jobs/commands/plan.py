@@ -1,7 +1,9 @@
 """What `coppice plan` does: a run's prompts, its config and its shards, frozen or extended."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 
+from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.terminal import Terminal, as_typed, counted, duration, size
 from pipeline.plan.configs import (
     Resolved,
@@ -13,12 +15,14 @@ from pipeline.plan.configs import (
 )
 from pipeline.plan.models import prompt_limit
 from pipeline.plan.planning import Plan, check_method, commit_plan, extend_plan, make_plan
-from pipeline.plan.prompt_files import PromptSet, read_prompts
+from pipeline.plan.prompt_files import Limit, PromptSet, read_prompts
+from pipeline.plan.prompt_rows import ReadOptions
 from pipeline.store.layout import rejects_key
 from pipeline.store.open import open_store
-from pipeline.store.plans import read_manifest
+from pipeline.store.plans import read_manifest, try_read_manifest
 from pipeline.store.preflight import preflight
 from schemas.config import RunConfig
+from schemas.errors import InputError
 from schemas.runs import RunManifest
 
 _WARN_SHARD_BYTES = 10**9
@@ -33,6 +37,8 @@ class PlanRequest:
     rollouts_per_record: int = 1
     rollouts_per_shard: int | None = None  # None: by an estimate
     skip_bad: bool = False
+    reading: ReadOptions = field(default_factory=ReadOptions)  # of the prompt files
+    num_records: int | None = None  # of a trial: the first so many; None: all
     config_file: str | None = None
     settings: list[str]  # NAME=VALUE
 
@@ -41,6 +47,16 @@ class PlanRequest:
         base = read_config_file(self.config_file) if self.config_file else under
         return with_settings(base, self.settings)
 
+    def read_prompts(self, limit: Limit | None) -> PromptSet:
+        """What the sources hold, as it was asked for. Raises InputError."""
+        return read_prompts(
+            self.sources,
+            limit=limit,
+            skip_bad=self.skip_bad,
+            options=self.reading,
+            first=self.num_records,
+        )
+
 
 def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     """Read the prompts, resolve the config, and commit the plan. Returns it as asked for now.
@@ -48,9 +64,12 @@ def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     Nothing is written if a prompt cannot be used, or the run is planned otherwise: raises
     InputError, ConfigMismatch.
     """
-    resolved = resolve(request.tables({}))
+    check_outlives_job(request.url)
+    store = open_store(request.url)
+    before = try_read_manifest(store)
+    resolved = resolve(request.tables({}), before.config.method if before else None)
     limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
-    prompts = read_prompts(request.sources, limit=limit, skip_bad=request.skip_bad)
+    prompts = request.read_prompts(limit)
     plan = make_plan(
         prompts,
         resolved.config,
@@ -59,10 +78,9 @@ def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
         rollouts_per_record=request.rollouts_per_record,
         rollouts_per_shard=request.rollouts_per_shard,
     )
-    store = open_store(request.url)
     preflight(store)
     manifest = commit_plan(store, plan, prompts, resolved.config, resolved.facts)
-    terminal.say(*_describe_plan(store.url, manifest, plan, resolved))
+    terminal.say(*_describe_plan(store.url, manifest, plan, resolved), *_describe_reading(prompts))
     return manifest.model_copy(update={"config": resolved.config})
 
 
@@ -73,8 +91,9 @@ def extend_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     prompts = PromptSet(prompts=[], num_duplicates=0, rejects=[])
     if request.sources:
         resolved = resolve(before.config.model_dump(mode="json"))
+        check_method(before, resolved.config, store.url)
         limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
-        prompts = read_prompts(request.sources, limit=limit, skip_bad=request.skip_bad)
+        prompts = request.read_prompts(limit)
     after = extend_plan(
         store,
         prompts,
@@ -82,6 +101,7 @@ def extend_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
         rollouts_per_record=request.rollouts_per_record,
         rollouts_per_shard=request.rollouts_per_shard,
     )
+    terminal.say(*_describe_reading(prompts))
     url = as_typed(store.url)
     added = [part for part in after.parts if part not in before.parts]
     if not added:
@@ -98,14 +118,24 @@ def extend_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
 
 
 def load_run(request: PlanRequest) -> RunManifest:
-    """A run that is planned, with the execution asked for now. Raises ConfigMismatch."""
+    """A run that is planned, with the execution asked for now.
+
+    Raises ConfigMismatch, and InputError for options that nothing is there for.
+    """
+    if not request.sources and (request.num_records or request.reading != ReadOptions()):
+        raise InputError(
+            "--limit, --prompt-column, --drop-columns and --fold-newlines say how prompt files are "
+            "read, and there are none; give some before the run, or leave these options out"
+        )
+    check_outlives_job(request.url)
     store = open_store(request.url)
     manifest = read_manifest(store)
     preflight(store)
     planned = manifest.config.model_dump(mode="json")
     asked = request.tables(planned)
     if asked.get("method") != planned["method"]:
-        resolved = resolve(asked)  # reads the model's files, so only when it can matter
+        # Reads the model's files, so only when it can matter.
+        resolved = resolve(asked, manifest.config.method)
         check_method(manifest, resolved.config, store.url)
         return manifest.model_copy(update={"config": resolved.config})
     config = validated(RunConfig, asked)
@@ -119,9 +149,10 @@ def _describe_plan(
     estimate = f"about {size(plan.num_bytes)}"
     if plan.actor_seconds >= 1:
         estimate += f" and {duration(plan.actor_seconds)} of one GPU"
+    in_dtype = "" if method.backend == "fake" else f", {method.dtype}"
     lines = [
         f"Run {manifest.run_id} at {url}: {method.program.value} with {method.model.name} "
-        f"({method.backend}), fingerprint {manifest.fingerprint}.",
+        f"({method.backend}{in_dtype}), fingerprint {manifest.fingerprint}.",
         f"Planned: {counted(part.num_records, 'record')} x "
         f"{counted(part.rollouts_per_record, 'rollout')} in {counted(part.num_shards, 'shard')} "
         f"of up to {part.rollouts_per_shard}, {estimate}.",
@@ -136,3 +167,18 @@ def _describe_plan(
         shard = size(part.rollouts_per_shard * plan.rollout_bytes)
         lines.append(f"Warning: a shard may reach {shard}, and a lost worker loses whole shards.")
     return lines
+
+
+def _describe_reading(prompts: PromptSet) -> Iterator[str]:
+    """What of the files was not planned, though nothing is wrong with it."""
+    if prompts.num_distinct is not None:
+        yield f"Limit: the first {len(prompts.prompts):,} of {prompts.num_distinct:,} records."
+    yield from describe_left_behind(prompts.left_behind)
+
+
+def describe_left_behind(columns: Collection[str]) -> Iterator[str]:
+    """One line about the columns that do not travel, if there are any."""
+    if len(columns) == 1:
+        yield f"Column {next(iter(columns))} stays behind: it holds bytes."
+    elif columns:
+        yield f"{len(columns)} columns stay behind, since they hold bytes: {', '.join(columns)}."

@@ -3,13 +3,16 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.table import Column
 
+from jobs.commands.job_folder import check_outlives_job
+from jobs.commands.plan import describe_left_behind
 from jobs.commands.terminal import Terminal, counted
-from pipeline.plan.prompt_files import read_rows
+from pipeline.plan.prompt_files import read_prompt_rows, read_rows
+from pipeline.plan.prompt_rows import ReadOptions
 from pipeline.prompts.curated import (
     CuratedPrompt,
     CuratedSet,
@@ -22,6 +25,7 @@ from pipeline.prompts.curated import (
 from pipeline.prompts.leaks import EvaluationPrompt, LeakIndex, LeakLevel, parse_levels
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping
+from schemas.prompts import Prompt
 from schemas.specs import PromptOrigin
 
 _LISTED = 5
@@ -42,6 +46,7 @@ class PromptsRequest:
     report: Path | None  # None: no report
     skip_bad: bool
     origin: PromptOrigin
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
 
 def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
@@ -53,9 +58,12 @@ def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
     hits = request.hits or (request.out.with_suffix(".hits.jsonl") if request.against else None)
     outputs = [path for path in (request.out, hits, request.report) if path]
     _check_outputs(request, outputs)
-    rows, rejects = read_rows(request.sources, skip_bad=request.skip_bad)
-    evaluation = _read_evaluation(request.against)
-    curated = curate_prompts(rows, evaluation, drop=set(LeakLevel) - kept_levels, rejects=rejects)
+    read = read_prompt_rows(request.sources, skip_bad=request.skip_bad, options=request.reading)
+    _check_columns(read.rows)
+    evaluation = _read_evaluation(request.against, request.reading)
+    curated = curate_prompts(
+        read.rows, evaluation, drop=set(LeakLevel) - kept_levels, rejects=read.rejects
+    )
     if not curated.kept:
         raise InputError(
             f"all {len(curated.dropped)} prompts are in the evaluation files as well, so none "
@@ -73,7 +81,7 @@ def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
         _write_lines(hits, hit_rows(curated))
     if request.report:
         _write(request.report, json.dumps(report(curated), indent=2, ensure_ascii=False) + "\n")
-    terminal.say(*_describe_counts(curated))
+    terminal.say(*_describe_counts(curated), *describe_left_behind(read.left_behind))
     terminal.say_table(
         ("category", *(Column(name, justify="right") for name in _SPEC_COLUMNS)),
         _spec_rows(curated.prompts),
@@ -86,6 +94,7 @@ def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
 
 
 def _check_outputs(request: PromptsRequest, outputs: list[Path]) -> None:
+    check_outlives_job(*outputs)
     if request.out.suffix != ".jsonl":
         raise InputError(
             f"{request.out}: expected a name that ends in .jsonl, which `coppice plan` reads"
@@ -105,10 +114,22 @@ def _check_outputs(request: PromptsRequest, outputs: list[Path]) -> None:
             raise InputError(f"{path} is read as well; give another name to write to")
 
 
-def _read_evaluation(files: list[str]) -> LeakIndex:
+def _check_columns(rows: Iterable[Prompt]) -> None:
+    """The file that is written calls its prompts `prompt`, whatever their column was called."""
+    if taken := next((row for row in rows if "prompt" in row.metadata), None):
+        raise InputError(
+            f"{taken.source}:{taken.line}: expected no column `prompt` beside the one that "
+            "--prompt-column names, since the new file's prompts are called so; "
+            "leave it out with --drop-columns prompt"
+        )
+
+
+def _read_evaluation(files: list[str], reading: ReadOptions) -> LeakIndex:
+    """Only what the prompts say; their column is the one named, or in other files the obvious."""
     if not files:
         return LeakIndex([])
-    rows, rejects = read_rows(files, skip_bad=True)
+    options = replace(reading, or_obvious=True, dropped_columns=frozenset(), is_text_only=True)
+    rows, rejects = read_rows(files, skip_bad=True, options=options)
     if rejects:
         bad = rejects[0]
         raise InputError(

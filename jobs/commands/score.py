@@ -6,12 +6,14 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.scoring.scorers import Scorer, find_scorer, id_of
 from pipeline.scoring.sidecars import score_object
 from pipeline.store.layout import scores_folder
 from pipeline.store.open import open_store
 from pipeline.store.runs import RunSource, open_run, unscored
+from schemas.errors import InputError
 
 
 class _Batch(TypedDict):
@@ -25,6 +27,7 @@ class _Counts(TypedDict):
     """What a task gives back."""
 
     num_rows: list[int]  # scores made, by entry of the batch
+    failure: list[str]  # why none was made; empty: all is well
 
 
 def score_run(
@@ -40,6 +43,7 @@ def score_run(
 
     `num_gpus` is the share that each of `num_workers` actors takes. Raises InputError.
     """
+    check_outlives_job(url)
     scorers = {name: id_of(find_scorer(name)) for name in names}
     run = open_run(url)
     work = [
@@ -66,11 +70,17 @@ class Scoring:
         self._scorers: dict[str, Scorer] = {}
 
     def __call__(self, batch: _Batch) -> _Counts:
-        scored = [
-            score_object(self._store, self._run.objects[int(index)], self._scorer(str(name)))
-            for name, index in zip(batch["scorer"], batch["object"], strict=True)
-        ]
-        return {"num_rows": [sidecar.num_rows if sidecar.is_new else 0 for sidecar in scored]}
+        counts: _Counts = {"num_rows": [], "failure": []}
+        for name, index in zip(batch["scorer"], batch["object"], strict=True):
+            source, failure, num_rows = self._run.objects[int(index)], "", 0
+            try:
+                sidecar = score_object(self._store, source, self._scorer(str(name)))
+                num_rows = sidecar.num_rows if sidecar.is_new else 0
+            except InputError as error:  # told as itself: Ray would wrap it in its own
+                failure = str(error)
+            counts["num_rows"].append(num_rows)
+            counts["failure"].append(failure)
+        return counts
 
     def _scorer(self, name: str) -> Scorer:
         if name not in self._scorers:
@@ -81,7 +91,7 @@ class Scoring:
 def _score_on_ray(
     run: RunSource, work: Sequence[tuple[str, int]], *, num_workers: int, num_gpus: float
 ) -> int:
-    """Score the objects; the number of scores made."""
+    """Score the objects; the number of scores made. Raises InputError for what a scorer gave."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -95,4 +105,9 @@ def _score_on_ray(
         num_cpus=1,
         num_gpus=num_gpus,
     )
-    return sum(int(row["num_rows"]) for row in counts.iter_rows())
+    num_rows = 0
+    for row in counts.iter_rows():
+        if row["failure"]:
+            raise InputError(row["failure"])
+        num_rows += int(row["num_rows"])
+    return num_rows

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from pipeline.engine.checkpoints import Janus
 from pipeline.engine.paged.pages import Pages, num_pages_for
@@ -19,6 +20,9 @@ from schemas.errors import RecordFailure
 
 Prefill = Callable[[Row, Sequence[int]], None]
 """Puts ids into the cache, at the end of a row."""
+
+Clear = Callable[[Tensor], None]
+"""Puts zeros into slots of the cache, int64 on the CPU."""
 
 
 class Admission:
@@ -37,10 +41,12 @@ class Admission:
         burst: int,
         first_code: int,
         is_sharing: bool,
+        clear: Clear,
     ) -> None:
         """Codes are ids from `first_code` on. A job goes up to a `burst` of tokens beyond its end.
 
-        Without `is_sharing` every job has all its pages for itself.
+        Without `is_sharing` every job has all its pages for itself. `clear` is for what a job left
+        that is no number: it would weigh on the next one, even with a weight of 0.
         """
         self._prefixes = Prefixes(pages)
         self._janus = janus
@@ -51,6 +57,8 @@ class Admission:
         self._burst = burst
         self._first_code = first_code
         self._is_sharing = is_sharing
+        self._clear = clear
+        self._tainted: set[int] = set()  # pages that are to be cleared before they are used again
         self._waiting: deque[Job] = deque()
         self._padding = NOTHING
 
@@ -151,7 +159,7 @@ class Admission:
         """
         if not self._prefixes.make_room(num_pages_for(num_tokens), keep=None):
             return
-        pages = self._pages.take(num_pages_for(num_tokens))
+        pages = self._take(num_pages_for(num_tokens))
         slots = slots_of(pages)[:num_tokens]
         special = self._janus.special
         ids = [special.bos, *[special.pad] * (num_tokens - 1)]
@@ -160,14 +168,33 @@ class Admission:
         self._pages.give_back(self._padding.pages)
         self._padding = Prefix(pages, slots, num_tokens)
 
+    def distrust(self, job: Job) -> None:
+        """What this job left in the cache is not all finite: nobody shares it from now on."""
+        self._tainted.update(page for row in job.rows for page in row.pages)
+        self._prefixes.drop(job.prefix_key)
+        if isinstance(job.request, Visual):
+            self._drop_padding()
+
     def drop_shared(self) -> None:
         """Give up all that is kept in the cache to save work."""
-        self._pages.give_back(self._padding.pages)
-        self._padding = NOTHING
+        self._drop_padding()
         self._prefixes.drop_all()
 
+    def _drop_padding(self) -> None:
+        self._pages.give_back(self._padding.pages)
+        self._padding = NOTHING
+
     def _row(self, total: int, prefix: Prefix) -> Row:
-        own = self._pages.take(num_pages_for(total - prefix.num_tokens))
+        own = self._take(num_pages_for(total - prefix.num_tokens))
         self._pages.share(prefix.pages)
         slots = torch.cat([prefix.slots, slots_of(own)])[:total]
-        return Row([*prefix.pages, *own], slots.to(self._device), prefix.num_tokens)
+        num_shared = prefix.num_tokens
+        return Row([*prefix.pages, *own], slots.to(self._device), num_shared, num_shared)
+
+    def _take(self, num_pages: int) -> list[int]:
+        """Pages in which every number is finite."""
+        taken = self._pages.take(num_pages)
+        if tainted := sorted(self._tainted.intersection(taken)):
+            self._clear(slots_of(tainted))
+            self._tainted.difference_update(tainted)
+        return taken

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 
 from pipeline.twig.requests import Answer, Request, RequestId, Text
+from schemas.errors import RecordFailure
 
 _MAX_ANSWERS = 4096  # some kilobytes each; the first thoughts of a group's rollouts come together
 
@@ -37,11 +38,17 @@ class AnswerCache:
         self._waiting[request] = []
         return False
 
-    def keep(self, request: Request, answer: Answer) -> list[tuple[RequestId, Answer]]:
-        """Take an answer in; those who wait for it, with the same answer."""
+    def keep(
+        self, request: Request, answer: Answer | RecordFailure
+    ) -> list[tuple[RequestId, Answer | RecordFailure]]:
+        """Take an answer in; those who wait for it, with the same answer.
+
+        A failure is told to those who wait, and is not remembered.
+        """
         if not _is_greedy_text(request):
             return []
-        self._answers[request] = answer
+        if not isinstance(answer, RecordFailure):
+            self._answers[request] = answer
         while len(self._answers) > _MAX_ANSWERS:
             self._answers.popitem(last=False)
         return [(waiting, answer) for waiting in self._waiting.pop(request, [])]

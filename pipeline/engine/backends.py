@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.engine.fake import Fake
+from pipeline.engine.soundness import Device, check_model, check_weights, torch_device
 from pipeline.pictures import Painter
 from pipeline.twig.drive import Backends
 from pipeline.twig.requests import Backend
@@ -32,11 +33,18 @@ class LoadedBackends:
     stack: StackRow
 
 
-def open_backends(config: RunConfig) -> LoadedBackends:
-    """Load the model of a config, once, on this process's GPU or else its CPU.
+def open_backends(config: RunConfig, *, device: Device = "cpu") -> LoadedBackends:
+    """Load the model of a config, once, on this device and no other.
 
-    Raises InputError if this machine has other weights than those that the run was planned with.
+    Raises InputError where the device is not to be had, or is not the one that the config asks for;
+    if this machine has other weights than those that the run was planned with; and for a model that
+    is not what was asked for, or whose weights are not all numbers.
     """
+    if config.execution.device not in ("auto", device):
+        raise InputError(
+            f"execution.device is {config.execution.device}, and the models were to be opened on "
+            f"{device}: give one of both"
+        )
     method = config.method
     name_of = {role: method.backend_of(role) for role in Role}
     by_name: dict[str, Backend] = {}
@@ -48,7 +56,7 @@ def open_backends(config: RunConfig) -> LoadedBackends:
         if name == "fake":
             backend = Fake(method.fake, harms=config.execution.fake_harms)
         else:
-            janus = janus or _load(config)
+            janus = janus or _load(config, device)
             backend = _on_janus(name, janus, config)
             stack = _stack_of(janus, is_strict=getattr(backend, "is_strict", True))
         by_name[name] = painters[name] = backend
@@ -57,21 +65,21 @@ def open_backends(config: RunConfig) -> LoadedBackends:
     )
 
 
-def _load(config: RunConfig) -> "Janus":
+def _load(config: RunConfig, device: Device) -> "Janus":
     import torch
 
-    from pipeline.engine.checkpoints import digest_of, load_janus, resolve_checkpoint
+    from pipeline.engine.checkpoints import load_janus, planned_model
 
+    method, node = config.method, platform.node()
+    asked = config.execution.device
+    setting = f"execution.device={asked}" + (", and Ray has GPUs" if asked == "auto" else "")
+    on = torch_device(device, setting, node)  # before any weight is read
     torch.set_num_threads(max(1, int(config.execution.cpus_per_actor)))
-    method = config.method
-    folder = resolve_checkpoint(method.model.name)
-    if (digest := digest_of(folder)[:16]) != method.model.digest:
-        raise InputError(
-            f"{method.model.name} is {digest} on {platform.node()}, and the run was planned with "
-            f"{method.model.digest}: put the same weights on every node"
-        )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_janus(folder, dtype=getattr(torch, method.dtype), device=device)
+    folder, dtype = planned_model(method.model, config.model_files), getattr(torch, method.dtype)
+    janus = load_janus(folder, dtype=dtype, device=on)
+    check_model(janus.model, dtype=dtype, device=on)
+    check_weights(janus.model, folder)
+    return janus
 
 
 def _on_janus(name: str, janus: "Janus", config: RunConfig) -> "Engine | Reference":
@@ -84,20 +92,20 @@ def _on_janus(name: str, janus: "Janus", config: RunConfig) -> "Engine | Referen
     return Engine(
         janus,
         max_rows=config.execution.rows_per_actor,
-        kv_bytes=_cache_bytes(config),
+        kv_bytes=_cache_bytes(config, janus.model.device.type),
         strict=config.method.strict or None,
         compile=config.execution.compile,
     )
 
 
-def _cache_bytes(config: RunConfig) -> int:
+def _cache_bytes(config: RunConfig, device_type: str) -> int:
     """What the config says, or a gigabyte of a CPU's memory, or most of a GPU's that is free."""
     import torch
 
     execution = config.execution
     if execution.cache_gigabytes is not None:
         return int(execution.cache_gigabytes * 1e9)
-    if not torch.cuda.is_available():
+    if device_type == "cpu":
         return _CPU_CACHE_BYTES
     free, _ = torch.cuda.mem_get_info()
     return int(free * _GPU_CACHE_SHARE * min(1.0, execution.gpus_per_actor))
@@ -118,11 +126,12 @@ def _stack_of(janus: "Janus", *, is_strict: bool) -> StackRow:
     import torch
     import transformers
 
-    is_on_gpu = janus.model.device.type == "cuda"
+    device = janus.model.device
+    is_on_gpu = device.type == "cuda"
     return {
         **_stack_without_model(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "device": torch.cuda.get_device_name() if is_on_gpu else platform.machine(),
+        "device": torch.cuda.get_device_name(device) if is_on_gpu else platform.machine(),
         "arithmetic": "strict" if is_strict else "fast",
     }

@@ -4,15 +4,33 @@ Nothing is guessed and no weight is made up: what is missing, left over or of an
 error that names it. Finding imports neither torch nor transformers.
 """
 
-import hashlib
-import re
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.engine import deepseek
-from pipeline.engine.tiny import tiny_checkpoint
+from pipeline.engine.model_files.configs import own_dtype, read_config
+from pipeline.engine.model_files.digests import digest_of_files
+from pipeline.engine.model_files.headers import (
+    header_of,
+    read_headers,
+    refuse_twice,
+    state_dict_in,
+)
+from pipeline.engine.model_files.listing import (
+    CARD,
+    CONFIG,
+    FETCH_AGAIN,
+    Folder,
+    checkpoint_files,
+    read_json,
+    refuse_pointer,
+)
+from pipeline.engine.model_files.names import is_computed, plain_names, refuse_quantised
+from pipeline.engine.model_files.pictures import read_pixel_scale
+from pipeline.engine.model_files.places import file_digests, find_checkpoint
 from pipeline.engine.tokenizer import SpecialTokens, load_tokenizer
 from pipeline.engine.weights import build_model, map_weights
 from schemas.errors import InputError
@@ -28,20 +46,10 @@ if TYPE_CHECKING:
         PreTrainedTokenizerFast,
     )
 
+    from schemas.config import ModelConfig
     from schemas.json_values import JsonObject
 
     Shapes = Mapping[str, tuple[int, ...]]
-
-
-def _toy_checkpoint() -> Path:
-    """The folder of the bundled trained model: package data, made by `pipeline.toy.training`."""
-    return Path(__file__).parent.parent / "toy" / "weights"
-
-
-_BUNDLED = {"toy": _toy_checkpoint, "tiny": tiny_checkpoint}
-_HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)  # owner/name, @revision
-_FETCH_AGAIN = "fetch or export the model again"
-_HUB_FILES = ["*.json", "*.safetensors", "pytorch_model*.bin"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,36 +72,35 @@ class Janus:
 
 
 def resolve_checkpoint(name: str) -> Path:
-    """The folder of a model: a bundled name, a folder, or `owner/name[@revision]` on the hub.
+    """The folder of a model: a bundled name, a folder, `owner/name[@revision]` on the hub, or
+    `s3://bucket/folder`.
 
-    Builds or downloads what is not on this machine yet. Raises InputError for a name that means
+    Builds or fetches what is not on this machine yet. Raises InputError for a name that means
     nothing, and for what cannot be fetched.
     """
-    if name in _BUNDLED:
-        return _BUNDLED[name]()
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    return find_checkpoint(name)
+
+
+def planned_model(model: "ModelConfig", files: Mapping[str, str]) -> Path:
+    """The folder of the model that a run was planned with, on this machine.
+
+    `files` are the sha256 of its files by name, as far as they were kept. Raises InputError, which
+    names those that are others here.
+    """
+    folder = find_checkpoint(model.name, tuple(files))
+    digests = file_digests(folder)
+    if (digest := digest_of_files(digests)[:16]) == model.digest:
         return folder
-    if hub_id := _HUB_ID.fullmatch(name):
-        return _download(name, *hub_id.groups())
+    changed = [
+        f"{name} is {digests.get(name, 'not there')[:16]} and was {files.get(name, 'not')[:16]}"
+        for name in sorted(digests.keys() | files.keys())
+        if files and digests.get(name) != files.get(name)
+    ]
     raise InputError(
-        f"{name!r} is not a folder and not the name of a model; give a folder, "
-        f"a hub id such as deepseek-ai/Janus-Pro-1B, or one of: {', '.join(_BUNDLED)}"
+        f"{model.name} is {digest} on {platform.node()}, and the run was planned with "
+        f"{model.digest}{''.join(f' ({change})' for change in changed[:3])}: "
+        "put the same weights on every node"
     )
-
-
-def _download(name: str, repo_id: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=_HUB_FILES))
-    except Exception as error:  # offline, unknown, private, disk full: the advice is the same
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"{name!r} is not a folder, and could not be fetched from the Hugging Face hub "
-            f"({reason}); check the name and the network, run `hf auth login` if it is private, "
-            "or give a folder that holds the model"
-        ) from error
 
 
 def digest_of(folder: Path) -> str:
@@ -102,15 +109,42 @@ def digest_of(folder: Path) -> str:
     In that folder, `sha256sum config.json ... | sha256sum` prints the same. Raises InputError for a
     file that is missing.
     """
-    small = [
-        folder / name for name in ("config.json", "preprocessor_config.json", "tokenizer.json")
-    ]
-    digest = hashlib.sha256()
-    for path in sorted(small + _weight_files(folder)):
-        with _present(path).open("rb") as file:
-            file_digest = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{file_digest}  {path.name}\n".encode())
-    return digest.hexdigest()
+    return digest_of_files(file_digests(folder))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JanusSizes:
+    """What planning has to know of a checkpoint: what `load_janus` would find in it."""
+
+    geometry: Geometry
+    num_layers: int  # of the language model
+    max_positions: int
+    own_dtype: str  # what to compute in where nobody says; any word that a config may have
+
+
+def check_janus(folder: Path) -> JanusSizes:
+    """All that `load_janus` checks, from the headers of the weights alone. Raises InputError."""
+    import torch
+
+    source = Folder(folder)
+    files = checkpoint_files(source)
+    headers = read_headers(folder / name for name in files.weights)
+    content = read_config(source, num_weights=len(headers))
+    refuse_quantised(headers, str(folder))
+    with torch.device("meta"):
+        weights = {
+            name: torch.empty(header.shape, dtype=getattr(torch, header.dtype))
+            for name, header in headers.items()
+            if not is_computed(name)
+        }
+    config = _read_parts(folder, content, weights).config
+    text = text_config_of(config)
+    return JanusSizes(
+        geometry=geometry_of(config),
+        num_layers=text.num_hidden_layers,
+        max_positions=text.max_position_embeddings,
+        own_dtype=own_dtype(read_json(source, CONFIG), headers),
+    )
 
 
 def load_janus(folder: Path, *, dtype: "torch.dtype", device: str) -> Janus:
@@ -118,20 +152,48 @@ def load_janus(folder: Path, *, dtype: "torch.dtype", device: str) -> Janus:
 
     Raises InputError for what is missing, left over, of another size or cannot be read.
     """
+    stored = _map_weights(folder)
+    refuse_quantised({name: header_of(weight) for name, weight in stored.items()}, str(folder))
+    parts = _read_parts(folder, read_config(Folder(folder), num_weights=len(stored)), stored)
+    card = folder / CARD
+    return Janus(
+        tokenizer=parts.tokenizer,
+        special=parts.special,
+        geometry=geometry_of(parts.config),
+        max_positions=text_config_of(parts.config).max_position_embeddings,
+        image_mean=parts.image_mean,
+        image_std=parts.image_std,
+        card=read_json(Folder(folder), CARD) if card.is_file() else None,
+        model=build_model(parts.config, parts.weights, dtype, device),  # last: all else is good
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Parts:
+    """A checkpoint that was read and found to be whole, and not built yet."""
+
+    config: "JanusConfig"
+    weights: "dict[str, Tensor]"
+    tokenizer: "PreTrainedTokenizerFast"
+    special: SpecialTokens
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+
+
+def _read_parts(folder: Path, content: "JsonObject", stored: "dict[str, Tensor]") -> _Parts:
+    """All but the model of a checkpoint with this config and these weights. Raises InputError."""
     tokenizer, special = load_tokenizer(folder)
-    config, weights = _read_checkpoint(folder)
+    config, weights = _read_checkpoint(folder, content, stored)
     config.image_token_id = special.image
     _check_sizes(folder, config, num_words=len(tokenizer))
-    card = folder / "coppice.json"
-    return Janus(
+    pictures = read_pixel_scale(Folder(folder))
+    return _Parts(
+        config=config,
+        weights=weights,
         tokenizer=tokenizer,
         special=special,
-        geometry=geometry_of(config),
-        max_positions=text_config_of(config).max_position_embeddings,
-        image_mean=_per_channel(folder, "image_mean"),
-        image_std=_per_channel(folder, "image_std"),
-        card=_read_json(card) if card.is_file() else None,
-        model=build_model(config, weights, dtype, device),  # last: all else is known to be good
+        image_mean=pictures.mean,
+        image_std=pictures.std,
     )
 
 
@@ -162,16 +224,13 @@ def geometry_of(config: "JanusConfig") -> Geometry:
     )
 
 
-def _read_checkpoint(folder: Path) -> "tuple[JanusConfig, dict[str, Tensor]]":
+def _read_checkpoint(
+    folder: Path, content: "JsonObject", stored: "dict[str, Tensor]"
+) -> "tuple[JanusConfig, dict[str, Tensor]]":
     """Its config and weights in Hugging Face's terms: one weight for every name, of its shape."""
-    path = folder / "config.json"
-    content = _read_json(path)
-    if content.get("model_type") not in ("janus", "multi_modality"):
-        raise InputError(
-            f"{path} has model_type {content.get('model_type')!r}; "
-            "give a Janus checkpoint, whose model_type is 'janus' or 'multi_modality'"
-        )
-    weights = _map_weights(folder)
+    path = folder / CONFIG
+    plain = plain_names(stored, str(folder))
+    weights = {plain[name]: weight for name, weight in stored.items() if name in plain}
     try:
         config, weights = _in_hugging_face_terms(content, weights)
         wanted = _model_shapes(config)
@@ -179,7 +238,7 @@ def _read_checkpoint(folder: Path) -> "tuple[JanusConfig, dict[str, Tensor]]":
         raise
     except Exception as error:  # the many checks of transformers and torch share no base class
         raise InputError(
-            f"{path} and the weights beside it make no Janus model ({error!r}); {_FETCH_AGAIN}"
+            f"{path} and the weights beside it make no Janus model ({error!r:.300}); {FETCH_AGAIN}"
         ) from error
     _check_weights(folder, wanted, _shapes(weights))
     return config, weights
@@ -189,12 +248,17 @@ def _in_hugging_face_terms(
     content: "JsonObject", weights: "dict[str, Tensor]"
 ) -> "tuple[JanusConfig, dict[str, Tensor]]":
     from transformers import JanusConfig
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # what it warns of is checked here, or none of the user's
     if deepseek.is_deepseek(content):
         config = deepseek.janus_config(content, _shapes(weights))
         return config, dict(deepseek.to_hugging_face(weights.items()))
-    # No Janus ties its embeddings, but True is the default of a config that does not say so.
-    return JanusConfig.from_dict(content | {"tie_word_embeddings": False}), weights
+    content["tie_word_embeddings"] = False  # of every Janus, and True where a config is silent
+    for part in ("vision_config", "vq_config"):  # Janus's own, whatever they say that they are
+        if isinstance(table := content.get(part), dict):
+            table.pop("model_type", None)
+    return JanusConfig.from_dict(content), weights
 
 
 def _model_shapes(config: "JanusConfig") -> "Shapes":
@@ -211,17 +275,20 @@ def _shapes(weights: "Mapping[str, Tensor]") -> "Shapes":
 
 def _check_weights(folder: Path, wanted: "Shapes", stored: "Shapes") -> None:
     """Refuse, before anything is loaded, what transformers would fill in at random or leave out."""
-    wrong = [f"{name} is missing" for name in wanted if name not in stored]
-    wrong += [f"{name} is not part of the model" for name in stored if name not in wanted]
-    wrong += [
+    missing = [
+        f"{name} is missing" for name in wanted if name not in stored and not is_computed(name)
+    ]
+    unknown = [f"{name:.200} is not part of the model" for name in stored if name not in wanted]
+    others = [
         f"{name} is {stored[name]} and should be {wanted[name]}"
         for name in wanted
         if stored.get(name, wanted[name]) != wanted[name]
     ]
-    if wrong:
-        first = "; ".join(wrong[:3]) + ("; ..." if len(wrong) > 3 else "")
+    if wrong := [*missing, *unknown, *others]:
+        shown = [problem for kind in (missing, unknown, others) for problem in kind[:2]]
+        first = "; ".join(shown) + ("; ..." if len(wrong) > len(shown) else "")
         raise InputError(
-            f"{len(wrong)} weights in {folder} do not fit its config.json: {first}. {_FETCH_AGAIN}"
+            f"{len(wrong)} weights in {folder} do not fit its config.json: {first}. {FETCH_AGAIN}"
         )
 
 
@@ -243,50 +310,14 @@ def _check_sizes(folder: Path, config: "JanusConfig", *, num_words: int) -> None
         )
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            weight_map = _read_json(index).get("weight_map")
-            shards = weight_map.values() if isinstance(weight_map, dict) else ()
-            return [_present(folder / shard) for shard in sorted({str(shard) for shard in shards})]
-    raise InputError(f"{folder} has no model.safetensors and no pytorch_model.bin; {_FETCH_AGAIN}")
-
-
 def _map_weights(folder: Path) -> "dict[str, Tensor]":
-    """All weights by name, mapped into memory: pages are read when they are used."""
+    """All weights by stored name, mapped into memory: pages are read when they are used."""
     weights: dict[str, Tensor] = {}
-    for path in _weight_files(folder):
-        weights |= map_weights(path)
+    for name in checkpoint_files(Folder(folder)).weights:
+        refuse_pointer(folder / name)
+        of_file = map_weights(folder / name)
+        if not name.endswith(".safetensors"):
+            of_file = state_dict_in(of_file, folder / name)
+        refuse_twice(weights, of_file, folder / name)
+        weights |= of_file
     return weights
-
-
-def _per_channel(folder: Path, key: str) -> tuple[float, ...]:
-    path = folder / "preprocessor_config.json"
-    values = _read_json(path).get(key)
-    numbers: list[float] = []
-    if isinstance(values, list):
-        numbers = [float(value) for value in values if isinstance(value, int | float)]
-    if len(numbers) != 3 or numbers != values:
-        raise InputError(
-            f"{path} has {values!r} for {key}, where three numbers are due; "
-            "copy the file of the Janus model that this one was made from"
-        )
-    return tuple(numbers)
-
-
-def _read_json(path: Path) -> "JsonObject":
-    from schemas.json_values import read_json_object  # pydantic, which running a model does without
-
-    try:
-        return read_json_object(_present(path).read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path} is not a JSON object ({error}); {_FETCH_AGAIN}") from error
-
-
-def _present(path: Path) -> Path:
-    if not path.is_file():
-        raise InputError(f"{path.parent} has no {path.name}, which the model needs; {_FETCH_AGAIN}")
-    return path

@@ -120,6 +120,7 @@ class Engine:
             burst=burst,
             first_code=self._embeddings.first_code,
             is_sharing=self._sizes.is_sharing,
+            clear=self._cache.clear,
         )
         self._running: list[Job] = []
         self._answers: list[tuple[RequestId, Answer | RolloutError]] = []
@@ -284,8 +285,9 @@ class Engine:
             burst.advance()
         burst.store()
         for jobs, sampler in ((draws, code_sampler), (texts, word_sampler)):
-            for job, chosen in zip(jobs, sampler.chosen(), strict=True):
-                job.take(*chosen, eos=self._janus.special.eos)
+            choices = zip(jobs, sampler.chosen(), sampler.evidence(), strict=True)
+            for job, chosen, evidence in choices:
+                job.take(*chosen, evidence, eos=self._janus.special.eos)
                 for row in job.rows:
                     row.length += self._burst
 
@@ -311,9 +313,14 @@ class Engine:
     def _finish(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
             self._running.remove(job)
+            if job.is_tainted:
+                self._admission.distrust(job)
             for row in job.rows:
                 self._pages.give_back(row.pages)
-            answer = self._answer(job)
+            if job.may_be_misled:
+                self._admission.wait(job.once_more())
+                continue
+            answer = job.failure or self._answer(job)
             self._answers.append((job.request_id, answer))
             self._answers += self._answer_cache.keep(job.request, answer)
 

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from pipeline.engine.checkpoints import Janus
 from pipeline.engine.rendering import Renderer
-from pipeline.engine.sampling import guide, gumbel_noise, keep_top_p, logp_of, split_seed
+from pipeline.engine.sampling import (
+    evidence_of,
+    guide,
+    gumbel_noise,
+    keep_top_p,
+    logp_of,
+    split_seed,
+)
+from pipeline.engine.soundness import is_sound, not_finite
 from pipeline.engine.vision import Vision
 from pipeline.pictures import Pixels
 from pipeline.twig.requests import (
@@ -62,7 +70,8 @@ class Reference:
     def answer(self, request: Request) -> Answer:
         """The answer to one request, computed at once.
 
-        Raises RecordFailure if the model has no room for it, or for a picture of another size.
+        Raises RecordFailure if the model has no room for it, for a picture of another size, and
+        where logits are not finite.
         """
         if isinstance(request, Visual):
             return self._draw(request)
@@ -178,6 +187,9 @@ class _Choice:
         if self._with_logp:
             self._sample.append(logp_of(scaled, token).item())
             self._cond.append(logp_of(cond, token).item())
+        evidence = evidence_of(scaled, cond, token).item()
+        if not is_sound([evidence], self._sample[-1:], self._cond[-1:]):
+            raise not_finite(f"the logits of token {len(self.tokens)}")
         self.tokens.append(int(token.item()))
         return self.tokens[-1]
 

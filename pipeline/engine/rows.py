@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.paged.prefixes import PrefixKey
+from pipeline.engine.soundness import is_sound, not_finite
 from pipeline.twig.requests import Canvas, Picture, Request, RequestId, Text, Visual
+from schemas.errors import RecordFailure
 
 ROW_BUCKET = 16
 """Rows and packed tokens come in multiples of this. From 16 rows on a matrix product computes each
@@ -21,9 +23,8 @@ LARGE_BUCKET = 32
 """Batches of more than this many rows come in multiples of it: each size is a CUDA graph."""
 
 _PREFILL_TOKENS = 4096
-_PREFILL_TOKENS_ON_CPU = (
-    1024  # activations stay near the core: docs/engine.md, "What helped on a CPU"
-)
+# What goes from layer to layer stays near the core: docs/engine.md, "What helped on a CPU".
+_PREFILL_TOKENS_ON_CPU = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +37,7 @@ class Row:
     pages: list[int]
     slots: Tensor  # int64 [tokens reserved], on the model's device: where each position lives
     length: int  # tokens in the cache
+    num_shared: int = 0  # of them, those that it began with: another may have brought them
 
 
 @dataclass(slots=True, eq=False)
@@ -53,10 +55,18 @@ class Job:
     logp_sample: list[float] = field(default_factory=list)  # one a token, as in `Answer`
     logp_cond: list[float] = field(default_factory=list)
     is_stopped: bool = False
+    is_alone: bool = False  # it shares no prefix, and gives none
+    is_tainted: bool = False  # what it left in the cache may not be finite
+    failure: RecordFailure | None = None
 
     @property
     def is_done(self) -> bool:
         return self.is_stopped or len(self.tokens) == self.num_wanted
+
+    @property
+    def may_be_misled(self) -> bool:
+        """Whether it failed after a prefix that another brought, whose fault it may be."""
+        return self.failure is not None and bool(self.num_prefix and self.rows[0].num_shared)
 
     @property
     def has_logp(self) -> bool:
@@ -70,7 +80,7 @@ class Job:
 
     @property
     def prefix_key(self) -> PrefixKey | None:
-        if not self.num_prefix:
+        if not self.num_prefix or self.is_alone:
             return None
         return self.prefix_ids[: self.num_prefix], pictures_of(self.request)
 
@@ -80,12 +90,36 @@ class Job:
             return self.ids[row][-1]
         return self.tokens[-1] + (first_code if isinstance(self.request, Visual) else 0)
 
-    def take(self, tokens: list[int], sample: list[float], cond: list[float], *, eos: int) -> None:
-        """What a burst chose, up to the end of the answer; the rest of it is dropped."""
+    def once_more(self) -> "Job":
+        """The same request from its beginning, sharing nothing."""
+        again = Job(self.request_id, self.request, self.prefix_ids, self.ids, self.num_wanted)
+        again.num_prefix, again.is_alone = self.num_prefix, True
+        return again
+
+    def take(
+        self,
+        tokens: list[int],
+        sample: list[float],
+        cond: list[float],
+        evidence: list[float],
+        *,
+        eos: int,
+    ) -> None:
+        """What a burst chose, up to the end of the answer; the rest of it is dropped.
+
+        It fails at the first of its own tokens whose evidence (see `evidence_of`) is not finite.
+        """
         num_left = self.num_wanted - len(self.tokens)
         if not isinstance(self.request, Visual) and eos in tokens[:num_left]:
             num_left = tokens.index(eos) + 1
             self.is_stopped = True
+        if not is_sound(evidence, sample, cond):
+            self.is_tainted = True
+            steps = list(zip(evidence, sample, cond, strict=True))[:num_left]
+            for position, (number, *logps) in enumerate(steps, start=len(self.tokens)):
+                if self.failure is None and not is_sound([number], logps):
+                    self.failure = not_finite(f"the logits of token {position}")
+                    self.is_stopped = True
         self.tokens += tokens[:num_left]
         self.logp_sample += sample[:num_left]
         self.logp_cond += cond[:num_left]

@@ -90,6 +90,24 @@ def logp_of(logits: Tensor, tokens: Tensor) -> Tensor:
     return logits.float().log_softmax(-1).gather(-1, tokens[:, None]).squeeze(-1)
 
 
+def spread_of(logits: Tensor) -> Tensor:
+    """How far the largest of each row stands above the smallest, float32 [rows].
+
+    Not finite if one of them is not. One pass, and no sum that could overflow where none is.
+    """
+    least, most = torch.aminmax(logits, dim=-1)
+    return most.float() - least.float()
+
+
+def evidence_of(scaled: Tensor, cond: Tensor, tokens: Tensor) -> Tensor:
+    """A number, float32 [rows], that is finite if a choice was made by numbers.
+
+    `tokens` were chosen from `scaled`, where those that top-p drops are at -inf, and `cond` are the
+    logits as they are. A NaN counts as the largest, so if there is one in `scaled` it was chosen.
+    """
+    return spread_of(cond) + 0 * scaled.gather(-1, tokens[:, None]).squeeze(-1)
+
+
 class Sampler:
     """Chooses the next tokens of a batch of requests, step after step, and never asks the host.
 
@@ -128,7 +146,8 @@ class Sampler:
         self._num_requests = len(requests)
         self._num_steps, self._make_noise = num_steps, noise
         self._noise: list[Tensor] = []  # of the next steps
-        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._seen: tuple[list[list[int]], list[list[list[float]]]] | None = None
 
     def codes(self, cond: Tensor, uncond: Tensor) -> Tensor:
         """int64 [requests], from the logits [requests, codes] of the two branches."""
@@ -143,9 +162,19 @@ class Sampler:
         """Each request's tokens since the beginning, their `logp_sample` and their `logp_cond`."""
         if not self._steps:
             return [([], [], [])] * self._num_requests
-        columns = zip(*self._steps, strict=True)
-        tokens, sample, cond = (torch.stack(column, 1).tolist() for column in columns)
+        tokens, (sample, cond, _) = self._look()
         return list(zip(tokens, sample, cond, strict=True))
+
+    def evidence(self) -> list[list[float]]:
+        """For each request's tokens, a number that is finite if it was chosen by numbers."""
+        return self._look()[1][2] if self._steps else [[]] * self._num_requests
+
+    def _look(self) -> tuple[list[list[int]], list[list[list[float]]]]:
+        """All tokens and all numbers, brought from the device once: it is waited for."""
+        if self._seen is None:
+            tokens, *numbers = (torch.stack(column, 1) for column in zip(*self._steps, strict=True))
+            self._seen = tokens.tolist(), torch.stack(numbers).tolist()
+        return self._seen
 
     def _choose(self, scaled: Tensor, cond: Tensor) -> Tensor:
         noisy = scaled
@@ -156,7 +185,10 @@ class Sampler:
         tokens = noisy.argmax(-1)
         nothing = tokens.new_zeros(len(tokens), dtype=torch.float32)
         sample = logp_of(scaled, tokens) if self._has_logp else nothing
-        self._steps.append((tokens, sample, logp_of(cond, tokens) if self._has_logp else nothing))
+        evidence = evidence_of(scaled, cond, tokens)
+        cond_logp = logp_of(cond, tokens) if self._has_logp else nothing
+        self._steps.append((tokens, sample, cond_logp, evidence))
+        self._seen = None
         self._positions = self._positions + 1
         return tokens
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from pipeline.engine.model_files.listing import refuse_pointer
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,18 +75,29 @@ def load_tokenizer(folder: Path) -> "tuple[PreTrainedTokenizerFast, SpecialToken
 
 
 def read_tokenizer(path: Path) -> "Tokenizer":
-    """The bare tokenizer in a `tokenizer.json`, without transformers. Raises InputError."""
+    """The bare tokenizer in a `tokenizer.json`, without transformers. Raises InputError.
+
+    What a training job leaves in the file and would change what is counted or asked is switched
+    off: texts cut or padded to one length, and merges left out by lot.
+    """
     from tokenizers import Tokenizer
+    from tokenizers.models import BPE
 
     if not path.is_file():
         raise InputError(
             f"{path.parent} has no tokenizer.json; "
             "copy the one of the Janus model that this one was made from"
         )
+    refuse_pointer(path)
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # what the library raises has no type of its own
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if isinstance(tokenizer.model, BPE):
+        tokenizer.model.dropout = None
+    return tokenizer
 
 
 def _special_tokens(core: "Tokenizer", path: Path) -> SpecialTokens:

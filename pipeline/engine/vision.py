@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.checkpoints import Janus
+from pipeline.engine.sampling import spread_of
+from pipeline.engine.soundness import not_finite
 from pipeline.pictures import Pixels, decode_picture
 from pipeline.twig.requests import Canvas, Codes, Picture
 from schemas.errors import RecordFailure
@@ -38,22 +40,34 @@ class Vision:
 
     @torch.inference_mode()
     def paint(self, canvases: Sequence[Codes]) -> list[Pixels]:
-        """The pictures of canvases. Values are cut to bytes, not rounded, as published."""
+        """The pictures of canvases. Values are cut to bytes, not rounded, as published.
+
+        Raises RecordFailure for one whose values are not finite: bytes would not show it.
+        """
+        pictures = self._painted(canvases)
+        if len(pictures) < len(set(canvases)):
+            raise not_finite("the pixels of a canvas")
+        return [pictures[codes] for codes in canvases]
+
+    def _painted(self, canvases: Sequence[Codes]) -> dict[Codes, Pixels]:
+        """The pictures of canvases, and none of one whose values are not finite."""
         known = {codes: self._remembered.get(codes) for codes in canvases}
         new = [codes for codes, pixels in known.items() if pixels is None]
         for batch in self._batches(new):
             known |= zip(batch, self._decode(batch), strict=True)
         pictures = {codes: pixels for codes, pixels in known.items() if pixels is not None}
         self._remember(pictures)
-        return [pictures[codes] for codes in canvases]
+        return pictures
 
-    def _decode(self, canvases: Sequence[Codes]) -> list[Pixels]:
+    def _decode(self, canvases: Sequence[Codes]) -> list[Pixels | None]:
+        """None where a value is not finite."""
         tokens = torch.tensor([self._padded(codes) for codes in canvases], dtype=torch.int64)
         decoded = self._model.decode_image_tokens(tokens.to(self._model.device)).float()
         pixels = ((decoded + 1) / 2 * 255).clamp(0, 255).to(torch.uint8)  # [n, height, width, 3]
         shared = pixels.cpu().numpy()
         shared.setflags(write=False)  # the same array may be given out again
-        return list(shared)
+        is_sound = spread_of(decoded.flatten(1)).isfinite().tolist()
+        return [picture if good else None for picture, good in zip(shared, is_sound, strict=True)]
 
     def _remember(self, pictures: dict[Codes, Pixels]) -> None:
         for codes, pixels in pictures.items():
@@ -66,14 +80,23 @@ class Vision:
     def features(self, pictures: Sequence[Canvas | Picture]) -> Tensor:
         """Features [pictures, tokens, width] as the language model takes them.
 
+        All NaN for a canvas whose pixels are not finite: then what is said of it is not, either.
         Raises RecordFailure for a picture of another size than the model sees.
         """
-        painted = iter(self.paint([p.codes for p in pictures if isinstance(p, Canvas)]))
+        side = self._geometry.image_size
+        blank = np.zeros((side, side, 3), np.uint8)
+        painted = self._painted([p.codes for p in pictures if isinstance(p, Canvas)])
         pixels = [
-            next(painted) if isinstance(picture, Canvas) else self._pixels_of(picture)
+            painted.get(picture.codes, blank)
+            if isinstance(picture, Canvas)
+            else self._pixels_of(picture)
             for picture in pictures
         ]
-        return torch.cat([self._see(batch) for batch in self._batches(pixels)])
+        features = torch.cat([self._see(batch) for batch in self._batches(pixels)])
+        for index, picture in enumerate(pictures):
+            if isinstance(picture, Canvas) and picture.codes not in painted:
+                features[index] = torch.nan
+        return features
 
     def check(self, pictures: Sequence[Canvas | Picture]) -> None:
         """Raises what `features` would, without looking at more than the pictures' sizes."""

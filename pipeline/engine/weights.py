@@ -75,6 +75,7 @@ def _compute_buffers(model: "nn.Module", device: str) -> None:
             for name, buffer in LlamaRotaryEmbedding(module.config).named_buffers():
                 setattr(module, name, buffer.to(device))
         elif isinstance(module, JanusVisionEmbeddings):
-            module.position_ids = torch.arange(module.num_positions, device=device)[None]
+            positions = torch.arange(module.num_positions, device=device)[None]
+            module.register_buffer("position_ids", positions, persistent=False)
     left = [name for name, buffer in model.named_buffers() if buffer.is_meta]
     assert not left, f"nothing computes {', '.join(left)}"

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -15,7 +15,15 @@ from pipeline.plan.models import ModelFacts, describe_model, fake_facts
 from pipeline.plan.packs import load_pack
 from pipeline.twig.schedules import equal_bands
 from pipeline.twig.templates import TemplatePack
-from schemas.config import FakeConfig, Frozen, PackConfig, Program, RunConfig
+from schemas.config import (
+    Dtype,
+    FakeConfig,
+    Frozen,
+    MethodConfig,
+    PackConfig,
+    Program,
+    RunConfig,
+)
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping, JsonObject, JsonValue
 from schemas.trace import Role
@@ -59,10 +67,11 @@ def with_settings(tables: Tables, pairs: Iterable[str]) -> Tables:
     return tables
 
 
-def resolve(tables: Tables) -> Resolved:
+def resolve(tables: Tables, planned: MethodConfig | None = None) -> Resolved:
     """Find the model and the pack, and check everything. Raises InputError.
 
-    Reads the model's small files and takes the digest of its weights, but does not load it.
+    Reads the model's small files and takes the digest of its weights, but does not load it. Where
+    no dtype is named, it is that of the run that is `planned` already, or else the model's own.
     """
     method = tables.get("method", {})
     if not isinstance(method, dict):
@@ -70,8 +79,15 @@ def resolve(tables: Tables) -> Resolved:
     facts = _facts(method)
     pack = load_pack(_name(method, "pack") or facts.pack or "default")
     pack_config = PackConfig(name=_name(method, "pack") or pack.name, digest=pack.digest)
-    names = {"model": facts.model.model_dump(), "pack": pack_config.model_dump()}
-    config = validated(RunConfig, {**tables, "method": {**method, **names}})
+    resolved: JsonObject = {
+        "model": facts.model.model_dump(),
+        "pack": pack_config.model_dump(),
+        "dtype": _dtype(method, facts, planned),
+    }
+    files: JsonObject = {**facts.files}
+    config = validated(
+        RunConfig, {**tables, "method": {**method, **resolved}, "model_files": files}
+    )
     _check_fit(config, facts, pack)
     return Resolved(config=config, facts=facts, pack=pack)
 
@@ -80,6 +96,26 @@ def _facts(method: JsonMapping) -> ModelFacts:
     if method.get("backend") == "fake":
         return fake_facts(validated(FakeConfig, method.get("fake", {})))
     return describe_model(_name(method, "model") or DEFAULT_MODEL)
+
+
+def _dtype(method: JsonMapping, facts: ModelFacts, planned: MethodConfig | None) -> JsonValue:
+    """Raises InputError for a word that is not among ours: nothing is computed in another dtype."""
+    named = method.get("dtype")
+    if named is None and planned is not None:
+        return planned.dtype
+    if named in get_args(Dtype):
+        return named
+    if named is None and facts.own_dtype in get_args(Dtype):
+        return facts.own_dtype
+    whose = (
+        f"method.dtype is {named!r:.60}"
+        if named is not None
+        else (f"{facts.model.name} is made for {facts.own_dtype!r:.60}")
+    )
+    raise InputError(
+        f"the config cannot be used: {whose}, which Coppice does not compute in; "
+        "name bfloat16 or float32 instead, with --dtype"
+    )
 
 
 def _check_fit(config: RunConfig, facts: ModelFacts, pack: TemplatePack) -> None:

@@ -1,12 +1,13 @@
-"""What planning has to know of a model, read from its small files: no weights, no torch."""
+"""What planning has to know of a model, read from its small files and from headers: no weights."""
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.engine.checkpoints import digest_of, resolve_checkpoint
+from pipeline.engine.checkpoints import JanusSizes, check_janus
 from pipeline.engine.fake import fake_geometry
+from pipeline.engine.model_files.digests import digest_of_files
+from pipeline.engine.model_files.places import planned_checkpoint
 from pipeline.engine.rendering import JANUS_SYSTEM_PROMPT
 from pipeline.engine.tokenizer import read_tokenizer
 from pipeline.twig.templates import TemplatePack
@@ -15,7 +16,6 @@ from schemas.errors import InputError
 from schemas.geometry import Geometry
 from schemas.json_values import JsonMapping, JsonObject, read_json_object
 
-_LLAMA_POSITIONS, _LLAMA_LAYERS = 2048, 32  # of transformers, where a config leaves them out
 _CHAT_TOKENS = 16  # role tags, line ends and the begin and end of a picture, generously
 
 
@@ -24,9 +24,11 @@ class ModelFacts:
     """A model by name, with its sizes. `count_tokens` counts text in its own tokenizer."""
 
     model: ModelConfig
+    files: Mapping[str, str]  # sha256 by name of what its digest is of; of bundled ones none
     geometry: Geometry
     num_layers: int  # of the language model; 0 for the fake
     max_positions: int | None  # None: no limit
+    own_dtype: str  # what it says that it is to be computed in; not always what Coppice can do
     count_tokens: Callable[[str], int]
     pack: str | None  # the template pack that its card names
 
@@ -35,38 +37,43 @@ def fake_facts(config: FakeConfig) -> ModelFacts:
     """The fake backend's: it has no weights and no limits."""
     return ModelFacts(
         model=ModelConfig(name="fake", digest="none"),
+        files={},
         geometry=fake_geometry(config),
         num_layers=0,
         max_positions=None,
+        own_dtype="float32",
         count_tokens=len,
         pack=None,
     )
 
 
 def describe_model(name: str) -> ModelFacts:
-    """Find a checkpoint and read its sizes; its weights are read for their digest alone.
+    """Find a checkpoint and check that it can be run, from headers: no weight is loaded.
 
-    Raises InputError for what is no Janus.
+    Its digest is of the weights, too. The bundled models are known to be whole; any other is set up
+    without weights, as it will be on every node. Raises InputError for what would be refused there.
     """
-    folder = resolve_checkpoint(name)
-    config = _read(folder / "config.json")
-    tokenizer = read_tokenizer(folder / "tokenizer.json")
+    with planned_checkpoint(name) as planned:
+        sizes = (
+            _bundled_sizes(planned.folder) if planned.is_bundled else check_janus(planned.folder)
+        )
+        tokenizer = read_tokenizer(planned.folder / "tokenizer.json")
+        card = planned.folder / "coppice.json"
+        pack = _pack_of(card) if card.is_file() else None
+        digests = planned.take_digests()
     tokenizer.encode_special_tokens = True  # a prompt that spells one is its letters, as when asked
-    card = folder / "coppice.json"
-    llama = _table(config, "text_config") or _table(config, "language_config")
-    try:
-        geometry = _geometry(config, folder)
-        num_layers = _number(llama, "num_hidden_layers", _LLAMA_LAYERS)
-        max_positions = _number(llama, "max_position_embeddings", _LLAMA_POSITIONS)
-    except KeyError as error:
-        raise InputError(f"{folder}/config.json does not describe a Janus: no {error}") from error
     return ModelFacts(
-        model=ModelConfig(name=name, digest=digest_of(folder)[:16]),
-        geometry=geometry,
-        num_layers=num_layers,
-        max_positions=max_positions,
+        model=ModelConfig(
+            name=planned.name,
+            digest=digest_of_files(digests)[:16],
+        ),
+        files={} if planned.is_bundled else digests,
+        geometry=sizes.geometry,
+        num_layers=sizes.num_layers,
+        max_positions=sizes.max_positions,
+        own_dtype=sizes.own_dtype,
         count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids),
-        pack=_pack_of(card) if card.is_file() else None,
+        pack=pack,
     )
 
 
@@ -105,46 +112,33 @@ def prompt_limit(
     return too_long
 
 
-def _geometry(config: JsonMapping, folder: Path) -> Geometry:
-    """Raises KeyError for a size that the config does not tell, InputError for another model."""
-    kind, vision = config.get("model_type"), _table(config, "vision_config")
-    if kind == "janus":
-        image_size, patch = _number(vision, "image_size"), _number(vision, "patch_size")
-        num_codes = _number(_table(config, "vq_config"), "num_embeddings")
-    elif kind == "multi_modality":
-        params = _table(vision, "params")
-        image_size, patch = _number(params, "image_size"), _patch_size(params)
-        num_codes = _number(
-            _table(_table(config, "gen_vision_config"), "params"), "image_token_size"
-        )
-    else:
-        raise InputError(
-            f"{folder} holds a model of type {kind!r}; expected janus (Hugging Face format) "
-            "or multi_modality (DeepSeek's own)"
-        )
-    side = image_size // patch
-    return Geometry(image_size=image_size, rows=side, columns=side, num_codes=num_codes)
+def _bundled_sizes(folder: Path) -> JanusSizes:
+    """Those of a model that ships with Coppice, without torch: they are in Hugging Face's terms."""
+    config = _read(folder / "config.json")
+    text, vision, vq = (_table(config, f"{part}_config") for part in ("text", "vision", "vq"))
+    side = _number(vision, "image_size") // _number(vision, "patch_size")
+    return JanusSizes(
+        geometry=Geometry(
+            image_size=_number(vision, "image_size"),
+            rows=side,
+            columns=side,
+            num_codes=_number(vq, "num_embeddings"),
+        ),
+        num_layers=_number(text, "num_hidden_layers"),
+        max_positions=_number(text, "max_position_embeddings"),
+        own_dtype="float32",  # whatever their files are stored in
+    )
 
 
-def _patch_size(params: JsonMapping) -> int:
-    """DeepSeek's own configs have it in a name: `siglip_large_patch16_384`."""
-    match = re.search(r"patch(\d+)", str(params.get("model_name")))
-    if match is None:
-        raise KeyError("model_name")
-    return int(match[1])
+def _table(config: JsonMapping, name: str) -> JsonMapping:
+    table = config[name]
+    assert isinstance(table, dict)
+    return table
 
 
-def _table(config: JsonMapping, name: str) -> JsonObject:
-    """A table of a config; empty where there is none."""
-    table = config.get(name)
-    return table if isinstance(table, dict) else {}
-
-
-def _number(table: JsonMapping, name: str, default: int | None = None) -> int:
-    """A size in a table. Raises KeyError where there is none, and no default."""
-    number = table.get(name, default)
-    if not isinstance(number, int):
-        raise KeyError(name)
+def _number(table: JsonMapping, name: str) -> int:
+    number = table[name]
+    assert isinstance(number, int)
     return number
 
 

@@ -20,7 +20,7 @@ from pipeline.store.plans import (
     write_plan_shard,
 )
 from schemas import __version__
-from schemas.config import Pictures, RunConfig, differences, fingerprint
+from schemas.config import Pictures, RunConfig, differences, fingerprint, named_as
 from schemas.errors import ConfigMismatch, InputError
 from schemas.ids import record_id
 from schemas.json_values import canonical_json
@@ -218,10 +218,14 @@ def _write_part(store: Store, part: PlanPart, rows: Sequence[PlanRow], prompts: 
 
 
 def check_method(manifest: RunManifest, config: RunConfig, url: str) -> None:
-    """Raises ConfigMismatch, field by field, if this config would not make the same tokens."""
-    if fingerprint(config.method) == manifest.fingerprint:
+    """Raises ConfigMismatch, field by field, if this config would not make the same tokens.
+
+    A model may go by another name than when the run was planned: its digest tells which it is.
+    """
+    method = named_as(config.method, manifest.config.method)
+    if fingerprint(method) == manifest.fingerprint:
         return
-    changed = differences(manifest.config.method, config.method) or ["the trace version"]
+    changed = differences(manifest.config.method, method) or ["the trace version"]
     raise ConfigMismatch(
         f"{url} was planned with another method (planned -> given):\n  "
         + "\n  ".join(changed)

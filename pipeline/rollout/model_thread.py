@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.engine.backends import LoadedBackends
 from pipeline.pictures import Pixels
-from pipeline.rollout.traces import canvases_to_keep
+from pipeline.rollout.traces import as_numbers, canvases_to_keep
 from pipeline.twig.drive import Backends, Outcome, Rollout, drive
 from pipeline.twig.requests import Answer, Backend, Request, RequestId
 from schemas.config import RunConfig
-from schemas.errors import FailureKind, RolloutError, TaskFailure
+from schemas.errors import FailureKind, RecordFailure, RolloutError, TaskFailure
 
 _LOOKS_A_LIMIT = 8  # how often a hang is looked for within the time that makes one
 
@@ -143,9 +143,17 @@ class ModelThread:
         if outcome.error and outcome.error.kind is not FailureKind.RECORD:
             shard.fail(outcome.error)
             return
-        canvases = canvases_to_keep(outcome, self._config.method.pictures)
-        shard.add(outcome, self._loaded.painter.paint(canvases))
+        outcome, pixels = self._painted(as_numbers(outcome))
+        shard.add(outcome, pixels)
         self.num_ok += outcome.error is None
+
+    def _painted(self, outcome: Outcome) -> tuple[Outcome, list[Pixels]]:
+        """The outcome and the pictures to keep of it; dead and without any if they are none."""
+        canvases = canvases_to_keep(outcome, self._config.method.pictures)
+        try:
+            return outcome, self._loaded.painter.paint(canvases)
+        except RecordFailure as failure:
+            return replace(outcome, codes=(), error=outcome.error or failure), []
 
 
 class _Feed:

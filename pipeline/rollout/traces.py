@@ -1,14 +1,36 @@
 """From how a rollout ended to the trace that is kept of it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pipeline.engine.soundness import not_finite
 from pipeline.pictures import Pixels, encode_webp
 from pipeline.store.plans import PlanRow
 from pipeline.twig.drive import Outcome
 from pipeline.twig.requests import Codes
 from schemas.config import Pictures
 from schemas.trace import Event, Image, Role, Status, Trace
+
+
+def as_numbers(outcome: Outcome) -> Outcome:
+    """The outcome; dead if a log-probability in it is no number, and then without that event's.
+
+    The last look before a trace: whatever backend answered, no file of ours holds a NaN.
+    """
+    events = tuple(
+        event if _is_finite(event) else replace(event, logp_sample=None, logp_cond=None)
+        for event in outcome.events
+    )
+    if events == outcome.events:
+        return outcome
+    first = next(event for event in outcome.events if not _is_finite(event))
+    error = outcome.error or not_finite(f"log-probabilities of event {first.index}")
+    return replace(outcome, events=events, codes=(), error=error)
+
+
+def _is_finite(event: Event) -> bool:
+    return math.isfinite(sum(event.logp_sample or ()) + sum(event.logp_cond or ()))
 
 
 def canvases_to_keep(outcome: Outcome, pictures: Pictures) -> list[Codes]:
@@ -40,11 +62,14 @@ def make_trace(
     pictures: Pictures,
     started_at: float,
 ) -> Trace:
-    """The trace of an ended rollout. `pixels` are those of `canvases_to_keep`, in its order."""
+    """The trace of an ended rollout.
+
+    `pixels` are those of `canvases_to_keep`, in its order; or none, if they cannot be painted.
+    """
     rollout, error = outcome.rollout, outcome.error
     name = f"{rollout.record_id}-{rollout.rollout_index}"
     events, final_picture = outcome.events, None
-    if pictures is Pictures.ALL:
+    if pictures is Pictures.ALL and pixels:
         picture_of = {event: number for number, event in enumerate(canvas_after(events))}
         paths = [f"{name}-event-{event:02d}.webp" for event in picture_of]
         events = tuple(replace(event, picture=picture_of.get(event.index)) for event in events)

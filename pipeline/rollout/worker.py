@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.engine.backends import LoadedBackends
 from pipeline.plan.packs import settings_of
+from pipeline.rollout.judgement import Endings, doubt_model, doubt_run, doubt_worker
 from pipeline.rollout.model_thread import ModelThread, OpenShard
 from pipeline.rollout.traces import make_trace
 from pipeline.store.commits import Commit, check_run, commit_shard, record_failed_attempt
@@ -57,8 +58,6 @@ from schemas.runs import (
     WorkerStatus,
 )
 from schemas.trace import Status, Trace
-
-_JUDGED_FROM = 200  # finished rollouts: a dead fraction of fewer says little
 
 
 class Worker:
@@ -131,8 +130,8 @@ class Worker:
         if probe:
             return self._probe(probe, list(row_of), row_of)
         with self._scratch() as path:
-            footer = self._write_base(attempt, row_of, path)
-            self._judge(grow, footer)
+            footer, endings = self._write_base(attempt, row_of, path)
+            self._judge(grow, footer, endings)
             commit = commit_shard(self._store, path, footer)
             num_bytes = path.stat().st_size
         if commit is Commit.LOST:  # what counts is what the other attempt committed
@@ -141,12 +140,14 @@ class Worker:
 
     def _write_base(
         self, attempt: Attempt, row_of: Mapping[Key, PlanRow], path: Path
-    ) -> ShardFooter:
+    ) -> tuple[ShardFooter, Endings]:
         """Grow all rollouts of a shard into a file. The file holds every planned key, once."""
         writer = TraceWriter(path, self._origin(attempt))
+        endings: dict[str | None, set[str]] = {}
         for trace in self._traces(row_of, _crashed_keys(attempt, list(row_of))):
             writer.add(replace(trace, attempts=attempt.number))
-        return writer.close(__version__)
+            endings.setdefault(trace.dead_reason, set()).add(trace.record_id)
+        return writer.close(__version__), endings
 
     def _bring_back(self, bring_back: BringBack, probe: Probe | None) -> ShardReport:
         """Try dead keys of a committed shard again, or probe some of them.
@@ -264,27 +265,16 @@ class Worker:
             tag=shard,
         )
 
-    def _judge(self, grow: Grow, footer: ShardFooter) -> None:
-        """Refuse to commit what looks like a broken worker or a broken run, not like bad records.
-
-        A worker on which nothing has ended well yet may itself be what is wrong: the shard is left
-        to another one, and believed only when its second try comes out the same.
-        """
-        if not footer.num_ok and not self._model_thread.num_ok and grow.attempt.number == 1:
+    def _judge(self, grow: Grow, footer: ShardFooter, endings: Endings) -> None:
+        """Refuse to commit what looks like a broken worker, model or run, not like bad records."""
+        has_done_well = self._model_thread.num_ok > 0
+        try:
+            doubt_worker(grow, footer, has_done_well=has_done_well)
+        except InfrastructureFailure:
             self._is_sick = True
-            raise InfrastructureFailure(
-                f"all {footer.num_dead} rollouts failed on a worker on which none has ended well",
-                reason="sick_worker",
-            )
-        num_dead = grow.num_dead + footer.num_dead
-        num_finished = grow.num_ok + grow.num_dead + footer.num_rows
-        limit = self._manifest.config.execution.max_dead_fraction
-        if num_finished >= _JUDGED_FROM and num_dead > limit * num_finished:
-            raise TooManyDead(
-                f"{num_dead:,} of {num_finished:,} rollouts are dead, more than "
-                f"{limit:.0%}; see why with: coppice show {self._store.url}, and go on in spite of "
-                "it with: --max-dead-fraction 1"
-            )
+            raise
+        doubt_model(grow, footer, endings, self._manifest, has_done_well=has_done_well)
+        doubt_run(grow, footer, self._manifest, self._store.url)
 
     def _origin(self, attempt: Attempt) -> ShardOrigin:
         return ShardOrigin(

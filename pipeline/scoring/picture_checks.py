@@ -32,16 +32,16 @@ class TokenChecks:
     }
 
     def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return [self._of(sample) for sample in batch]
+        return [self._score(scoring_input) for scoring_input in batch]
 
-    def _of(self, sample: ScoringInput) -> Score:
-        codes = list(sample.codes)
+    def _score(self, scoring_input: ScoringInput) -> Score:
+        codes = list(scoring_input.codes)
         if not codes:
             return Score(value=None)
         counts = np.array(sorted(Counter(codes).values()), np.float64) / len(codes)
         top_share = float(counts.max())
         return Score(
-            value=float(top_share < _NEAR_CONSTANT) if sample.event is None else None,
+            value=float(top_share < _NEAR_CONSTANT) if scoring_input.event is None else None,
             parts={
                 "entropy": float(-(counts * np.log2(counts)).sum()) + 0.0,  # not minus zero
                 "longest_run": max(len(list(run)) for _, run in groupby(codes)) / len(codes),
@@ -60,14 +60,14 @@ class PerceptualHash:
     columns: Mapping[str, ColumnType] = {"hash": "uint64"}
 
     def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return [
-            Score(value=None, parts={"hash": None if one.pixels is None else phash(one.pixels)})
-            for one in batch
-        ]
+        pictures = [scoring_input.pixels for scoring_input in batch]
+        hashes = [None if pixels is None else phash(pixels) for pixels in pictures]
+        return [Score(value=None, parts={"hash": picture_hash}) for picture_hash in hashes]
 
 
 def phash(pixels: Pixels) -> int:
-    """64 bits: which of the slow waves of a picture's grey are stronger than their median.
+    """64 bits: which of the slow waves of a picture's grey are stronger than their median. The
+    slowest is the highest bit.
 
     The cosine transform and the median are those of the usual pHash; the constant part counts
     last, so that brightness alone makes no other picture.
@@ -84,6 +84,6 @@ def phash(pixels: Pixels) -> int:
 
 @cache
 def _cosines() -> npt.NDArray[np.float64]:
-    """The slowest waves of the cosine transform, [8, 32]."""
-    places = (2 * np.arange(_SIDE) + 1) * np.pi / (2 * _SIDE)
-    return np.cos(np.arange(_KEPT)[:, None] * places[None, :])
+    """The slowest waves of the cosine transform, [8, 32] float64."""
+    angles = (2 * np.arange(_SIDE) + 1) * np.pi / (2 * _SIDE)
+    return np.cos(np.arange(_KEPT)[:, None] * angles[None, :])

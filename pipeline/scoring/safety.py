@@ -12,7 +12,7 @@ from pipeline.scoring.scorers import TRACE, Score, ScoringInput
 from pipeline.scoring.text_checks import is_english, words_of
 from schemas.scores import ColumnType
 
-_FLAT_LEVELS = 2.0  # of 255: the spread of a picture that is one colour, as blacked-out ones are
+_FLAT_LEVELS = 2.0  # of 255: below this spread a picture is one colour, as blacked-out ones are
 
 
 class PromptFilter:
@@ -25,12 +25,12 @@ class PromptFilter:
     columns: Mapping[str, ColumnType] = {"value": "float32"}
 
     def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return [self._of(sample) for sample in batch]
+        return [self._score(scoring_input.prompt) for scoring_input in batch]
 
-    def _of(self, sample: ScoringInput) -> Score:
-        if not listed_words().isdisjoint(words_of(sample.prompt)):
+    def _score(self, prompt: str) -> Score:
+        if not listed_words().isdisjoint(words_of(prompt)):
             return Score(value=0.0)
-        return Score(value=1.0 if is_english(sample.prompt) else None)
+        return Score(value=1.0 if is_english(prompt) else None)
 
 
 class PictureFilter:
@@ -43,10 +43,9 @@ class PictureFilter:
     columns: Mapping[str, ColumnType] = {"value": "float32"}
 
     def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return [
-            Score(value=0.0 if one.pixels is not None and one.pixels.std() < _FLAT_LEVELS else None)
-            for one in batch
-        ]
+        pictures = [scoring_input.pixels for scoring_input in batch]
+        flat = [pixels is not None and pixels.std() < _FLAT_LEVELS for pixels in pictures]
+        return [Score(value=0.0 if is_flat else None) for is_flat in flat]
 
 
 @cache

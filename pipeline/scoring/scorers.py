@@ -1,17 +1,19 @@
 """What a scorer is, and where scorers are found.
 
-A scorer is asked about samples: finished traces, or single events of them, in the roles that it
-names. A score that does not apply is None, never 0: an average over it must leave it out.
+A scorer is asked about finished traces, or about single events of them, in the roles that it names.
+A score that does not apply is None, never 0: an average over it must leave it out.
 """
 
 import difflib
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from pipeline.pictures import Pixels
 from schemas.errors import InputError
+from schemas.json_values import JsonMapping
+from schemas.rows import EventRow, ScoreValue
 from schemas.scores import KEY_COLUMNS, ColumnType, ScorerId, parse_scorer
 
 TRACE = "trace"
@@ -26,37 +28,47 @@ SCORERS: Mapping[str, str] = {
     "prompt_filter": "pipeline.scoring.safety:PromptFilter",
     "picture_filter": "pipeline.scoring.safety:PictureFilter",
 }
-"""The scorers that are bundled. Any other one is named by its place, `module:object`."""
+"""The scorers that are bundled, each at its `module:object`. Any other one is named so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoringInput:
     """What a scorer looks at: a trace, or one event of it.
 
-    `pixels` are the finished picture of a trace, the canvas after a drawing, and None where the
-    scorer needs no pictures or the trace keeps none.
+    Events are as a row of a trace file has them, without what costs memory and no scorer asks for:
+    see `pipeline.scoring.inputs.columns_for`.
     """
 
     prompt: str
     pixels: Pixels | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)  # of its record
-    codes: Sequence[int] = ()  # of the finished picture, or of the region drawn
-    region: int | None = None  # None: the whole trace
+    """uint8 [height, width, 3] RGB: of a trace its finished picture, of a drawing the canvas after
+    it. None: of other events, if the scorer needs no pictures, or if the trace keeps none.
+    """
+    metadata: JsonMapping = field(default_factory=dict)
+    """Of the record."""
+    codes: Sequence[int] = ()
+    """Image tokens: of a trace its finished picture, of a drawing its region, of others none."""
+    region: int | None = None
+    """None: the whole trace."""
     num_regions: int | None = None
-    event: Mapping[str, Any] | None = None  # as a row of a trace file has it
-    events: Sequence[Mapping[str, Any]] = ()  # all of the trace
+    event: EventRow | None = None
+    """None: the whole trace."""
+    events: Sequence[EventRow] = ()
+    """All of the trace, in order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """`value` is from 0 to 1, higher is better; None where the scorer has nothing to go by."""
+    """What a scorer says of one input."""
 
     value: float | None
-    parts: Mapping[str, float | int | None] = field(default_factory=dict)  # the other columns
+    """From 0 to 1, higher is better; None: the scorer has nothing to go by."""
+    parts: Mapping[str, ScoreValue] = field(default_factory=dict)
+    """The other columns, by their names. None, or left away: does not apply."""
 
 
 class Scorer(Protocol):
-    """The same name and version give the same scores for the same samples."""
+    """The same name and version give the same scores for the same inputs, in any batch."""
 
     @property
     def name(self) -> str: ...
@@ -78,7 +90,7 @@ class Scorer(Protocol):
         ...
 
     def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        """One score a sample, in order."""
+        """One score an input, in order. The batch is not empty."""
 
 
 def find_scorer(name: str) -> Scorer:
@@ -107,20 +119,21 @@ def id_of(scorer: Scorer) -> ScorerId:
     return parse_scorer(f"{scorer.name}@{scorer.version}")
 
 
-def _load(place: str) -> Scorer:
-    module, _, attribute = place.partition(":")
+def _load(path: str) -> Scorer:
+    """The scorer at `module:object`, made from it where that is a class."""
+    module, _, attribute = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        loaded = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"the scorer {place} cannot be loaded: {error}") from error
-    scorer: Scorer = found() if isinstance(found, type) else found
+        raise InputError(f"the scorer {path} cannot be loaded: {error}") from error
+    scorer: Scorer = loaded() if isinstance(loaded, type) else loaded
     needed = ("name", "version", "subjects", "needs_pictures", "columns", "score")
     absent = [name for name in needed if not hasattr(scorer, name)]
     if absent:
         raise InputError(
-            f"{place} is no scorer: it lacks {', '.join(absent)} (see pipeline.scoring.scorers)"
+            f"{path} is no scorer: it lacks {', '.join(absent)} (see pipeline.scoring.scorers)"
         )
     id_of(scorer)
     if taken := set(KEY_COLUMNS) & set(scorer.columns):
-        raise InputError(f"{place} has columns that sidecars keep for the key: {sorted(taken)}")
+        raise InputError(f"{path} has columns that sidecars keep for the key: {sorted(taken)}")
     return scorer

@@ -6,9 +6,10 @@ fine.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pipeline.scoring.scorers import TRACE, Score, ScoringInput
+from schemas.json_values import JsonMapping
+from schemas.rows import EventRow, ScoreValue
 from schemas.scores import ColumnType
 from schemas.trace import Role, Verdict
 
@@ -56,26 +57,30 @@ class ThoughtChecks:
     }
 
     def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return [self._trace(one) if one.event is None else self._thought(one) for one in batch]
+        return [
+            self._score_trace(scoring_input)
+            if scoring_input.event is None
+            else self._score_thought(scoring_input, scoring_input.event)
+            for scoring_input in batch
+        ]
 
-    def _trace(self, sample: ScoringInput) -> Score:
-        nouns = nouns_of(sample.prompt, sample.metadata)
-        drawn = [event["text"] for event in sample.events if _is_kept_drawing(event)]
+    def _score_trace(self, scoring_input: ScoringInput) -> Score:
+        nouns = nouns_of(scoring_input.prompt, scoring_input.metadata)
+        drawn = [event["text"] for event in scoring_input.events if _is_kept_drawing(event)]
         if not nouns or not drawn:
             return Score(value=None)
         said = {_stem(word) for text in drawn for word in words_of(text)}
         covered = sum(all(_stem(word) in said for word in words_of(noun)) for noun in nouns)
         return Score(value=None, parts={"nouns_covered": covered / len(nouns)})
 
-    def _thought(self, sample: ScoringInput) -> Score:
-        assert sample.event is not None
-        if not is_english(sample.prompt):
+    def _score_thought(self, scoring_input: ScoringInput, thought: EventRow) -> Score:
+        if not is_english(scoring_input.prompt):
             return Score(value=None)
-        text, index = sample.event["text"], sample.event["index"]
+        text = thought["text"]
         earlier = [
             event["text"]
-            for event in sample.events
-            if event["role"] == Role.THINK and event["index"] < index
+            for event in scoring_input.events
+            if event["role"] == Role.THINK and event["index"] < thought["index"]
         ]
         checks = {
             "one_sentence": float(is_one_sentence(text)),
@@ -101,28 +106,30 @@ class CritiqueChecks:
     }
 
     def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return [self._critique(sample) for sample in batch]
+        return [self._score_critique(scoring_input) for scoring_input in batch]
 
-    def _critique(self, sample: ScoringInput) -> Score:
-        event = sample.event
-        assert event is not None
-        verdict, score, better = event["verdict"], event["score"], event["better_thought"]
-        parts: dict[str, float | int | None] = {}
+    def _score_critique(self, scoring_input: ScoringInput) -> Score:
+        critique = scoring_input.event
+        assert critique is not None  # its only subjects are critiques
+        verdict, score = critique["verdict"], critique["score"]
+        better = critique["better_thought"]
+        parts: dict[str, ScoreValue] = {}
         if score is not None:
             parts["multiple_of_five"] = float(score % 5 == 0)
         if verdict == Verdict.REVISE:
-            judged = thought_judged(sample.events, event, sample.prompt)
+            assert better is not None  # or the verdict would be unparseable
+            judged = thought_judged(scoring_input.events, critique, scoring_input.prompt)
             parts["revision_differs"] = float(words_of(better) != words_of(judged))
-        if better and is_english(sample.prompt):
+        if better and is_english(scoring_input.prompt):
             parts["better_one_sentence"] = float(is_one_sentence(better))
             parts["better_no_anchors"] = float(not anchors_in(better))
         return Score(value=float(verdict != Verdict.UNPARSEABLE), parts=parts)
 
 
-def thought_judged(
-    events: Sequence[Mapping[str, Any]], critique: Mapping[str, Any], prompt: str
-) -> str:
-    """The thought that the drawing was made from; the prompt where nothing was thought."""
+def thought_judged(events: Sequence[EventRow], critique: EventRow, prompt: str) -> str:
+    """The thought that the drawing which a critique judged was made from; the prompt where nothing
+    was thought. `events` are all of the trace, in order.
+    """
     thought = prompt
     for event in events[: critique["index"]]:
         if event["region"] != critique["region"]:
@@ -131,12 +138,13 @@ def thought_judged(
             thought = event["text"]
         elif event["role"] == Role.REFLECT and event["revision"] < critique["revision"]:
             thought = event["better_thought"] or thought
-    return str(thought)
+    return thought
 
 
 def words_of(text: str) -> list[str]:
     """The words in small letters, without punctuation."""
-    return _WORD.findall(text.lower())
+    words: list[str] = _WORD.findall(text.lower())
+    return words
 
 
 def is_english(text: str) -> bool:
@@ -145,6 +153,7 @@ def is_english(text: str) -> bool:
 
 
 def is_one_sentence(text: str) -> bool:
+    """Whether a text is there, and nothing in it ends before its end."""
     return bool(text.strip()) and not _SENTENCE_END.search(text)
 
 
@@ -155,21 +164,23 @@ def anchors_in(text: str) -> set[str]:
 
 def likeness(text: str, other: str) -> float:
     """The share of words in common, from 0 to 1 (Jaccard)."""
-    one, two = set(words_of(text)), set(words_of(other))
-    return len(one & two) / len(one | two) if one | two else 1.0
+    words, others = set(words_of(text)), set(words_of(other))
+    return len(words & others) / len(words | others) if words | others else 1.0
 
 
-def nouns_of(prompt: str, metadata: Mapping[str, Any]) -> list[str]:
+def nouns_of(prompt: str, metadata: JsonMapping) -> list[str]:
     """What a prompt names: the record's own `nouns`, or else its words that carry meaning."""
     nouns = metadata.get("nouns")
-    if isinstance(nouns, list) and all(isinstance(noun, str) for noun in nouns):
-        return [noun for noun in nouns if words_of(noun)]
+    if isinstance(nouns, list):
+        named = [noun for noun in nouns if isinstance(noun, str)]
+        if len(named) == len(nouns):
+            return [noun for noun in named if words_of(noun)]
     if not is_english(prompt):
         return []
     return sorted({word for word in words_of(prompt) if word not in _NO_NOUNS})
 
 
-def _is_kept_drawing(event: Mapping[str, Any]) -> bool:
+def _is_kept_drawing(event: EventRow) -> bool:
     return event["role"] == Role.DRAW and event["superseded_by"] is None
 
 

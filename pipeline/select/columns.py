@@ -1,10 +1,11 @@
 """The slim columns of one trace object as arrays: enough to decide by, without tokens or pictures.
 
-Everything about events is flat: one place an event, with the row of its trace beside it.
+Traces are counted among the ok ones of their object. Events are flat: all traces' events stand one
+after the other, each beside the index of its trace.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -12,191 +13,255 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.store.contents import rows_not_finite
 from pipeline.store.objects import Store, open_object
+from schemas.errors import InputError
 from schemas.trace import Role, Status
 
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.signedinteger]
+"""Whole numbers: int64, or as narrow as the field that holds them says."""
+Keys = npt.NDArray[np.uint64]
+"""All 64 bits of a record id, a hash or a lot."""
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Words = npt.NDArray[np.object_]
+"""A str each, or None."""
 
 ROLES = (Role.THINK, Role.REFLECT, Role.DRAW, Role.SCHEDULE)
-"""An event's role is its place here."""
+"""An event's role is an index into these."""
 THINK, REFLECT, DRAW, _ = range(len(ROLES))
 
 WHOLE = -1
 """The event of what is about a whole trace."""
 
+MAX_EVENTS = 2**15
+"""Of a trace: sidecars and decisions count events in 16 bits with a sign."""
+MAX_REGIONS = 64
+"""Of a schedule."""
+_MAX_REVISIONS = 256  # of a region, far above what a config allows
+
 _TRACE_COLUMNS = ("trace_id", "record_id", "rollout_index", "status", "prompt", "metadata")
-_EVENT_COLUMNS = ("index", "role", "region", "revision", "score", "verdict", "finish")
-_MAX_EVENTS = 2**15
-_MAX_REGIONS, _MAX_REVISIONS = 64, 256
+_EVENT_COLUMNS = (
+    *("index", "role", "region", "revision", "score", "verdict", "finish", "superseded_by"),
+)
+
+
+_NUMBERS = ("score", "logp_sample", "logp_cond", "duration_seconds")  # of an event
+_ROWS_AT_ONCE = 256  # of numbers, which are only looked at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Events:
-    """The events of all traces of a frame, in order."""
+class EventColumns:
+    """The events of all traces of a `TraceColumns`, in order. Arrays [events]."""
 
-    row: Ints  # of its trace, in the frame
-    index: Ints
-    role: Ints
+    trace: Ints  # index of its trace in the columns
+    index: Ints  # of the event in its trace
+    role: Ints  # index into ROLES
     region: Ints
     revision: Ints
-    score: Floats  # NaN: none
-    verdict: Words
+    score: Floats  # of a critique; NaN: none
+    verdict: Words  # of a critique
     finish: Words
-    is_replaced: Flags
-    successor: Ints  # the drawing that replaced this one, or -1
+    successor: Ints  # index, in the same trace, of the drawing that replaced this one; -1: none
 
     @property
-    def place(self) -> Ints:
-        """Which region of which trace."""
-        return self.row * _MAX_REGIONS + self.region
+    def is_replaced(self) -> Flags:
+        """Whether it is a drawing that was drawn again."""
+        return self.successor >= 0
+
+    @property
+    def region_keys(self) -> Ints:
+        """[events] int64, equal for the events of one region of one trace."""
+        return _paired_keys(self.trace, self.region, MAX_REGIONS, "regions of a trace")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Frame:
-    """The ok traces of one object."""
+class TraceColumns:
+    """The ok traces of one object, in order. Arrays and lists [traces]."""
 
-    position: Ints  # of the row in its object
-    trace_ids: pa.Array
-    record: npt.NDArray[np.uint64]  # the record id's 16 hex digits as a number
+    position: Ints  # of the row in its object, dead rows counted too
+    trace_ids: pa.Array  # of strings
+    record: Keys  # the record id's 16 hex digits as a number
     rollout: Ints
     prompts: list[str]
-    metadata: list[str]  # JSON
-    num_dead: int
-    events: Events
+    metadata: list[str]  # a JSON object each
+    num_dead: int  # traces of the object that are left out here
+    events: EventColumns
+    # Traces with NaN or infinity in them, by their index, and the first such column.
+    broken: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.position)
 
     def drawings(self) -> Ints:
-        """For each event the index of the drawing that it is about, or -1: its own; the one that a
-        critique judged; the one that stands in the region of a thought.
+        """For each event [events] the index in its trace of the drawing that it is about: its own;
+        the one that a critique judged; the one that stands in the region of a thought. -1: none.
         """
         events = self.events
-        is_drawing, is_kept = events.role == DRAW, (events.role == DRAW) & ~events.is_replaced
-        exact = events.place * _MAX_REVISIONS + events.revision
+        is_drawing, regions = events.role == DRAW, events.region_keys
+        is_standing = is_drawing & ~events.is_replaced
+        exact = _paired_keys(regions, events.revision, _MAX_REVISIONS, "revisions of a region")
         judged = _looked_up(exact[is_drawing], events.index[is_drawing], exact)
-        standing = _looked_up(events.place[is_kept], events.index[is_kept], events.place)
-        found = np.where(events.role == REFLECT, judged, standing)
-        return np.where(is_drawing, events.index, found)
+        standing = _looked_up(regions[is_standing], events.index[is_standing], regions)
+        others = np.where(events.role == REFLECT, judged, standing)
+        return np.where(is_drawing, events.index, others)
 
     def num_revisions(self) -> Ints:
-        """For each event how often its region was drawn again."""
-        replaced = self.events.place[self.events.is_replaced]
-        counts = np.bincount(replaced, minlength=len(self) * _MAX_REGIONS)
-        return counts[self.events.place]
+        """For each event [events] how often its region was drawn again."""
+        regions = self.events.region_keys
+        replaced = regions[self.events.is_replaced]
+        return np.bincount(replaced, minlength=len(self) * MAX_REGIONS)[regions]
 
 
-class Scores:
-    """The columns of one sidecar, to be looked up by the rows and events of a frame."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SidecarColumns:
+    """Columns of one sidecar, to be looked up by the traces and events of a `TraceColumns`."""
 
-    def __init__(self, store: Store, key: str, columns: set[str], frame: Frame) -> None:
-        with open_object(store, key) as file:
-            table = pq.ParquetFile(file).read(
-                columns=["trace_id", "event", *sorted(columns)], use_threads=False
-            )
-        row = pc.index_in(table["trace_id"], value_set=frame.trace_ids).combine_chunks()
-        table = table.filter(row.is_valid())
-        row = row.drop_null().to_numpy(zero_copy_only=False).astype(np.int64)
-        event = _ints(table["event"], WHOLE)
-        keys = key_of(row, event)
-        order = np.argsort(keys, kind="stable")
-        self._keys = keys[order]
-        self._table = table.select(sorted(columns)).take(pa.array(order))
+    keys: Ints  # [scores] int64: the `event_keys` of what was scored
+    table: pa.Table  # [scores]: the scorer's own columns
 
-    def at(self, column: str, rows: Ints, events: Ints) -> Floats:
-        """The scores of these; NaN where there is none."""
-        place, is_there = self._places(rows, events)
-        if not len(self._keys):
-            return np.full(len(rows), np.nan)
-        return np.where(is_there, _floats(self._table[column])[place], np.nan)
+    def at(self, column: str, traces: Ints, events: Ints) -> Floats:
+        """The scores [n] of events [n], or of whole traces where the event is WHOLE. NaN: does not
+        apply, or was not scored.
+        """
+        scores = np.append(_floats(self.table[column]), np.nan)  # the last is what row -1 has
+        return scores[self._rows(traces, events)]
 
-    def hashes(self, column: str, num_rows: int) -> tuple[npt.NDArray[np.uint64], Flags]:
-        """The hash of each trace, and whether it has one."""
-        rows = np.arange(num_rows)
-        place, is_there = self._places(rows, np.full(num_rows, WHOLE))
-        if not len(self._keys):
-            return np.zeros(num_rows, np.uint64), np.zeros(num_rows, np.bool_)
-        values = self._table[column]
-        is_there &= values.is_valid().to_numpy()[place]
-        return values.fill_null(0).to_numpy()[place].astype(np.uint64), is_there
+    def hashes(self, column: str, num_traces: int) -> tuple[Keys, Flags]:
+        """The hash of each trace [traces], 0 where there is none, and whether there is one."""
+        cells = self.table[column]
+        hashes = np.append(cells.fill_null(0).to_numpy(), np.uint64(0))
+        has_hash = np.append(cells.is_valid().to_numpy(), False)
+        rows = self._rows(np.arange(num_traces), np.full(num_traces, WHOLE))
+        return hashes[rows].astype(np.uint64), has_hash[rows]
 
-    def _places(self, rows: Ints, events: Ints) -> tuple[Ints, Flags]:
-        wanted = key_of(rows, events)
-        place = np.searchsorted(self._keys, wanted).clip(max=max(len(self._keys) - 1, 0))
-        return place, (self._keys[place] == wanted) if len(self._keys) else wanted < 0
+    def _rows(self, traces: Ints, events: Ints) -> Ints:
+        """The row of the table that is about each event; -1: not scored."""
+        return _looked_up(self.keys, np.arange(len(self.keys)), event_keys(traces, events))
 
 
-def read_frame(store: Store, key: str) -> Frame:
+def read_columns(store: Store, key: str) -> TraceColumns:
     """Read the slim columns of one trace object."""
     columns = [*_TRACE_COLUMNS, *(f"events.list.element.{name}" for name in _EVENT_COLUMNS)]
     with open_object(store, key) as file:
-        table = pq.ParquetFile(file).read(
-            columns=[*columns, "events.list.element.superseded_by"], use_threads=False
-        )
+        table = pq.ParquetFile(file).read(columns=columns, use_threads=False)
     is_ok = pc.equal(table["status"], Status.OK.value)
     table = table.filter(is_ok)
     record_ids = table["record_id"].to_pylist()
-    return Frame(
+    return TraceColumns(
         position=np.flatnonzero(is_ok.to_numpy()),
         trace_ids=table["trace_id"].combine_chunks(),
         record=np.array([int(record, 16) for record in record_ids], np.uint64),
-        rollout=_ints(table["rollout_index"], 0),
+        rollout=_ints(table["rollout_index"], null=0),
         prompts=table["prompt"].to_pylist(),
         metadata=table["metadata"].to_pylist(),
         num_dead=len(is_ok) - table.num_rows,
-        events=_events(table["events"]),
+        events=_read_events(table["events"]),
+        broken=_broken_traces(store, key, np.flatnonzero(is_ok.to_numpy())),
     )
 
 
-def key_of(rows: Ints, events: Ints) -> Ints:
-    """One number for a row and an event of it."""
-    return rows * (_MAX_EVENTS + 1) + events + 1
+def read_scores(
+    store: Store, key: str, names: Collection[str], columns: TraceColumns
+) -> SidecarColumns:
+    """Read these columns of the sidecar at a key, of the traces that the `columns` have.
+
+    Raises InputError for a score that is NaN or infinite: null says "does not apply".
+    """
+    with open_object(store, key) as file:
+        table = pq.ParquetFile(file).read(
+            columns=["trace_id", "event", *sorted(names)], use_threads=False
+        )
+    for name, rows in rows_not_finite(table).items():
+        trace_id, event = table["trace_id"][rows[0]], table["event"][rows[0]]
+        raise InputError(
+            f"{store.url}/{key} has {len(rows)} scores in column {name} that are not finite, the "
+            f"first of trace {trace_id}, event {event}; move the file away, and score again with a "
+            "scorer that gives numbers or None (coppice verify --deep names all)"
+        )
+    traces = pc.index_in(table["trace_id"], value_set=columns.trace_ids)
+    table = table.filter(traces.is_valid())
+    keys = event_keys(_ints(traces.drop_null(), null=0), _ints(table["event"], null=WHOLE))
+    return SidecarColumns(keys=keys, table=table.select(sorted(names)))
 
 
-def _events(column: pa.ChunkedArray) -> Events:
+def _broken_traces(store: Store, key: str, position: Ints) -> dict[int, str]:
+    """Of the ok traces at these positions of an object those with numbers that are none.
+
+    The log-probabilities are many numbers, so they are read a few rows at a time.
+    """
+    wanted = ["duration_seconds", *(f"events.list.element.{name}" for name in _NUMBERS)]
+    columns: dict[int, str] = {}
+    with open_object(store, key) as file:
+        start = 0
+        for batch in pq.ParquetFile(file).iter_batches(
+            _ROWS_AT_ONCE, columns=wanted, use_threads=False
+        ):
+            for column, rows in rows_not_finite(batch).items():
+                for row in rows:
+                    columns.setdefault(start + row, column)
+            start += len(batch)
+    of_ok = enumerate(position.tolist())
+    return {trace: columns[row] for trace, row in of_ok if row in columns}
+
+
+def event_keys(traces: Ints, events: Ints) -> Ints:
+    """One number [n] int64 for each trace [n] and event of it [n], which may be WHOLE.
+
+    Raises InputError for an event that is not below MAX_EVENTS: its number would be another's.
+    """
+    return _paired_keys(traces, events.astype(np.int64) + 1, MAX_EVENTS + 1, "events of a trace")
+
+
+def _paired_keys(outer: Ints, inner: Ints, num_inner: int, noun: str) -> Ints:
+    """One number int64 for each pair. Raises InputError for an inner one that is out of bounds."""
+    if len(inner) and not 0 <= inner.min() <= inner.max() < num_inner:
+        raise InputError(
+            f"found {noun} numbered {inner.min()} to {inner.max()}, expected 0 to {num_inner - 1}; "
+            "leave that run out, since this version of coppice cannot curate it"
+        )
+    return outer.astype(np.int64) * num_inner + inner
+
+
+def _read_events(column: pa.ChunkedArray) -> EventColumns:
     lists = column.combine_chunks()
     flat = pc.list_flatten(lists)
-    roles = {role.value: place for place, role in enumerate(ROLES)}
-    names = flat.field("role").to_pylist()
-    successor = _ints(flat.field("superseded_by"), -1)
-    return Events(
-        row=pc.list_parent_indices(lists).to_numpy(zero_copy_only=False).astype(np.int64),
-        index=_ints(flat.field("index"), -1),
-        role=np.array([roles[name] for name in names], np.int64),
-        region=_ints(flat.field("region"), 0),
-        revision=_ints(flat.field("revision"), 0),
+    role_indices = {role.value: index for index, role in enumerate(ROLES)}
+    roles = flat.field("role").to_pylist()
+    return EventColumns(
+        trace=_ints(pc.list_parent_indices(lists), null=0),
+        index=_ints(flat.field("index"), null=-1),
+        role=np.array([role_indices[role] for role in roles], np.int64),
+        region=_ints(flat.field("region"), null=0),
+        revision=_ints(flat.field("revision"), null=0),
         score=_floats(flat.field("score")),
         verdict=_words(flat.field("verdict")),
         finish=_words(flat.field("finish")),
-        is_replaced=successor >= 0,
-        successor=successor,
+        successor=_ints(flat.field("superseded_by"), null=-1),
     )
 
 
 def _looked_up(keys: Ints, values: Ints, wanted: Ints) -> Ints:
-    """For each wanted key its value, or -1."""
+    """For each wanted key its value, the first of several; -1: there is none."""
     if not len(keys):
         return np.full(len(wanted), -1)
     order = np.argsort(keys, kind="stable")
-    place = np.searchsorted(keys[order], wanted).clip(max=len(keys) - 1)
-    return np.where(keys[order][place] == wanted, values[order][place], -1)
+    nearest = order[np.searchsorted(keys[order], wanted).clip(max=len(keys) - 1)]
+    return np.where(keys[nearest] == wanted, values[nearest], -1)
 
 
-def _ints(column: Any, null: int) -> Ints:
-    return _plain(pc.fill_null(column, null)).astype(np.int64)
+def _ints(column: pa.Array | pa.ChunkedArray, *, null: int) -> Ints:
+    return _in_one_piece(pc.fill_null(column, null)).astype(np.int64)
 
 
-def _floats(column: Any) -> Floats:
-    return _plain(column).astype(np.float64)  # nulls are NaN
+def _floats(column: pa.Array | pa.ChunkedArray) -> Floats:
+    return _in_one_piece(column).astype(np.float64)  # nulls are NaN
 
 
-def _words(column: pa.Array) -> Words:
-    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
+def _words(column: pa.Array | pa.ChunkedArray) -> Words:
+    return _in_one_piece(column).astype(np.object_)  # nulls are None
 
 
-def _plain(column: Any) -> npt.NDArray[Any]:
+def _in_one_piece(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.generic]:
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return np.asarray(whole.to_numpy(zero_copy_only=False))

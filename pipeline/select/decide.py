@@ -5,265 +5,291 @@ from its name and the recipe's seed. Larger mixes hold the rows of smaller ones.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.select.columns import REFLECT, Flags, Floats, Ints
+from pipeline.select.columns import REFLECT, Flags, Floats, Ints, Keys
 from pipeline.select.shard_candidates import (
     TASK_OF_GROUP,
-    Job,
-    Keys,
-    Part,
+    ShardCandidates,
     is_of_role,
     task_name,
 )
 from schemas.errors import InputError
-from schemas.recipes import Mix, Pairs, PerPrompt, covers
+from schemas.recipes import Mix, Pairs, PerPrompt, Recipe, covers
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Candidates:
-    """All rows of all parts, one after the other. `trace` counts through all parts."""
+    """All traces and all rows of all trace objects, one object after the other.
 
-    run: Ints  # of each trace: which run
-    record: Keys
-    category: Ints
-    categories: list[str]
-    rank: Floats
-    hash: Keys
-    has_hash: Flags
-    trace: Ints
-    task: Ints
-    event: Ints
-    reason: Ints
-    value: Floats
-    order: Keys
-    is_revise: Flags
-    partner: Ints  # of a kept best trace: the worst one; of others -1
-    advantage: Floats  # of each trace; NaN outside of groups
-    group_size: Ints  # of each trace
-    first_trace: Ints  # of each part, and the end
-    first_row: Ints
-    reasons: tuple[str, ...]
+    A trace is an index into the arrays [traces], a row one into the arrays [rows]; both count
+    through all objects. `decide` fills in `reason`, `partner`, `advantage` and `group_size` where
+    they stand; all else stays as it was gathered.
+    """
+
+    run: npt.NDArray[np.int32]  # [traces]: index into the runs
+    record: Keys  # [traces]: the record id's 16 hex digits as a number
+    category: npt.NDArray[np.int32]  # [traces]: index into `categories`
+    categories: list[str]  # each once, sorted; empty: the metadata says none
+    rank: Floats  # [traces]: the score or reward that traces are ranked by; NaN: none
+    hash: Keys  # [traces]: of the picture; 0 where `has_hash` is False
+    has_hash: Flags  # [traces]
+    partner: npt.NDArray[np.int32]  # [traces]: of the best of a pair the worst; of others -1
+    advantage: npt.NDArray[np.float32]  # [traces]: NaN without a reward, and outside of groups
+    group_size: npt.NDArray[np.int32]  # [traces]: rollouts of its record and run; 1 outside groups
+    trace: npt.NDArray[np.int32]  # [rows]: the trace that it would be made of
+    task: npt.NDArray[np.int16]  # [rows]: see `task_name`
+    event: npt.NDArray[np.int16]  # [rows]: index in its trace; WHOLE: of the whole trace
+    reason: npt.NDArray[np.int16]  # [rows]: index into `reasons`; 0: kept
+    value: npt.NDArray[np.float32]  # [rows]: what the column of that reason says; NaN: nothing
+    lot: Keys  # [rows]: rows are taken from the lowest
+    is_revise: Flags  # [rows]: whether it is a critique that asks for a revision
+    first_trace: Ints  # [objects + 1] int64: the first trace of each object; last, their number
+    first_row: Ints  # [objects + 1] int64: the first row of each object; last, their number
+    reasons: tuple[str, ...]  # why rows are left out; the first is that they are kept
 
     def drop(self, is_bad: Flags, reason: str) -> None:
-        """Leave out those rows that are bad and not left out already."""
-        self.reason[is_bad & (self.reason == 0)] = self.reasons.index(reason)
+        """Leave out those rows that are bad [rows] and not left out already."""
+        self.reason[is_bad & self.is_kept] = self.reasons.index(reason)
 
     @property
     def is_kept(self) -> Flags:
-        kept: Flags = self.reason == 0
-        return kept
+        """[rows]: whether nothing was said against it, so far."""
+        is_kept: Flags = self.reason == 0
+        return is_kept
+
+    def has_kept_rows(self) -> Flags:
+        """[traces]: whether any row of it is kept, so far."""
+        has_kept = np.zeros(len(self.record), np.bool_)
+        has_kept[self.trace[self.is_kept]] = True
+        return has_kept
 
 
-def gather(parts: Sequence[Part], runs: Sequence[int], job: Job) -> Candidates:
-    """The parts as one. `runs` says which run each part is of."""
-    categories = sorted({name for part in parts for name in part.categories})
-    places = {name: place for place, name in enumerate(categories)}
-    lengths = [len(part.position) for part in parts]
-    first_trace = np.cumsum([0, *lengths])
-    num_traces = int(first_trace[-1])
+def gather(
+    shards: Sequence[ShardCandidates], run_indices: Sequence[int], reasons: tuple[str, ...]
+) -> Candidates:
+    """Those of each trace object as one; nothing that depends on others is decided yet.
+
+    `run_indices` say which run each object is of. `reasons` are those of the recipe that the rows
+    were judged by. The arrays are copies.
+    """
+    traces, rows = [shard.traces for shard in shards], [shard.rows for shard in shards]
+    categories = sorted({name for shard in traces for name in shard.categories})
+    indices = {name: index for index, name in enumerate(categories)}
+    num_traces = [len(shard.position) for shard in traces]
+    first_trace = np.cumsum([0, *num_traces])
+    own_categories = (
+        np.array([indices[name] for name in shard.categories], np.int32)[shard.category]
+        for shard in traces
+    )
     return Candidates(
-        run=np.repeat(np.array(runs, np.int32), lengths),
-        record=np.concatenate([part.record for part in parts]),
-        category=np.concatenate(
-            [np.array([places[n] for n in part.categories], int)[part.category] for part in parts]
-        ).astype(np.int32),
+        run=np.repeat(np.array(run_indices, np.int32), num_traces),
+        record=np.concatenate([shard.record for shard in traces]),
+        category=np.concatenate(list(own_categories)),
         categories=categories,
-        rank=np.concatenate([part.rank for part in parts]),
-        hash=np.concatenate([part.hash for part in parts]),
-        has_hash=np.concatenate([part.has_hash for part in parts]),
+        rank=np.concatenate([shard.rank for shard in traces]),
+        hash=np.concatenate([shard.hash for shard in traces]),
+        has_hash=np.concatenate([shard.has_hash for shard in traces]),
+        partner=np.full(first_trace[-1], -1, np.int32),
+        advantage=np.full(first_trace[-1], np.nan, np.float32),
+        group_size=np.ones(first_trace[-1], np.int32),
         trace=np.concatenate(
-            [part.trace + start for part, start in zip(parts, first_trace, strict=False)]
+            [shard.trace + first for shard, first in zip(rows, first_trace, strict=False)]
         ).astype(np.int32),
-        task=np.concatenate([part.task for part in parts]).astype(np.int16),
-        event=np.concatenate([part.event for part in parts]).astype(np.int16),
-        reason=np.concatenate([part.reason for part in parts]).astype(np.int8),
-        value=np.concatenate([part.value for part in parts]).astype(np.float32),
-        order=np.concatenate([part.order for part in parts]),
-        is_revise=np.concatenate([part.is_revise for part in parts]),
-        partner=np.full(num_traces, -1, np.int32),
-        advantage=np.full(num_traces, np.nan, np.float32),
-        group_size=np.ones(num_traces, np.int32),
+        task=np.concatenate([shard.task for shard in rows]),
+        event=np.concatenate([shard.event for shard in rows]),
+        reason=np.concatenate([shard.reason for shard in rows]),
+        value=np.concatenate([shard.value for shard in rows]),
+        lot=np.concatenate([shard.lot for shard in rows]),
+        is_revise=np.concatenate([shard.is_revise for shard in rows]),
         first_trace=first_trace,
-        first_row=np.cumsum([0, *(len(part.trace) for part in parts)]),
-        reasons=job.reasons,
+        first_row=np.cumsum([0, *(len(shard.trace) for shard in rows)]),
+        reasons=reasons,
     )
 
 
-def decide(found: Candidates, job: Job, group_sizes: Sequence[int]) -> None:
+def decide(candidates: Candidates, recipe: Recipe, group_sizes: Sequence[int]) -> None:
     """Leave out what does not fit beside the others. `group_sizes` are the rollouts a record has in
     each run. Raises InputError for a mix that the rows left cannot fill.
     """
-    recipe = job.recipe
     if recipe.groups is not None:
-        _whole_groups(found, group_sizes, drop_alike=recipe.groups.drop_zero_variance)
+        _keep_whole_groups(candidates, group_sizes, drop_alike=recipe.groups.drop_zero_variance)
     if recipe.pairs is not None:
-        _best_and_worst(found, recipe.pairs)
+        _keep_best_and_worst(candidates, recipe.pairs)
     if recipe.per_prompt is not None:
-        _best_of_prompts(found, recipe.per_prompt)
+        _keep_best_of_prompts(candidates, recipe.per_prompt)
     if recipe.agreement is not None and recipe.agreement.balance:
-        _balance(found)
+        _balance(candidates)
     if recipe.mix is not None:
-        _mix(found, recipe.mix)
+        _keep_mix(candidates, recipe.mix)
 
 
 def validation_records(records: Keys, seed: int, share: float) -> Flags:
-    """Which of these records are set aside: by lot, whatever else there is."""
-    distinct, place = np.unique(records, return_inverse=True)
-    lots = (
+    """Which of these records [n] are set aside: by lot, whatever else there is.
+
+    `share` is from 0 to below 1. Equal records share their lot, wherever they stand.
+    """
+    distinct, indices = np.unique(records, return_inverse=True)
+    digests = (
         hashlib.sha256(f"{seed}|split|{record:016x}".encode()).digest()[:8]
         for record in distinct.tolist()
     )
-    drawn = np.frombuffer(b"".join(lots), ">u8").astype(np.uint64)
-    chosen: Flags = (drawn < np.uint64(int(share * 2.0**64)))[place]
-    return chosen
+    lots = np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
+    is_aside: Flags = lots < np.uint64(int(share * 2.0**64))
+    return is_aside[indices]
 
 
-def _whole_groups(found: Candidates, group_sizes: Sequence[int], *, drop_alike: bool) -> None:
+def _keep_whole_groups(
+    candidates: Candidates, group_sizes: Sequence[int], *, drop_alike: bool
+) -> None:
     """Groups are whole or not at all; each member is told how it fares among them."""
-    is_kept = np.zeros(len(found.record), np.bool_)
-    is_kept[found.trace[found.is_kept]] = True
-    is_whole, is_alike = np.zeros(len(is_kept), np.bool_), np.zeros(len(is_kept), np.bool_)
-    for members in _groups(found, by_run=True):
-        size = group_sizes[int(found.run[members[0]])]
-        is_whole[members] = len(members) == size and bool(is_kept[members].all())
-        rewards = found.rank[members]
+    has_row = candidates.has_kept_rows()
+    is_whole, is_alike = np.zeros_like(has_row), np.zeros_like(has_row)
+    for members in _traces_by_record(candidates, by_run=True):
+        size = group_sizes[int(candidates.run[members[0]])]
+        is_whole[members] = len(members) == size and bool(has_row[members].all())
+        rewards = candidates.rank[members]
         known = rewards[~np.isnan(rewards)]
         deviation = float(known.std()) if len(known) else 0.0
         is_alike[members] = deviation == 0
-        found.group_size[members] = len(members)
+        candidates.group_size[members] = len(members)
         if len(known):
-            found.advantage[members] = (rewards - known.mean()) / (deviation + 1e-4)
-    found.drop(~is_whole[found.trace], "incomplete_group")
+            candidates.advantage[members] = (rewards - known.mean()) / (deviation + 1e-4)
+    candidates.drop(~is_whole[candidates.trace], "incomplete_group")
     if drop_alike:
-        found.drop(is_alike[found.trace], "zero_variance")
+        candidates.drop(is_alike[candidates.trace], "zero_variance")
 
 
-def _best_and_worst(found: Candidates, pairs: Pairs) -> None:
+def _keep_best_and_worst(candidates: Candidates, pairs: Pairs) -> None:
     """Of the traces of a prompt, the best and the worst make a pair if they are far enough apart.
 
     Both are kept as rows; the best one names the other.
     """
-    is_group = found.task == TASK_OF_GROUP
-    rows = np.full(len(found.record), -1)
-    rows[found.trace[is_group]] = np.flatnonzero(is_group)
-    is_extreme, is_near = np.zeros(len(found.trace), np.bool_), np.zeros(len(found.trace), np.bool_)
-    for members in _groups(found, by_run=True):
-        fit = [
+    is_group = candidates.task == TASK_OF_GROUP
+    row_of = np.full(len(candidates.record), -1)  # [traces]: its row of the task; -1: none
+    row_of[candidates.trace[is_group]] = np.flatnonzero(is_group)
+    is_extreme, is_near = np.zeros_like(is_group), np.zeros_like(is_group)
+    for members in _traces_by_record(candidates, by_run=True):
+        ranked = [
             trace
             for trace in members.tolist()
-            if rows[trace] >= 0
-            and found.reason[rows[trace]] == 0
-            and not np.isnan(found.rank[trace])
+            if row_of[trace] >= 0
+            and candidates.reason[row_of[trace]] == 0
+            and not np.isnan(candidates.rank[trace])
         ]
-        if len(fit) < 2:
+        if len(ranked) < 2:
             continue
-        fit.sort(key=lambda trace: (-found.rank[trace], found.order[rows[trace]]))
-        best, worst = fit[0], fit[-1]
-        margin = found.rank[best] - found.rank[worst]
-        is_extreme[rows[[best, worst]]] = True
+        ranked.sort(key=lambda trace: (-candidates.rank[trace], candidates.lot[row_of[trace]]))
+        best, worst = ranked[0], ranked[-1]
+        margin = candidates.rank[best] - candidates.rank[worst]
+        is_extreme[row_of[[best, worst]]] = True
         if margin > 0 and margin >= pairs.min_margin:
-            found.partner[best] = worst
+            candidates.partner[best] = worst
         else:
-            is_near[rows[[best, worst]]] = True
-    found.drop(is_group & ~is_extreme, "not_extreme")
-    found.drop(is_near, "no_margin")
+            is_near[row_of[[best, worst]]] = True
+    candidates.drop(is_group & ~is_extreme, "not_extreme")
+    candidates.drop(is_near, "no_margin")
 
 
-def _best_of_prompts(found: Candidates, rule: PerPrompt) -> None:
+def _keep_best_of_prompts(candidates: Candidates, rule: PerPrompt) -> None:
     """Of each prompt, over all runs: the best traces first, none too like one that stays."""
-    is_alive = np.zeros(len(found.record), np.bool_)
-    is_alive[found.trace[found.is_kept]] = True
-    lot = np.full(len(found.record), np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(lot, found.trace, found.order)
-    is_alike, is_worse = np.zeros(len(is_alive), np.bool_), np.zeros(len(is_alive), np.bool_)
-    for members in _groups(found, by_run=False):
-        fit = members[is_alive[members]]
-        ranks = np.nan_to_num(found.rank[fit], nan=-np.inf)
+    has_row = candidates.has_kept_rows()
+    lots = np.full(len(has_row), np.iinfo(np.uint64).max, np.uint64)  # [traces]: its rows' lowest
+    np.minimum.at(lots, candidates.trace, candidates.lot)
+    is_alike, is_worse = np.zeros_like(has_row), np.zeros_like(has_row)
+    for members in _traces_by_record(candidates, by_run=False):
+        left = members[has_row[members]]
+        ranks = np.nan_to_num(candidates.rank[left], nan=-np.inf)
         kept: list[int] = []
-        for trace in fit[np.lexsort((lot[fit], -ranks))].tolist():
-            if _is_like(found, trace, kept, rule.min_distance):
+        for trace in left[np.lexsort((lots[left], -ranks))].tolist():
+            if _is_like(candidates, trace, kept, rule.min_distance):
                 is_alike[trace] = True
             elif rule.keep is not None and len(kept) >= rule.keep:
                 is_worse[trace] = True
             else:
                 kept.append(trace)
-    found.drop(is_alike[found.trace], "near_duplicate")
-    found.drop(is_worse[found.trace], "not_best")
+    candidates.drop(is_alike[candidates.trace], "near_duplicate")
+    candidates.drop(is_worse[candidates.trace], "not_best")
 
 
-def _is_like(found: Candidates, trace: int, kept: Sequence[int], min_distance: int) -> bool:
-    if not min_distance or not found.has_hash[trace]:
+def _is_like(candidates: Candidates, trace: int, kept: Sequence[int], min_distance: int) -> bool:
+    if not min_distance or not candidates.has_hash[trace]:
         return False
-    own = int(found.hash[trace])
+    own = int(candidates.hash[trace])
     return any(
-        found.has_hash[other] and (own ^ int(found.hash[other])).bit_count() < min_distance
+        candidates.has_hash[other]
+        and (own ^ int(candidates.hash[other])).bit_count() < min_distance
         for other in kept
     )
 
 
-def _groups(found: Candidates, *, by_run: bool) -> Iterator[Ints]:
+def _traces_by_record(candidates: Candidates, *, by_run: bool) -> Iterator[Ints]:
     """The traces of each record, of each run by itself if asked for; in a fixed order."""
-    run = found.run if by_run else np.zeros_like(found.run)
-    order = np.lexsort((found.record, run))
-    if not len(order):
+    run = candidates.run if by_run else np.zeros_like(candidates.run)
+    traces = np.lexsort((candidates.record, run))
+    if not len(traces):
         return
-    is_new = (np.diff(found.record[order]) != 0) | (np.diff(run[order]) != 0)
-    yield from np.split(order, np.flatnonzero(is_new) + 1)
+    is_new = (np.diff(candidates.record[traces]) != 0) | (np.diff(run[traces]) != 0)
+    yield from np.split(traces, np.flatnonzero(is_new) + 1)
 
 
-def _balance(found: Candidates) -> None:
+def _balance(candidates: Candidates) -> None:
     """As many critiques that ask for a revision as critiques that accept."""
-    is_critique = is_of_role(found.task, REFLECT)
-    sides = [is_critique & found.is_kept & (found.is_revise == side) for side in (True, False)]
-    num = min(int(side.sum()) for side in sides)
-    for side in sides:
-        _keep_lowest(found, np.flatnonzero(side), num, "unbalanced")
+    is_critique = is_of_role(candidates.task, REFLECT) & candidates.is_kept
+    revising = np.flatnonzero(is_critique & candidates.is_revise)
+    accepting = np.flatnonzero(is_critique & ~candidates.is_revise)
+    num = min(len(revising), len(accepting))
+    for rows in (revising, accepting):
+        _keep_lowest(candidates, rows, num, "unbalanced")
 
 
-def _mix(found: Candidates, mix: Mix) -> None:
-    numbers = np.unique(found.task).tolist()
-    left = np.zeros(len(found.task), np.bool_)
-    pools: dict[str, Ints] = {}
+def _keep_mix(candidates: Candidates, mix: Mix) -> None:
+    """Keep of each pool what the mix gives it, and nothing else."""
+    tasks = np.unique(candidates.task).tolist()
+    is_in_pool = np.zeros(len(candidates.task), np.bool_)
+    rows_of: dict[str, Ints] = {}
     for pool in mix.weights or mix.counts:
-        tasks = [number for number in numbers if covers(pool, task_name(number))]
-        is_member = np.isin(found.task, tasks)
-        left |= is_member
-        pools[pool] = np.flatnonzero(is_member & found.is_kept)
-    for pool, num in _sizes(mix, {pool: len(rows) for pool, rows in pools.items()}).items():
-        _keep_lowest(found, pools[pool], num, "beyond_mix")
-    found.drop(~left, "beyond_mix")
+        is_member = np.isin(
+            candidates.task, [task for task in tasks if covers(pool, task_name(task))]
+        )
+        is_in_pool |= is_member
+        rows_of[pool] = np.flatnonzero(is_member & candidates.is_kept)
+    sizes = _pool_sizes(mix, {pool: len(rows) for pool, rows in rows_of.items()})
+    for pool, num in sizes.items():
+        _keep_lowest(candidates, rows_of[pool], num, "beyond_mix")
+    candidates.drop(~is_in_pool, "beyond_mix")
 
 
-def _sizes(mix: Mix, there: dict[str, int]) -> dict[str, int]:
-    """How many rows each pool gives. Raises InputError where there are too few."""
-    listed = ", ".join(f"{pool} {num:,}" for pool, num in there.items())
+def _pool_sizes(mix: Mix, num_left: Mapping[str, int]) -> Mapping[str, int]:
+    """How many rows each pool gives. Raises InputError where too few are left."""
+    listed = ", ".join(f"{pool} {num:,}" for pool, num in num_left.items())
     if mix.counts:
-        if any(there[pool] < num for pool, num in mix.counts.items()):
+        if any(num_left[pool] < num for pool, num in mix.counts.items()):
             wanted = ", ".join(f"{pool} {num:,}" for pool, num in mix.counts.items())
             raise InputError(
                 f"the mix asks for {wanted} rows, and these are left: {listed}; ask for fewer, "
                 "use weights instead of counts, loosen the filters, or grow more traces"
             )
         return mix.counts
-    if not all(there.values()):
+    if not all(num_left.values()):
         raise InputError(
             f"the mix cannot be made, since a pool of it has no rows left: {listed}; loosen the "
             "filters, leave that pool out, or grow more traces (--dry-run shows what removed them)"
         )
-    scale = min(there[pool] / weight for pool, weight in mix.weights.items())
+    scale = min(num_left[pool] / weight for pool, weight in mix.weights.items())
     if mix.max_rows is not None:
         scale = min(scale, mix.max_rows / sum(mix.weights.values()))
     # A hair more than the quotient, so that a division does not take a row away.
     return {pool: int(scale * weight + 1e-9) for pool, weight in mix.weights.items()}
 
 
-def _keep_lowest(found: Candidates, rows: Ints, num: int, reason: str) -> None:
+def _keep_lowest(candidates: Candidates, rows: Ints, num: int, reason: str) -> None:
     """Keep so many of these rows, by lot, and leave the others out."""
-    by_lot = rows[np.argsort(found.order[rows], kind="stable")]
-    is_bad = np.zeros(len(found.task), np.bool_)
+    by_lot = rows[np.argsort(candidates.lot[rows], kind="stable")]
+    is_bad = np.zeros(len(candidates.task), np.bool_)
     is_bad[by_lot[num:]] = True
-    found.drop(is_bad, reason)
+    candidates.drop(is_bad, reason)

@@ -1,13 +1,12 @@
 """The funnel: how many came in, what each reason removed, what is left by task and category."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from pipeline.select.columns import Flags
 from pipeline.select.decide import Candidates
-from pipeline.select.shard_candidates import Part, task_name
+from pipeline.select.shard_candidates import ShardTraces, task_name
 from schemas.config import Frozen
 
 
@@ -27,42 +26,48 @@ class Funnel(Frozen):
     kept_by_category: dict[str, int]
 
     @classmethod
-    def of(cls, found: Candidates, parts: Sequence[Part], is_validation: Flags) -> "Funnel":
-        """Count. `is_validation` is of traces."""
-        kept = found.is_kept
-        kept_traces = np.unique(found.trace[kept])
-        categories = found.category[found.trace[kept]]
+    def of(
+        cls, candidates: Candidates, shards: Sequence[ShardTraces], is_validation: Flags
+    ) -> "Funnel":
+        """Count what was decided. `is_validation` is of each trace [traces]."""
+        is_kept = candidates.is_kept
+        kept_traces = np.unique(candidates.trace[is_kept])
+        categories = candidates.category[candidates.trace[is_kept]]  # of each kept row
         return cls(
-            num_objects=len(parts),
-            num_dead=sum(part.num_dead for part in parts),
-            num_traces=len(found.record),
+            num_objects=len(shards),
+            num_dead=sum(shard.num_dead for shard in shards),
+            num_traces=len(candidates.record),
             num_traces_kept=len(kept_traces),
-            num_prompts=len(np.unique(found.record)),
-            num_prompts_kept=len(np.unique(found.record[kept_traces])),
-            num_rows=len(found.task),
-            num_rows_kept=int(kept.sum()),
-            removed=_removed(found, np.ones(len(kept), np.bool_)),
+            num_prompts=len(np.unique(candidates.record)),
+            num_prompts_kept=len(np.unique(candidates.record[kept_traces])),
+            num_rows=len(candidates.task),
+            num_rows_kept=int(is_kept.sum()),
+            removed=_removed(candidates, np.ones_like(is_kept)),
             by_task={
-                task_name(task): _of_task(found, found.task == task, is_validation)
-                for task in np.unique(found.task).tolist()
+                task_name(task): _of_task(candidates, candidates.task == task, is_validation)
+                for task in np.unique(candidates.task).tolist()
             },
             kept_by_category={
-                name or "unknown": int((categories == place).sum())
-                for place, name in enumerate(found.categories)
+                name or "unknown": int((categories == index).sum())
+                for index, name in enumerate(candidates.categories)
             },
         )
 
 
-def _of_task(found: Candidates, is_task: Flags, is_validation: Flags) -> dict[str, int]:
-    kept = is_task & found.is_kept
-    aside = int((kept & is_validation[found.trace]).sum())
-    counts = {"in": int(is_task.sum()), **_removed(found, is_task)}
-    return counts | {"train": int(kept.sum()) - aside, "validation": aside}
+def _of_task(candidates: Candidates, is_task: Flags, is_validation: Flags) -> dict[str, int]:
+    """What comes in, what each reason removes, and what each split keeps of the rows of a task."""
+    is_kept = is_task & candidates.is_kept
+    num_validation = int((is_kept & is_validation[candidates.trace]).sum())
+    counts = {"in": int(is_task.sum()), **_removed(candidates, is_task)}
+    return counts | {"train": int(is_kept.sum()) - num_validation, "validation": num_validation}
 
 
-def _removed(found: Candidates, among: Flags) -> dict[str, int]:
-    counts = np.bincount(found.reason[among], minlength=len(found.reasons)).tolist()
-    return {reason: num for reason, num in zip(found.reasons[1:], counts[1:], strict=True) if num}
+def _removed(candidates: Candidates, among: Flags) -> dict[str, int]:
+    """How many of some rows each reason removes; reasons that remove none are left away."""
+    counts = np.bincount(candidates.reason[among], minlength=len(candidates.reasons)).tolist()
+    return {
+        reason: num for reason, num in zip(candidates.reasons[1:], counts[1:], strict=True) if num
+    }
 
 
 def lines_of(funnel: Funnel) -> list[str]:
@@ -85,10 +90,6 @@ def lines_of(funnel: Funnel) -> list[str]:
             f"of {counts['in']:,}"
         )
     if set(funnel.kept_by_category) != {"unknown"}:
-        parts = (f"{name} {num:,}" for name, num in funnel.kept_by_category.items())
-        lines.append(f"By category: {', '.join(parts)}.")
+        by_category = (f"{name} {num:,}" for name, num in funnel.kept_by_category.items())
+        lines.append(f"By category: {', '.join(by_category)}.")
     return lines
-
-
-def as_json(funnel: Funnel) -> dict[str, Any]:
-    return funnel.model_dump()

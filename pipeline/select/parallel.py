@@ -4,24 +4,29 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any, TypeVar
+from typing import TypeVar
 
-T = TypeVar("T")
+Work = TypeVar("Work")
+Result = TypeVar("Result")
 
 _AHEAD = 2  # results a worker that wait for their turn: they are in memory
 
 
-def in_order(
-    function: Callable[..., T], work: Sequence[tuple[Any, ...]], num_workers: int
-) -> Iterator[T]:
-    """What the function returns for each tuple of arguments, in order, whoever is done first."""
+def ordered_map(
+    function: Callable[[Work], Result], work: Sequence[Work], num_workers: int
+) -> Iterator[Result]:
+    """What the function returns for each piece of work, in order, whoever is done first.
+
+    With several workers the function, the work and the results are pickled. What the function
+    raises is raised here, when its turn comes.
+    """
     if num_workers == 1 or len(work) < 2:
-        yield from (function(*arguments) for arguments in work)
+        yield from map(function, work)
         return
-    waiting: deque[Future[T]] = deque()
+    waiting: deque[Future[Result]] = deque()
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        for arguments in work:
-            waiting.append(pool.submit(function, *arguments))
+        for piece in work:
+            waiting.append(pool.submit(function, piece))
             if len(waiting) >= _AHEAD * num_workers:
                 yield waiting.popleft().result()
         while waiting:

@@ -12,13 +12,13 @@ from pydantic import ValidationError
 
 from pipeline.prompts.evaluation_sets import read_evaluation_set
 from pipeline.scoring.scorers import SCORERS, find_scorer
-from pipeline.select.shard_candidates import Job
+from pipeline.select.shard_candidates import Criteria
 from pipeline.store.layout import scores_folder
 from pipeline.store.runs import RunSource, common_columns, read_sidecar_notes
 from schemas.config import MethodConfig, Pictures, Program
 from schemas.errors import InputError
 from schemas.json_values import canonical_json
-from schemas.recipes import Recipe, SetKind
+from schemas.recipes import Filter, Recipe, SetKind
 from schemas.scores import KEY_COLUMNS, ScorerId, ScoresFooter, parse_scorer
 from schemas.trace import Role
 
@@ -32,11 +32,11 @@ _SHIPPED = files("pipeline.select") / "shipped"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Checked:
+class CheckedRecipe:
     """A recipe that these runs can satisfy, and what it goes by."""
 
-    job: Job
-    digest: str  # of the recipe
+    criteria: Criteria
+    digest: str  # of the recipe: 16 hex digits
     sidecars: Mapping[str, tuple[ScoresFooter, ...]]  # by scorer, of all runs in order
 
 
@@ -68,11 +68,11 @@ def read_recipe(text: str, *, origin: str) -> Recipe:
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            place = ".".join(str(part) for part in problem["loc"])
+            field = ".".join(str(name) for name in problem["loc"])
             hint = ""
             if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
                 hint = _did_you_mean(str(problem["loc"][0]), Recipe.model_fields)
-            lines.append(f"  {place or 'recipe'}: {problem['msg']}{hint}")
+            lines.append(f"  {field or 'recipe'}: {problem['msg']}{hint}")
         raise InputError(f"recipe {origin} cannot be used:\n" + "\n".join(lines)) from error
 
 
@@ -81,12 +81,13 @@ def recipe_digest(recipe: Recipe) -> str:
     return hashlib.sha256(canonical_json(recipe.model_dump(mode="json")).encode()).hexdigest()[:16]
 
 
-def check(
+def check_recipe(
     recipe: Recipe, folder: Path, runs: Sequence[RunSource], evaluation: Sequence[str] = ()
-) -> Checked:
+) -> CheckedRecipe:
     """What the recipe goes by in these runs. Raises InputError for whatever cannot be had.
 
-    `evaluation` are files with prompts to be left out, beside those that the recipe names.
+    `evaluation` are files with prompts to be left out, beside those that the recipe names, whose
+    paths start from the folder. Reads footers and files of prompts, no scores.
     """
     _check_possible(recipe, [run.manifest.config.method for run in runs])
     for run in runs:
@@ -97,16 +98,16 @@ def check(
     for scorer in scorers.values():
         _check_is_known(scorer, runs)
         notes = [read_sidecar_notes(run, scorer) for run in runs]
-        there = common_columns((found for _, found in notes), scorer)
-        _check_columns(scorer, columns.get(scorer, frozenset()), there)
-        footers[str(scorer)] = tuple(footer for some, _ in notes for footer in some)
+        known = common_columns((columns_of_run for _, columns_of_run in notes), scorer)
+        _check_columns(scorer, columns[scorer], known)
+        footers[str(scorer)] = tuple(footer for of_run, _ in notes for footer in of_run)
     paths = [str(folder / path) for path in recipe.decontamination.files]
-    job = Job(
+    criteria = Criteria(
         recipe=recipe,
         evaluation=read_evaluation_set([*paths, *evaluation], recipe.decontamination.levels),
         columns=columns,
     )
-    return Checked(job=job, digest=recipe_digest(recipe), sidecars=footers)
+    return CheckedRecipe(criteria=criteria, digest=recipe_digest(recipe), sidecars=footers)
 
 
 def tasks_of(method: MethodConfig) -> set[str]:
@@ -123,13 +124,13 @@ def tasks_of(method: MethodConfig) -> set[str]:
 
 def _check_possible(recipe: Recipe, methods: Sequence[MethodConfig]) -> None:
     """A pool that no run can fill is refused, and so are pairs of what was drawn once."""
-    there = {task for method in methods for task in tasks_of(method)}
+    possible = {task for method in methods for task in tasks_of(method)}
     mix = recipe.mix
     for pool in () if mix is None else (mix.weights or mix.counts):
-        if not any(task == pool or task.startswith(f"{pool}_") for task in there):
+        if not any(task == pool or task.startswith(f"{pool}_") for task in possible):
             raise InputError(
                 f"the mix of {recipe.name} asks for {pool}, which none of the runs can have: they "
-                f"have {', '.join(sorted(there))}; leave it out, or grow a run that has it"
+                f"have {', '.join(sorted(possible))}; leave it out, or grow a run that has it"
             )
     if recipe.pairs is not None and "revision" in recipe.pairs.sources:
         is_revised = any(method.reflection.max_revisions for method in methods)
@@ -138,26 +139,26 @@ def _check_possible(recipe: Recipe, methods: Sequence[MethodConfig]) -> None:
 
 
 def _check_run(recipe: Recipe, run: RunSource) -> None:
-    method, place = run.manifest.config.method, f"run {run.run_id} at {run.store.url}"
+    method, where = run.manifest.config.method, f"run {run.run_id} at {run.store.url}"
     num_rollouts = run.manifest.plan.rollouts_per_record
     if recipe.kind == SetKind.SFT and recipe.pictures == "required":
         seen = sorted(task for task in tasks_of(method) if recipe.wants(task) and _sees(task))
         if seen and method.pictures is not Pictures.ALL:
             raise InputError(
-                f"{place} keeps pictures {method.pictures.value!r}, and {', '.join(seen)} look at "
+                f"{where} keeps pictures {method.pictures.value!r}, and {', '.join(seen)} look at "
                 'canvases; grow it with --pictures all, or set pictures = "tokens" in the recipe'
             )
     if recipe.groups is not None and num_rollouts < 2:
-        raise InputError(f"{place} has one rollout a record, so no groups; plan --rollouts 8")
+        raise InputError(f"{where} has one rollout a record, so no groups; plan --rollouts 8")
     is_greedy = method.sampling.text_temperature == 0 and tasks_of(method) != {"draw_1"}
     if recipe.groups is not None and not recipe.groups.picture_only and is_greedy:
         raise InputError(
-            f"{place} has greedy text, which has no log-probabilities to learn from; grow it "
+            f"{where} has greedy text, which has no log-probabilities to learn from; grow it "
             "with --set method.sampling.text_temperature=1, or set picture_only = true under "
             "[groups] to learn from the drawing alone"
         )
     if recipe.groups is not None and not method.sampling.with_logp:
-        raise InputError(f"{place} keeps no log-probabilities (method.sampling.with_logp)")
+        raise InputError(f"{where} keeps no log-probabilities (method.sampling.with_logp)")
 
 
 def _sees(task: str) -> bool:
@@ -187,18 +188,26 @@ def _needed_columns(
             )
         else:
             needed[scorers[source]].add(name)
-    for one in recipe.filters:
-        holds_words = one.column in _WORDS
-        if holds_words != (one.equals is not None) and not (
-            holds_words and one.min is None and one.max is None
-        ):
-            kind = "words: filter it with equals" if holds_words else "numbers: use min and max"
-            raise InputError(f"the column {one.column} holds {kind}")
+    for row_filter in recipe.filters:
+        _check_bounds(row_filter)
     return {scorer: frozenset(names) for scorer, names in needed.items()}
 
 
+def _check_bounds(row_filter: Filter) -> None:
+    """Words are filtered with equals or for being there at all, numbers with bounds."""
+    has_equals, has_bounds = (
+        row_filter.equals is not None,
+        (row_filter.min, row_filter.max) != (None, None),
+    )
+    if row_filter.column in _WORDS and has_bounds:
+        raise InputError(f"the column {row_filter.column} holds words: filter it with equals")
+    if row_filter.column not in _WORDS and has_equals:
+        raise InputError(f"the column {row_filter.column} holds numbers: use min and max")
+
+
 def _columns_named(recipe: Recipe) -> Iterable[str]:
-    yield from (one.column for one in recipe.filters)
+    """Every column that the recipe goes by, some more than once."""
+    yield from (row_filter.column for row_filter in recipe.filters)
     if recipe.agreement is not None:
         yield recipe.agreement.by
     if recipe.per_prompt is not None:
@@ -227,8 +236,9 @@ def _check_is_known(scorer: ScorerId, runs: Sequence[RunSource]) -> None:
         find_scorer(scorer.name)
 
 
-def _check_columns(scorer: ScorerId, needed: Iterable[str], there: Mapping[str, str]) -> None:
-    known = [name for name in there if name not in KEY_COLUMNS]
+def _check_columns(scorer: ScorerId, needed: Iterable[str], columns: Mapping[str, str]) -> None:
+    """`columns` are those of the sidecars, with their types."""
+    known = [name for name in columns if name not in KEY_COLUMNS]
     for name in sorted(needed):
         if name not in known:
             raise InputError(

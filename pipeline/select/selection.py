@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.select.candidates import make_part
 from pipeline.select.columns import Flags
 from pipeline.select.decide import Candidates, decide, gather, validation_records
 from pipeline.select.funnel import Funnel
-from pipeline.select.parallel import in_order
-from pipeline.select.recipes import Checked, check
-from pipeline.select.shard_candidates import Part
+from pipeline.select.judging import ShardWork, judge_shard
+from pipeline.select.parallel import ordered_map
+from pipeline.select.recipes import CheckedRecipe, check_recipe
+from pipeline.select.shard_candidates import Criteria, ShardTraces, reasons_of
 from pipeline.store.runs import RunSource
 from schemas.errors import InputError
 from schemas.recipes import Recipe
@@ -23,20 +23,20 @@ from schemas.recipes import Recipe
 class Curation:
     """A recipe, checked against its runs, and decided."""
 
-    runs: tuple[RunSource, ...]
-    checked: Checked
-    found: Candidates
-    parts: tuple[Part, ...]
-    is_validation: Flags  # of each trace
+    runs: tuple[RunSource, ...]  # by their ids
+    checked: CheckedRecipe
+    candidates: Candidates  # of all objects, decided
+    shards: tuple[ShardTraces, ...]  # of each of the objects
+    is_validation: Flags  # [traces]
     funnel: Funnel
 
     @property
     def recipe(self) -> Recipe:
-        return self.checked.job.recipe
+        return self.checked.criteria.recipe
 
     @property
     def objects(self) -> list[tuple[int, str]]:
-        """The run and name of every trace object, in order."""
+        """The index of its run and the name of every trace object, in order."""
         return _objects(self.runs)
 
 
@@ -48,29 +48,46 @@ def open_curation(
     evaluation: Sequence[str] = (),
     num_workers: int = 1,
 ) -> Curation:
-    """Check the recipe against the runs, judge every row, and decide. Reads no tokens and no
-    pictures, and writes nothing. Raises InputError for what cannot be had.
+    """Check the recipe against the runs, judge every row, and decide.
+
+    Paths in the recipe start from the folder. `evaluation` are further files of prompts to leave
+    out. Raises InputError for what cannot be had.
     """
     ordered = tuple(sorted(runs, key=lambda run: run.run_id))
     if len({run.run_id for run in ordered}) < len(ordered):
         raise InputError("a run is given twice; give each once")
-    checked = check(recipe, folder, ordered, evaluation)
-    work = [(checked.job, ordered[run].store.url, name) for run, name in _objects(ordered)]
-    parts = tuple(in_order(make_part, work, num_workers))
-    found = gather(parts, [run for run, _ in _objects(ordered)], checked.job)
-    for part in parts:
-        part.forget_rows()
-    decide(found, checked.job, [run.manifest.plan.rollouts_per_record for run in ordered])
-    is_validation = validation_records(found.record, recipe.seed, recipe.split.validation)
+    checked = check_recipe(recipe, folder, ordered, evaluation)
+    candidates, shards = _judged(ordered, checked.criteria, num_workers)
+    decide(candidates, recipe, [run.manifest.plan.rollouts_per_record for run in ordered])
+    is_validation = validation_records(candidates.record, recipe.seed, recipe.split.validation)
     return Curation(
         runs=ordered,
         checked=checked,
-        found=found,
-        parts=parts,
+        candidates=candidates,
+        shards=shards,
         is_validation=is_validation,
-        funnel=Funnel.of(found, parts, is_validation),
+        funnel=Funnel.of(candidates, shards, is_validation),
     )
 
 
+def _judged(
+    runs: Sequence[RunSource], criteria: Criteria, num_workers: int
+) -> tuple[Candidates, tuple[ShardTraces, ...]]:
+    """All candidates, and the traces of each object. The objects' own rows end here: they would
+    take their memory twice.
+    """
+    objects = _objects(runs)
+    work = [
+        ShardWork(criteria=criteria, url=runs[run_index].store.url, name=name)
+        for run_index, name in objects
+    ]
+    shards = list(ordered_map(judge_shard, work, num_workers))
+    run_indices = [run_index for run_index, _ in objects]
+    candidates = gather(shards, run_indices, reasons_of(criteria.recipe))
+    return candidates, tuple(shard.traces for shard in shards)
+
+
 def _objects(runs: Sequence[RunSource]) -> list[tuple[int, str]]:
-    return [(place, one.name) for place, run in enumerate(runs) for one in run.objects]
+    return [
+        (run_index, source.name) for run_index, run in enumerate(runs) for source in run.objects
+    ]

@@ -1,4 +1,4 @@
-"""What workers and the one who decides tell each other: the job, and candidates as arrays.
+"""What workers and the one who decides tell each other: criteria, and candidates as arrays.
 
 A *row* is what a set could hold: an event of a trace, or for pairs and groups a whole trace. Tasks
 and reasons are numbers here, so that millions of rows fit in memory.
@@ -12,44 +12,80 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.prompts.evaluation_sets import EvaluationSet
-from pipeline.select.columns import ROLES, Flags, Floats, Ints
+from pipeline.select.columns import MAX_REGIONS, ROLES, Flags, Floats, Ints, Keys
 from schemas.recipes import Recipe
 from schemas.scores import ScorerId
 from schemas.specs import PromptOrigin
 
 GROUP, REVISION = "group", "revision"
-_REGIONS = 64  # at most, of a schedule
-TASK_OF_GROUP, TASK_OF_REVISION = len(ROLES) * _REGIONS, len(ROLES) * _REGIONS + 1
+TASK_OF_GROUP, TASK_OF_REVISION = len(ROLES) * MAX_REGIONS, len(ROLES) * MAX_REGIONS + 1
 
 KEPT = ""
+NOT_FINITE = "not_finite"  # counts before all others, and is numbered after them
 BEFORE_FILTERS = ("unparseable", "truncated", "leak_L0", "leak_L1")
 AFTER_FILTERS = (
     *("disagrees", "no_margin", "incomplete_group", "zero_variance", "near_duplicate", "not_best"),
     *("not_extreme", "unbalanced", "beyond_mix"),
 )
 
-Keys = npt.NDArray[np.uint64]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """What every worker has to know. Small, and may be pickled."""
+class Criteria:
+    """What rows are judged by, the same in every worker. Small, and may be pickled."""
 
     recipe: Recipe
     evaluation: EvaluationSet
     columns: Mapping[ScorerId, frozenset[str]]  # of the scores that the recipe goes by
-    categories: tuple[str, ...] = ("category", "task_type")  # where metadata may have it
 
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Why a row is left out: a decision is a place here, and 0 is kept."""
-        return reasons_of(self.recipe)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardTraces:
+    """The ok traces of one trace object: a shard's, or a supplement's. Arrays [traces], in order.
+
+    These stay in memory while a set is written.
+    """
+
+    position: Ints  # int64: the row in its object, dead rows counted too
+    record: Keys  # the record id's 16 hex digits as a number
+    rollout: Ints  # int64
+    category: Ints  # int64: index into `categories`
+    categories: list[str]  # each once, sorted; empty: the metadata says none
+    origins: Counter[PromptOrigin]  # how many traces have a prompt from there
+    rank: Floats  # the score or reward that traces are ranked by; NaN: none
+    hash: Keys  # of the picture; 0 where `has_hash` is False
+    has_hash: Flags
+    num_dead: int  # traces of the object that are left out here
+    broken: tuple[str, ...] = ()  # traces with numbers that are none, with object and column
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardRows:
+    """The rows that could be made of a `ShardTraces`. Arrays [rows], in no order that counts."""
+
+    trace: npt.NDArray[np.int32]  # index into the traces
+    event: npt.NDArray[np.int16]  # index in its trace; WHOLE: the row is of the whole trace
+    task: npt.NDArray[np.int16]  # see `task_name`
+    reason: npt.NDArray[np.int16]  # index into `reasons_of` the recipe; 0: kept
+    value: npt.NDArray[np.float32]  # what the column of that reason says; NaN: nothing
+    lot: Keys  # from the recipe's seed and the row's name: rows are taken from the lowest
+    is_revise: Flags  # whether it is a critique that asks for a revision
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardCandidates:
+    """All that is known of one trace object's rows by themselves."""
+
+    traces: ShardTraces
+    rows: ShardRows
 
 
 def reasons_of(recipe: Recipe) -> tuple[str, ...]:
-    """The reasons that rows of a recipe may be left out for, in the order in which they count."""
-    own = dict.fromkeys(one.label for one in recipe.filters)
-    return tuple(dict.fromkeys((KEPT, *BEFORE_FILTERS, *own, *AFTER_FILTERS)))
+    """Why rows of a recipe may be left out, in the order in which reasons count; the first is KEPT.
+
+    A decision is an index into these.
+    """
+    own = dict.fromkeys(row_filter.label for row_filter in recipe.filters)
+    return tuple(dict.fromkeys((KEPT, *BEFORE_FILTERS, *own, *AFTER_FILTERS, NOT_FINITE)))
 
 
 def task_name(task: int) -> str:
@@ -58,50 +94,27 @@ def task_name(task: int) -> str:
         return GROUP
     if task == TASK_OF_REVISION:
         return REVISION
-    return f"{ROLES[task // _REGIONS].value}_{task % _REGIONS + 1}"
+    return f"{ROLES[task // MAX_REGIONS].value}_{task % MAX_REGIONS + 1}"
 
 
 def region_task(role: Ints, region: Ints) -> Ints:
-    """The number of an event's task."""
-    return role * _REGIONS + region
+    """The number [n] of the task of events with a role [n], an index into ROLES, and a region [n]
+    below MAX_REGIONS.
+    """
+    return role * MAX_REGIONS + region
 
 
 def is_of_role(task: Ints, role: int) -> Flags:
-    """Whether each of these tasks is of this role (see `frames.ROLES`)."""
-    found: Flags = task // _REGIONS == role
-    return found
-
-
-@dataclass(kw_only=True, slots=True)
-class Part:
-    """The candidates of one trace object. Traces first, then rows; a row names its trace."""
-
-    position: Ints
-    record: Keys
-    rollout: Ints
-    category: Ints  # place in `categories`
-    categories: list[str]
-    origins: Counter[PromptOrigin]  # of its traces' prompts
-    rank: Floats
-    hash: Keys
-    has_hash: Flags
-    num_dead: int
-    trace: Ints
-    event: Ints
-    task: Ints
-    reason: Ints
-    value: Floats
-    order: Keys  # by lot: rows are taken from the lowest
-    is_revise: Flags  # of a critique
-
-    def forget_rows(self) -> None:
-        """Give back the memory of what has been gathered: only the traces stay."""
-        for name in ("trace", "event", "task", "reason", "value", "order", "is_revise"):
-            setattr(self, name, getattr(self, name)[:0].copy())
+    """Whether each of these tasks is of this role, an index into ROLES."""
+    is_role: Flags = task // MAX_REGIONS == role
+    return is_role
 
 
 def aggregated(rewards: Floats, how: str) -> Floats:
-    """Rewards [names, traces] as one a trace, over those that apply; NaN where none does."""
+    """Rewards [names, traces] as one a trace, over those that apply; NaN where none does.
+
+    `how` is mean, sum or min.
+    """
     applies = ~np.isnan(rewards)
     num = applies.sum(0)
     total = np.where(applies, rewards, 0).sum(0)

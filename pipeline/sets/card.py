@@ -107,9 +107,9 @@ def _who(method: MethodConfig, role: Role) -> str:
 def _origins(curation: Curation, run_index: int) -> list[tuple[PromptOrigin, int]]:
     """Where the prompts of a run's traces come from, the most of them first."""
     total: Counter[PromptOrigin] = Counter()
-    for (run_of_part, _), part in zip(curation.objects, curation.parts, strict=True):
-        if run_of_part == run_index:
-            total += part.origins
+    for (run_of_shard, _), shard in zip(curation.objects, curation.shards, strict=True):
+        if run_of_shard == run_index:
+            total += shard.origins
     return sorted(total.items(), key=lambda item: (-item[1], item[0].model_dump_json()))
 
 
@@ -137,7 +137,7 @@ def _licences(curation: Curation) -> Iterator[str]:
         is_janus = "janus" in name.lower()
         licence = _JANUS_LICENCE if is_janus else _LICENCES.get(name, _UNKNOWN)
         yield f"- Model {name}: {licence}."
-    origins = {origin for part in curation.parts for origin in part.origins}
+    origins = {origin for shard in curation.shards for origin in shard.origins}
     if any(not origin.licence for origin in origins):
         yield f"- Prompts: {_UNKNOWN}, at least of some. Find out before you publish."
     for licence in sorted({origin.licence for origin in origins if origin.licence}):

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.select.columns import WHOLE
+from pipeline.select.decide import Candidates
 from pipeline.select.selection import Curation
-from pipeline.select.shard_candidates import task_name
+from pipeline.select.shard_candidates import NOT_FINITE, task_name
 from pipeline.sets.picks import SPLITS
 from pipeline.store.objects import Store
 from schemas.sets import Leak
@@ -23,7 +24,7 @@ def write_decisions(curation: Curation, out: Store, scratch: Path) -> None:
     """Write what became of every row, one object after the other."""
     path = scratch / DECISIONS_KEY
     with pq.ParquetWriter(path, DECISIONS, compression="zstd") as writer:
-        for object_index in range(len(curation.parts)):
+        for object_index in range(len(curation.shards)):
             if (table := decisions_of(curation, object_index)).num_rows:
                 writer.write_table(table)
     out.put(DECISIONS_KEY, path)
@@ -32,7 +33,7 @@ def write_decisions(curation: Curation, out: Store, scratch: Path) -> None:
 
 def decisions_of(curation: Curation, object_index: int) -> pa.Table:
     """The decisions about the rows of one object, as columns of `DECISIONS`."""
-    candidates, part = curation.found, curation.parts[object_index]
+    candidates, shard = curation.candidates, curation.shards[object_index]
     run_id = curation.runs[curation.objects[object_index][0]].run_id
     first, stop = candidates.first_row[object_index : object_index + 2].tolist()
     traces, events = candidates.trace[first:stop], candidates.event[first:stop]
@@ -41,7 +42,7 @@ def decisions_of(curation: Curation, object_index: int) -> pa.Table:
     trace_ids = pa.array(
         (
             f"{run_id}-{record:016x}-{rollout}"
-            for record, rollout in zip(part.record.tolist(), part.rollout.tolist(), strict=True)
+            for record, rollout in zip(shard.record.tolist(), shard.rollout.tolist(), strict=True)
         ),
         pa.string(),
     )
@@ -51,18 +52,26 @@ def decisions_of(curation: Curation, object_index: int) -> pa.Table:
         "event": pa.array(events, mask=events == WHOLE),
         "task": _words(task_indices, [task_name(task) for task in tasks.tolist()]),
         "is_kept": pa.array(reasons == 0),
-        "reason": _words(reasons.astype(np.int32) - 1, candidates.reasons[1:]),
+        "reason": _words(reasons.astype(np.int32) - 1, _words_of_reasons(candidates)),
         "value": pa.array(values, mask=np.isnan(values)),
         "split": _words(curation.is_validation[traces], SPLITS),
     }
     return pa.table(columns, schema=DECISIONS)
 
 
+def _words_of_reasons(candidates: Candidates) -> tuple[str, ...]:
+    """What the numbers of reasons mean. The last one, of broken numbers, is told where it occurs:
+    sets of sound traces are the same to the byte as before there was one.
+    """
+    has_broken = bool((candidates.reason == candidates.reasons.index(NOT_FINITE)).any())
+    return candidates.reasons[1:] if has_broken else candidates.reasons[1:-1]
+
+
 def leaks_of(curation: Curation) -> list[Leak]:
     """The prompts that are left out since an evaluation set holds them, by their ids."""
-    candidates = curation.found
+    candidates = curation.candidates
     levels: dict[str, str] = {}
-    for level in curation.checked.job.evaluation.levels:
+    for level in curation.checked.criteria.evaluation.levels:
         is_leak = candidates.reason == candidates.reasons.index(f"leak_{level}")
         for record in np.unique(candidates.record[candidates.trace[is_leak]]).tolist():
             levels[f"{record:016x}"] = level

@@ -14,6 +14,7 @@ from typing import Generic, Literal, TypeAlias, TypeGuard, TypeVar
 import pyarrow as pa
 
 from schemas.errors import InputError
+from schemas.recipes import SetKind
 from schemas.rows import (
     GroupRow,
     ImageCell,
@@ -289,8 +290,22 @@ EXPORTS: Mapping[str, Export[TextRow] | Export[PreferenceRow] | Export[GroupRow]
 }
 """By name. An export that takes none of a set's rows writes no file."""
 
+KIND_OF_ROWS: Mapping[Callable[[TrainingRow], bool], SetKind] = {
+    _is_text: SetKind.SFT,
+    _is_group: SetKind.GRPO,
+    _is_pair_of_thoughts: SetKind.PREFERENCE,
+}
+"""Which sets have the rows that an export takes."""
 
-def check_exports(names: Sequence[str]) -> None:
-    """Raises InputError for a name that is none of `EXPORTS`."""
+
+def check_exports(names: Sequence[str], kind: SetKind) -> None:
+    """Raises InputError for a name that is none of `EXPORTS`, and for an export of other sets."""
     if unknown := [name for name in names if name not in EXPORTS]:
         raise InputError(f"there is no export {unknown[0]!r}; known: {', '.join(EXPORTS)}")
+    kinds = {name: KIND_OF_ROWS[export.takes] for name, export in EXPORTS.items()}
+    if misplaced := [name for name in names if kinds[name] != kind]:
+        raise InputError(
+            f"the export {misplaced[0]} takes rows of {kinds[misplaced[0]]} sets, and this recipe "
+            f"makes a {kind} set; for those there are: "
+            f"{', '.join(name for name in EXPORTS if kinds[name] == kind)}"
+        )

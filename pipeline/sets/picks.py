@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.select.columns import WHOLE, Ints, Scores, read_frame
+from pipeline.select.columns import WHOLE, Ints, read_columns, read_scores
 from pipeline.select.selection import Curation
 from pipeline.select.shard_candidates import TASK_OF_REVISION, task_name
 from pipeline.store.layout import sidecar_key, traces_object_key
@@ -64,9 +64,9 @@ class Pick:
 
 def picks_of(curation: Curation, object_index: int) -> dict[int, list[Pick]]:
     """The rows to be made of one object, by the positions of their traces in it."""
-    candidates, recipe = curation.found, curation.recipe
+    candidates, recipe = curation.candidates, curation.recipe
     rows = _kept_rows(curation, object_index)
-    positions = curation.parts[object_index].position[_traces_of(curation, object_index, rows)]
+    positions = curation.shards[object_index].position[_traces_of(curation, object_index, rows)]
     pairs = dict(_pairs_of(curation, object_index, rows))
     groups = dict(_groups_of(curation, object_index, rows))
     picks: dict[int, list[Pick]] = {}
@@ -96,13 +96,13 @@ class _ObjectScores:
         self._scorers = {
             scorer.name: scorer for scorer in map(parse_scorer, curation.recipe.scorers)
         }
-        self.columns = read_frame(self._store, traces_object_key(self._name))
+        self.columns = read_columns(self._store, traces_object_key(self._name))
 
     def at(self, column: str, traces: Ints, events: Ints) -> list[float | None]:
         """The scores of events of the object's ok traces; None: not scored."""
         source, _, name = column.partition(".")
         key = sidecar_key(self._name, self._scorers[source])
-        scores = Scores(self._store, key, {name}, self.columns)
+        scores = read_scores(self._store, key, {name}, self.columns)
         return [_known(value) for value in scores.at(name, traces, events)]
 
 
@@ -111,7 +111,7 @@ def _pairs_of(curation: Curation, object_index: int, rows: Ints) -> Iterator[tup
     pairs = curation.recipe.pairs
     if pairs is None:
         return
-    is_revision = curation.found.task[rows] == TASK_OF_REVISION
+    is_revision = curation.candidates.task[rows] == TASK_OF_REVISION
     yield from _pairs_of_traces(curation, rows[~is_revision])
     if is_revision.any():
         yield from _pairs_of_drawings(curation, object_index, rows[is_revision], pairs.by)
@@ -119,7 +119,7 @@ def _pairs_of(curation: Curation, object_index: int, rows: Ints) -> Iterator[tup
 
 def _pairs_of_traces(curation: Curation, rows: Ints) -> Iterator[tuple[int, PairPick]]:
     """The best trace of a prompt with the worst one."""
-    candidates = curation.found
+    candidates = curation.candidates
     for row in rows.tolist():
         best = int(candidates.trace[row])
         worst = int(candidates.partner[best])
@@ -141,11 +141,11 @@ def _pairs_of_drawings(
     successors = {
         (trace, event): successor
         for trace, event, successor in zip(
-            events.row.tolist(), events.index.tolist(), events.successor.tolist(), strict=True
+            events.trace.tolist(), events.index.tolist(), events.successor.tolist(), strict=True
         )
     }
     traces = _traces_of(curation, object_index, rows)
-    rejected = curation.found.event[rows].astype(np.int64)
+    rejected = curation.candidates.event[rows].astype(np.int64)
     chosen = np.array(
         [successors[event] for event in zip(traces.tolist(), rejected.tolist(), strict=True)]
     )
@@ -159,7 +159,7 @@ def _groups_of(
     curation: Curation, object_index: int, rows: Ints
 ) -> Iterator[tuple[int, GroupPick]]:
     """What a row's rollout is in its group; rows of recipes of another kind are in none."""
-    candidates, groups = curation.found, curation.recipe.groups
+    candidates, groups = curation.candidates, curation.recipe.groups
     if groups is None or not len(rows):
         return
     scores = _ObjectScores(curation, object_index)
@@ -177,7 +177,7 @@ def _groups_of(
 
 def _kept_rows(curation: Curation, object_index: int) -> Ints:
     """The rows of one object that stay, as indices into all candidates."""
-    candidates = curation.found
+    candidates = curation.candidates
     first, stop = candidates.first_row[object_index : object_index + 2].tolist()
     rows: Ints = first + np.flatnonzero(candidates.is_kept[first:stop])
     return rows
@@ -185,15 +185,17 @@ def _kept_rows(curation: Curation, object_index: int) -> Ints:
 
 def _traces_of(curation: Curation, object_index: int, rows: Ints) -> Ints:
     """The trace of each row, counted among the ok ones of its object."""
-    traces: Ints = curation.found.trace[rows] - int(curation.found.first_trace[object_index])
+    traces: Ints = curation.candidates.trace[rows] - int(
+        curation.candidates.first_trace[object_index]
+    )
     return traces
 
 
 def _position_of(curation: Curation, trace: int) -> TracePosition:
     """Where a trace stands. The object's key is below its run: pairs are of one run."""
-    first_traces = curation.found.first_trace
+    first_traces = curation.candidates.first_trace
     object_index = int(np.searchsorted(first_traces, trace, side="right")) - 1
-    position = curation.parts[object_index].position[trace - first_traces[object_index]]
+    position = curation.shards[object_index].position[trace - first_traces[object_index]]
     return TracePosition(
         key=traces_object_key(curation.objects[object_index][1]), position=int(position)
     )

@@ -10,8 +10,10 @@ from pipeline.sets.exports import EXPORTS
 from pipeline.sets.part_files import ParquetStream, Stream, TarStream
 from pipeline.sets.picks import SPLITS
 from pipeline.sets.rows import ObjectWork, make_rows
+from pipeline.store.contents import rows_not_finite
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
+from schemas.errors import InputError
 from schemas.json_values import JsonObject
 from schemas.recipes import Recipe, SetKind
 from schemas.rows import TrainingRow
@@ -25,6 +27,8 @@ _ROWS_AT_ONCE = 128  # as Python objects, which take many times what they take a
 def make_tables(work: ObjectWork) -> dict[str, pa.Table]:
     """The rows of one object, as canonical tables and as exports, by the keys of their streams.
     Runs in a worker.
+
+    Raises InputError for a row with a number that is not finite: no set holds one.
     """
     rows: dict[str, list[TrainingRow]] = defaultdict(list)
     tables: dict[str, list[pa.Table]] = defaultdict(list)
@@ -35,7 +39,10 @@ def make_tables(work: ObjectWork) -> dict[str, pa.Table]:
                 tables[stream].append(_table(stream, rows.pop(stream)))
     for stream, rest in rows.items():
         tables[stream].append(_table(stream, rest))
-    return {stream: pa.concat_tables(parts) for stream, parts in tables.items()}
+    whole = {stream: pa.concat_tables(parts) for stream, parts in tables.items()}
+    for stream, table in whole.items():
+        _check_numbers(stream, table)
+    return whole
 
 
 def streams_of(row: TrainingRow, split: str, recipe: Recipe) -> list[str]:
@@ -108,6 +115,16 @@ def _table(key: str, rows: Sequence[TrainingRow]) -> pa.Table:
     if (name := _export_name(key)) is not None:
         return EXPORTS[name].table(rows)
     return pa.Table.from_pylist(rows, schema=schema_of(key))
+
+
+def _check_numbers(stream: str, table: pa.Table) -> None:
+    """Scores may be finite and too far apart: their margin is infinite in the columns of a set."""
+    for column, rows in rows_not_finite(table).items():
+        row = f"row {table['id'][rows[0]]}" if "id" in table.column_names else f"row {rows[0]}"
+        raise InputError(
+            f"{row} of {stream} would have a number in {column} that is not finite; use scorers "
+            "whose values are from 0 to 1, or leave the row out with a filter on its score"
+        )
 
 
 def _llama_factory_note(split: str) -> JsonObject:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.plan.packs import settings_of
-from pipeline.select.parallel import in_order
+from pipeline.select.parallel import ordered_map
 from pipeline.select.selection import Curation
 from pipeline.sets.card import card_of
 from pipeline.sets.decisions import leaks_of, write_decisions
@@ -77,7 +77,7 @@ def inputs_of(curation: Curation) -> SetInputs:
     return SetInputs(
         recipe=curation.recipe,
         recipe_digest=curation.checked.digest,
-        evaluation=dict(sorted(curation.checked.job.evaluation.digests.items())),
+        evaluation=dict(sorted(curation.checked.criteria.evaluation.digests.items())),
         runs=tuple(
             SetRun(
                 run_id=run.run_id,
@@ -108,20 +108,18 @@ def _tables_of(
 ) -> Iterable[dict[str, pa.Table]]:
     """The tables of each object that has rows, in order."""
     work = [
-        (
-            ObjectWork(
-                url=curation.runs[run].store.url,
-                key=traces_object_key(name),
-                picks=picks,
-                settings=settings[run],
-                recipe=curation.recipe,
-                recipe_digest=curation.checked.digest,
-            ),
+        ObjectWork(
+            url=curation.runs[run].store.url,
+            key=traces_object_key(name),
+            picks=picks,
+            settings=settings[run],
+            recipe=curation.recipe,
+            recipe_digest=curation.checked.digest,
         )
         for object_index, (run, name) in enumerate(curation.objects)
         if (picks := picks_of(curation, object_index))
     ]
-    return in_order(make_tables, work, num_workers)
+    return ordered_map(make_tables, work, num_workers)
 
 
 def _begin(out: Store, version: str) -> SetManifest | None:

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.store.objects import Store, open_object
 from pipeline.store.traces import RowsDigest
 from schemas.geometry import Geometry
-from schemas.rows import TraceRow
+from schemas.rows import ScoreKeyRow, TraceRow
 from schemas.runs import FOOTER_KEY, Key, ShardFooter
 from schemas.tables import TRACES
 from schemas.trace import Status
@@ -26,6 +28,7 @@ UNREADABLE = (  # all that pyarrow, pydantic and json say to bytes that are not 
 )
 _LIGHT = ["record_id", "rollout_index", "status", "dead_reason", "codes"]
 _BATCH_ROWS = 16
+_SCORES_AT_ONCE = 2**16
 
 
 @dataclass(slots=True)
@@ -56,28 +59,87 @@ def read_contents(store: Store, key: str, geometry: Geometry, *, is_deep: bool =
         if not parquet.schema_arrow.equals(TRACES):
             raise ValueError("its columns are not those of a trace file")
         contents, digest = Contents(footer), RowsDigest()
-        for row, num_codes in _rows(parquet, is_deep=is_deep):
+        for row, num_codes, broken in _rows(parquet, is_deep=is_deep):
             _add_row(contents, row, num_codes, geometry.num_tokens)
             if is_deep:
                 digest.add(row)
                 _add_pictures(contents, row, geometry.image_size)
+            for column in broken:
+                problem = f"a number that is not finite in {column}"
+                contents.problems.setdefault(problem, []).append(_key_of(row))
     if is_deep:
         contents.digest = digest.hexdigest()
     return contents
 
 
-def _rows(parquet: pq.ParquetFile, *, is_deep: bool) -> Iterator[tuple[TraceRow, int]]:
-    """Rows, each with the number of its codes; of the columns, a few without codes unless deep."""
+def rows_not_finite(batch: pa.RecordBatch | pa.Table) -> dict[str, list[int]]:
+    """Rows in which a number is NaN or infinite, ascending, by the column, as `events.logp_cond`.
+
+    Looks at all columns that are there, however deep, and into no null.
+    """
+    broken: dict[str, set[int]] = {}
+    start = 0
+    for part in batch.to_batches() if isinstance(batch, pa.Table) else [batch]:
+        for name, column in zip(part.schema.names, part.columns, strict=True):
+            for leaf, values, rows in _floats_below(name, column, np.arange(len(part)) + start):
+                is_broken = pc.fill_null(pc.invert(pc.is_finite(values)), False)
+                if pc.any(is_broken).as_py():
+                    mask = is_broken.to_numpy(zero_copy_only=False)
+                    broken.setdefault(leaf, set()).update(rows[mask].tolist())
+        start += len(part)
+    return {name: sorted(rows) for name, rows in broken.items()}
+
+
+def scores_not_finite(store: Store, key: str) -> dict[str, list[str]]:
+    """What of a sidecar is about NaN or infinity, as `TRACE event 3`, by the column of scores.
+
+    Raises ObjectMissing, and one of `UNREADABLE` for what is no sidecar.
+    """
+    broken: dict[str, list[str]] = {}
+    with open_object(store, key) as file:
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        for batch in parquet.iter_batches(batch_size=_SCORES_AT_ONCE, use_threads=False):
+            for column, rows in rows_not_finite(batch).items():
+                keys: list[ScoreKeyRow] = batch.take(pa.array(rows)).to_pylist()
+                broken.setdefault(column, []).extend(
+                    key["trace_id"] + ("" if key["event"] is None else f" event {key['event']}")
+                    for key in keys
+                )
+    return broken
+
+
+def _floats_below(
+    name: str, column: pa.Array, rows: npt.NDArray[np.int64]
+) -> Iterator[tuple[str, pa.Array, npt.NDArray[np.int64]]]:
+    """The floats in a column with their names and, for each value, the row that it is of."""
+    kind = column.type
+    if pa.types.is_floating(kind):
+        yield name, column, rows
+    elif pa.types.is_list(kind):
+        parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
+        yield from _floats_below(name, pc.list_flatten(column), rows[parents])
+    elif pa.types.is_struct(kind):
+        for field_type, child in zip(kind, column.flatten(), strict=True):
+            yield from _floats_below(f"{name}.{field_type.name}", child, rows)
+
+
+def _rows(parquet: pq.ParquetFile, *, is_deep: bool) -> Iterator[tuple[TraceRow, int, list[str]]]:
+    """Rows, each with the number of its codes and the columns of numbers that are not finite.
+
+    Of the columns, a few without codes unless deep.
+    """
     columns = None if is_deep else _LIGHT
     for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=columns, use_threads=False):
         nums_codes: list[int] = pc.list_value_length(batch.column("codes")).to_pylist()
         rows: list[TraceRow] = (batch if is_deep else batch.drop_columns(["codes"])).to_pylist()
-        yield from zip(rows, nums_codes, strict=True)
+        broken = rows_not_finite(batch)
+        columns_of = [[name for name in broken if row in broken[name]] for row in range(len(batch))]
+        yield from zip(rows, nums_codes, columns_of, strict=True)
 
 
 def _add_row(contents: Contents, row: TraceRow, num_codes: int, num_whole: int) -> None:
     """`num_whole`: how many codes a finished picture has."""
-    key, status = (row["record_id"], row["rollout_index"]), row["status"]
+    key, status = _key_of(row), row["status"]
     problem = ""
     if key in contents.ok or key in contents.dead:
         problem = "a second row"
@@ -94,10 +156,13 @@ def _add_row(contents: Contents, row: TraceRow, num_codes: int, num_whole: int) 
 
 
 def _add_pictures(contents: Contents, row: TraceRow, image_size: int) -> None:
-    key = (row["record_id"], row["rollout_index"])
     for image in row["images"]:
         if problem := _picture_problem(image["bytes"], image_size):
-            contents.problems.setdefault(problem, []).append(key)
+            contents.problems.setdefault(problem, []).append(_key_of(row))
+
+
+def _key_of(row: TraceRow) -> Key:
+    return row["record_id"], row["rollout_index"]
 
 
 def _picture_problem(data: bytes, image_size: int) -> str:

@@ -9,7 +9,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, TypeVar
 
@@ -37,6 +37,7 @@ class Entry:
 
     key: str
     size_bytes: int
+    etag: str = field(default="", compare=False)  # of S3: another one for another content
 
 
 class Store(Protocol):

@@ -180,7 +180,11 @@ class S3Store:
             for listed in page.get("Contents", []):
                 # Consoles make an object "folder/" for a folder.
                 if name := listed["Key"].removeprefix(prefix):
-                    yield Entry(key=join_key(folder, name), size_bytes=listed["Size"])
+                    yield Entry(
+                        key=join_key(folder, name),
+                        size_bytes=listed["Size"],
+                        etag=listed.get("ETag", ""),
+                    )
 
     def _subfolders(self, folder: str) -> Iterator[str]:
         prefix = self._prefix_of(folder)

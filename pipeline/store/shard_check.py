@@ -4,7 +4,7 @@ Reads, and changes nothing. An object exists if it can be read by its name: a li
 shard that is not committed is missing, which is no damage.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -277,8 +277,13 @@ def _describe_rollouts(number: int) -> str:
     return f"a plan of {number} rollout{'s' if number != 1 else ''}"
 
 
+def name_some(names: Sequence[str]) -> str:
+    """`one, two, three and 5 more`."""
+    named = names[:_KEYS_NAMED]
+    more = len(names) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
+
+
 def _name_keys(keys: Collection[Key]) -> str:
     """`3f2a... rollout 0, 77b1... rollout 2 and 5 more`."""
-    named = [f"{record} rollout {rollout}" for record, rollout in sorted(keys)[:_KEYS_NAMED]]
-    more = len(keys) - len(named)
-    return ", ".join(named) + (f" and {more} more" if more else "")
+    return name_some([f"{record} rollout {rollout}" for record, rollout in sorted(keys)])

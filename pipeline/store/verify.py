@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.store import layout
-from pipeline.store.contents import UNREADABLE
+from pipeline.store.contents import UNREADABLE, scores_not_finite
 from pipeline.store.objects import Store
 from pipeline.store.plans import PlanRow, read_manifest, read_plan_shard
-from pipeline.store.shard_check import Finding, ShardCheck, check_shard, exists
+from pipeline.store.shard_check import Finding, ShardCheck, check_shard, exists, name_some
 from schemas.errors import ObjectMissing
 from schemas.runs import RunManifest
 
@@ -56,6 +56,8 @@ class Verification:
             keys.add(check.plan)
             yield from check.findings
         yield from self._check_disjoint(keys.planned_twice())
+        if self.is_deep:
+            yield from self._check_scores()
 
     def _checks(self, names: "Names") -> Iterator[ShardCheck]:
         """Of each shard, in order; the next ones are being read meanwhile."""
@@ -162,6 +164,36 @@ class Verification:
                         expected="each key in one shard",
                     )
                 reach, holder = max((reach, holder), (stop, shard))
+
+    def _check_scores(self) -> Iterator[Finding]:
+        """Sidecars that cannot be read, and scores that are no numbers."""
+        for folder in sorted(self.store.list_subfolders(layout.SCORES)):
+            keys = sorted(entry.key for entry in self.store.list_folder(folder))
+            for key in (key for key in keys if key.endswith(".parquet")):
+                try:
+                    broken = scores_not_finite(self.store, key)
+                except ObjectMissing:  # moved away meanwhile
+                    continue
+                except UNREADABLE as error:
+                    found = f"a file that cannot be read ({type(error).__name__}: {error})"
+                    yield self._scores_finding(key, found=found, expected="a sidecar of scores")
+                    continue
+                for column, subjects in broken.items():
+                    found = f"scores that are not finite in {column}: {name_some(subjects)}"
+                    yield self._scores_finding(key, found=found, expected="numbers, or null")
+
+    def _scores_finding(self, key: str, *, found: str, expected: str) -> Finding:
+        folder, name = key.rpartition("/")[::2]
+        scorer = layout.object_name(folder).partition("@")[0]
+        traces = layout.try_traces_of(layout.traces_object_key(name))
+        return Finding(
+            shard=traces[0] if traces else None,
+            key=key,
+            found=found,
+            expected=expected,
+            advice="move the file away, and score again: coppice score "
+            f"{self.store.url} --scorer {scorer}",
+        )
 
     def _try_read_plan(self, shard: int) -> list[PlanRow]:
         try:

@@ -100,6 +100,8 @@ def _spec_of(sample: ScoringInput) -> Spec | None:
     if table is None or shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
         return None
     try:
+        if not isinstance(table, dict):
+            raise TypeError("expected a JSON object")
         return Spec.from_json(table)
     except (TypeError, KeyError) as error:
         raise InputError(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ATTENTION = "coppice"
 """The name under which transformers knows our attention."""
 BLOCK = 32
-"""Keys are read up to a multiple of this many tokens: docs/engine.md, "What helped on a CPU"."""
+"""Keys are read up to a multiple of this many tokens (docs/engine.md, "What helped on a CPU")."""
 
 
 class Cache:
@@ -57,6 +57,11 @@ class Cache:
         # Zeros: padding is read, and a NaN that weighs nothing is still a NaN.
         self.keys = _zeros(shape, dtype, torch.device(device))
         self.values = _zeros(shape, dtype, torch.device(device))
+
+    def clear(self, slots: Tensor) -> None:
+        """Put zeros into these slots, int64 on any device, again."""
+        slots = slots.to(self.keys.device)
+        self.keys[:, slots] = self.values[:, slots] = 0
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -306,10 +306,15 @@ def paged_attention_plain(
     num_tokens = int(last.max()) + 1
     used = table[:, :num_tokens].long()
     groups = query.shape[1] // keys.shape[1]
-    own_keys, own_values = (
-        states[used].repeat_interleave(groups, dim=2).transpose(1, 2) for states in (keys, values)
-    )  # [rows, heads, tokens, width]
     is_read = torch.arange(num_tokens, device=last.device)[None, :] <= last[:, None]
+    own_keys, own_values = (
+        # Zeros beyond the row: another's NaN that weighs nothing would still be a NaN.
+        states[used]
+        .masked_fill(~is_read[:, :, None, None], 0)
+        .repeat_interleave(groups, dim=2)
+        .transpose(1, 2)
+        for states in (keys, values)
+    )  # [rows, heads, tokens, width]
     return torch.nn.functional.scaled_dot_product_attention(
         query[:, :, None], own_keys, own_values, attn_mask=is_read[:, None, None], scale=scale
     )[:, :, 0]

@@ -70,6 +70,11 @@ class Prefixes:
                 self._drop(key)
         return self._pages.can_take(num_pages)
 
+    def drop(self, key: PrefixKey | None) -> None:
+        """Keep this one no longer, if it is kept."""
+        if key is not None and key in self._kept:
+            self._drop(key)
+
     def drop_all(self) -> None:
         """Keep nothing, and give the shares of all pages back."""
         for key in list(self._kept):

@@ -1,15 +1,19 @@
 """A driver over actors on a real Ray, with the fake backend."""
 
 import os
+import platform
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs.cluster.driver import Driver
 from jobs.cluster.snapshot import Snapshot, Summary
+from pipeline.plan.configs import resolve
+from pipeline.plan.planning import commit_plan, make_plan
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
@@ -18,7 +22,7 @@ from pipeline.store.traces import read_footer, read_rows
 from schemas.config import FakeConfig
 from schemas.errors import InputError
 from schemas.runs import RunManifest
-from tests.support import SMALL, fake_config, fake_method, plan_run
+from tests.support import SMALL, fake_config, fake_method, plan_run, prompt_set
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -144,6 +148,38 @@ def test_a_node_that_sees_another_run_in_its_folder_is_refused_before_any_work(t
 
     with pytest.raises(InputError, match="a path that all nodes share"):
         _grow(store, stranger)
+
+
+def _plan_janus(store: Store, device: str) -> RunManifest:
+    """A run of the tiny Janus, in which nothing is thought or judged."""
+    method = {"model": "tiny", "program": "plain"}
+    execution = {"device": device, "cache_gigabytes": 0.01, "num_actors": 1}
+    resolved = resolve({"method": method, "execution": execution})
+    prompts = prompt_set(1)
+    plan = make_plan(prompts, resolved.config, resolved.facts, sources=["prompts.txt"])
+    return commit_plan(store, plan, prompts, resolved.config, resolved.facts)
+
+
+@pytest.mark.parametrize("device", ["gpu", "auto"])
+def test_actors_that_were_given_a_gpu_use_it_or_end_the_run(tmp_path: Path, device: str):
+    if torch.cuda.is_available():
+        pytest.skip("torch sees a GPU here")
+    store = open_store(str(tmp_path))
+    manifest = _plan_janus(store, device)
+
+    with pytest.raises(InputError, match=rf"execution.device={device}.* found none"):
+        _grow(store, manifest)
+    assert not committed_shards(store, manifest)
+
+
+def test_actors_that_were_given_none_say_so_in_every_trace(tmp_path: Path):
+    store = open_store(str(tmp_path))
+    manifest = _plan_janus(store, "cpu")
+
+    summary = _grow(store, manifest)
+
+    assert summary.snapshot.num_ok == 1
+    assert {row["stack"]["device"] for row in read_rows(store, 0)} == {platform.machine()}
 
 
 def test_committed_shards_are_left_alone_on_the_next_start(tmp_path: Path):

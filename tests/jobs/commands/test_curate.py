@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pipeline.store.open import open_store
 from schemas.config import Pictures
 from tests.jobs.conftest import Coppice
-from tests.support import fake_config, fake_method, plan_run, run_all
+from tests.support import fake_config, fake_method, plan_run, replace_object, run_all
 
 
 def test_a_set_is_made_by_one_command_and_a_dry_run_writes_nothing(
@@ -29,3 +30,26 @@ def test_a_set_is_made_by_one_command_and_a_dry_run_writes_nothing(
     assert refused.returncode == 2
     assert "coppice score" in refused.stderr
     assert not (tmp_path / "other").exists()
+
+
+def test_traces_with_broken_numbers_are_named_with_their_places(coppice: Coppice, tmp_path: Path):
+    store = open_store(str(tmp_path / "run"))
+    run_all(store, plan_run(store, 8, rollouts_per_shard=8))
+
+    def spoil(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for row in rows[:5]:
+            row["events"][1]["logp_cond"][2] = float("nan")
+        return rows
+
+    replace_object(store, 0, rows=spoil)
+    (tmp_path / "mine.toml").write_text('name = "mine"\npictures = "tokens"')
+    answer = coppice("curate", "run", "set", "--recipe", "mine.toml")
+
+    assert answer.returncode == 0, answer.stderr
+    told = [line for line in answer.stdout.splitlines() if line.startswith("Not finite: ")]
+    assert len(told) == 4
+    assert "traces/shard-00000.parquet: trace " in told[0]
+    assert told[0].endswith("column events.logp_cond")
+    assert "5 traces in all" in told[3]
+    assert "coppice verify run --deep" in told[3]
+    assert "not_finite" in answer.stdout

@@ -34,3 +34,32 @@ def test_an_unknown_scorer_is_refused_before_ray_starts(coppice: Coppice, tmp_pa
 
     assert answer.returncode == 2
     assert "did you mean 'tokens'" in answer.stderr
+
+
+BROKEN = """
+from pipeline.scoring.scorers import Score
+
+class Broken:
+    name, version = "broken", "1"
+    subjects = frozenset({"trace"})
+    needs_pictures = False
+    columns = {"value": "float32"}
+
+    def score(self, batch):
+        return [Score(value=float("inf")) for _ in batch]
+"""
+
+
+@pytest.mark.ray
+def test_a_scorer_that_gives_infinity_is_refused_in_one_sentence(
+    coppice_on_ray: Coppice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = open_store(str(tmp_path / "run"))
+    run_all(store, plan_run(store, 2))
+    (tmp_path / "broken_scorer.py").write_text(BROKEN)
+    answer = coppice_on_ray("score", "run", "--scorer", "broken_scorer:Broken")
+
+    assert answer.returncode == 2, answer.stderr
+    (said,) = answer.stderr.splitlines()
+    assert "broken@1 gave inf as value of trace" in said
+    assert not list((tmp_path / "run").glob("scores/**/*.parquet"))

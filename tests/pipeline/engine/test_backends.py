@@ -1,13 +1,16 @@
 """Opening the backends that a config names: one each, of the weights that were planned with."""
 
+import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from pipeline.engine.backends import LoadedBackends, open_backends
+from pipeline.engine.checkpoints import resolve_checkpoint
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import Fake
 from pipeline.plan.configs import resolve
@@ -121,10 +124,71 @@ def test_a_model_that_is_not_on_this_node_is_refused(tmp_path: Path):
         open_backends(config)
 
 
+# The device
+
+
+def test_a_gpu_that_torch_does_not_see_is_refused_before_any_weight_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    folder = Path(shutil.copytree(GOLDEN, tmp_path / "model"))
+    config = golden_config(folder)
+    shutil.rmtree(folder)
+
+    for execution in ({"device": "gpu"}, {"device": "auto"}):
+        asked = config.model_copy(
+            update={"execution": config.execution.model_copy(update=execution)}
+        )
+        setting = f"execution.device={execution['device']}"
+        with pytest.raises(InputError, match=rf"a GPU on \S+ \({setting}.* found none.*device=cpu"):
+            open_backends(asked, device="gpu")
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_the_cpu_is_used_though_a_gpu_can_be_seen(monkeypatch: pytest.MonkeyPatch, device: str):
+    def touched(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the GPU was touched")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for name in ("mem_get_info", "get_device_name", "_lazy_init"):
+        monkeypatch.setattr(f"torch.cuda.{name}", touched)
+    execution = {"device": device}
+    config = resolve({"method": {"model": str(GOLDEN)}, "execution": execution}).config
+
+    opened = open_backends(config, device="cpu")
+
+    assert isinstance(answer_of(opened, Role.THINK), TextAnswer)
+    assert opened.stack["device"] == platform.machine()
+    assert opened.stack["arithmetic"] == "strict"
+
+
+@pytest.mark.parametrize(("asked", "device"), [("cpu", "gpu"), ("gpu", "cpu")])
+def test_a_device_other_than_the_configs_is_refused(asked: str, device: Any):
+    config = resolve({"method": {"model": str(GOLDEN)}, "execution": {"device": asked}}).config
+
+    with pytest.raises(InputError, match=f"execution.device is {asked}, .* on {device}"):
+        open_backends(config, device=device)
+
+
+def test_the_fake_needs_no_gpu_where_ray_has_some():
+    assert open_backends(fake_config(), device="gpu").stack["device"] == platform.machine()
+
+
+@pytest.mark.parametrize(("value", "problem"), [(float("nan"), "not finite"), (0.0, "but 0")])
+def test_broken_weights_are_refused(tmp_path: Path, value: float, problem: str):
+    folder = Path(shutil.copytree(resolve_checkpoint("tiny"), tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][:] = value
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(InputError, match=rf"lm_head.weight of model.safetensors .*{problem}.*plan"):
+        open_backends(golden_config(folder))
+
+
 def test_the_dtype_is_the_configs():
     half = open_backends(golden_config(dtype="bfloat16"))
 
     assert isinstance(answer_of(half, Role.DRAW), VisualAnswer)
     (picture,) = half.painter.paint([tuple(range(36))])
-    (exact,) = open_backends(golden_config()).painter.paint([tuple(range(36))])
+    (exact,) = open_backends(golden_config(dtype="float32")).painter.paint([tuple(range(36))])
     assert (picture != exact).any()

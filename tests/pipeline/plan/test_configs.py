@@ -1,5 +1,6 @@
 """From a config file and `--set` pairs to a frozen config whose model and pack are known."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from pipeline.engine.checkpoints import digest_of
 from pipeline.plan.configs import Tables, read_config_file, resolve, validated, with_settings
 from pipeline.plan.models import describe_model
 from pipeline.plan.packs import load_pack
-from schemas.config import FakeConfig, RunConfig, fingerprint
+from schemas.config import FakeConfig, RunConfig, differences, fingerprint
 from schemas.errors import InputError
 from schemas.trace import Role
 
@@ -241,3 +242,78 @@ def test_a_table_is_checked_as_what_it_is_for():
     assert validated(FakeConfig, {"num_codes": 99}).num_codes == 99
     with pytest.raises(InputError, match=r"method\.model"):
         validated(RunConfig, {"method": {}})
+
+
+# In which numbers
+
+
+def with_dtype(folder: Path, word: str | None) -> str:
+    """A copy of the golden model, which is stored in bfloat16, whose config says this dtype."""
+    model = Path(shutil.copytree(GOLDEN, folder / f"says-{word}"))
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"torch_dtype": word}))
+    return str(model)
+
+
+@pytest.mark.parametrize("word", ["bfloat16", "float32", None])
+def test_a_model_is_computed_in_its_own_dtype_unless_one_is_named(tmp_path: Path, word: str | None):
+    model = with_dtype(tmp_path, word)
+
+    assert resolve({"method": {"model": model}}).config.method.dtype == (word or "bfloat16")
+    for named in ("bfloat16", "float32"):
+        tables: Tables = {"method": {"model": model, "dtype": named}}
+        assert resolve(tables).config.method.dtype == named
+
+
+@pytest.mark.parametrize("name", ["toy", "tiny"])
+def test_bundled_models_and_the_fake_are_computed_in_float32(name: str):
+    config = resolve({"method": {"model": name}}).config
+
+    assert config.method.dtype == resolve(FAKE).config.method.dtype == "float32"
+    assert config.model_files == resolve(FAKE).config.model_files == {}
+
+
+@pytest.mark.parametrize("word", ["float16", "float64", "float8_e4m3fn", "int8"])
+def test_another_dtype_is_refused_whoever_says_it(tmp_path: Path, word: str):
+    own: Tables = {"method": {"model": with_dtype(tmp_path, word)}}
+    planned = resolve(with_settings(own, ["method.dtype=float32"])).config.method
+
+    with pytest.raises(InputError, match=rf"made for '{word}'.*bfloat16 or float32 .*--dtype"):
+        resolve(own)
+    with pytest.raises(InputError, match=rf"method.dtype is '{word}'.*bfloat16 or float32"):
+        resolve({"method": {"dtype": word}})
+    assert resolve(own, planned).config.method.dtype == "float32"  # as it was named then
+
+
+def test_a_run_that_is_planned_keeps_its_dtype_where_none_is_named():
+    tables: Tables = {"method": {"model": str(GOLDEN)}}
+    planned = resolve(with_settings(tables, ["method.dtype=float32"])).config.method
+
+    assert resolve(tables, planned).config.method == planned
+    again = resolve(with_settings(tables, ["method.dtype=bfloat16"]), planned).config.method
+    assert differences(planned, again) == ["dtype: float32 -> bfloat16"]
+
+
+# By which name
+
+
+def test_a_relative_folder_is_named_as_it_is_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(GOLDEN, tmp_path / "model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    assert resolve({"method": {"model": "../model"}}).config.method.model.name == str(
+        tmp_path / "model"
+    )
+
+
+def test_the_files_of_a_model_are_kept_with_their_digests():
+    files = resolve({"method": {"model": str(GOLDEN)}}).config.model_files
+
+    sha256 = hashlib.sha256((GOLDEN / "model.safetensors").read_bytes()).hexdigest()
+    assert files["model.safetensors"] == sha256
+    assert set(files) == {
+        *("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json")
+    }

@@ -1,4 +1,6 @@
+import gzip
 import json
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -217,7 +219,6 @@ def test_a_bad_json_line_is_refused(tmp_path: Path, line: str, reason: str):
     ("columns", "reason"),
     [
         ({"prompt": ["a", None]}, "the prompt is no string but NoneType"),
-        ({"prompt": ["a", "b"], "png": [None, b"\x89PNG"]}, "column 'png' holds what JSON cannot"),
         ({"prompt": ["a", "b"], "score": [0.0, float("-inf")]}, "column 'score' holds"),
     ],
 )
@@ -307,11 +308,14 @@ def test_a_source_that_matches_no_file_is_refused(
         read_prompts([source])
 
 
-def test_an_unknown_extension_is_refused_before_anything_is_read(tmp_path: Path):
+@pytest.mark.parametrize("name", ["b.xlsx", "b.parquet.gz", "b.csv.bz2", "b.gz", "b"])
+def test_an_unknown_extension_is_refused_before_anything_is_read(tmp_path: Path, name: str):
     (tmp_path / "a.txt").write_bytes(b"\xff")
-    (tmp_path / "b.csv").write_text("prompt\na red cube\n")
+    (tmp_path / name).write_text("prompt\na red cube\n")
 
-    with pytest.raises(InputError, match=r"b\.csv: expected one of \.txt, \.jsonl, \.parquet"):
+    with pytest.raises(
+        InputError, match=rf"{re.escape(name)}: expected one of \.txt, \.csv, .*zst"
+    ):
         read_prompts([str(tmp_path / "*")])
 
 
@@ -407,12 +411,35 @@ def test_objects_and_globs_over_one_folder_are_read_from_s3(bucket: Any, tmp_pat
     assert [prompt.metadata for prompt in prompts.prompts] == [{"id": 1}, {"id": 2}, {}, {}]
 
 
+@pytest.mark.parametrize("name", ["list [1].txt", "what?.txt", "all*.txt", "[a-z].txt"])
+def test_a_key_that_looks_like_a_glob_is_found_before_what_it_matches(bucket: Any, name: str):
+    bucket.put_object(Key=f"set/{name}", Body=b"a red cube")
+    bucket.put_object(Key="set/list 1.txt", Body=b"two birds")
+    bucket.put_object(Key="set/whats.txt", Body=b"two birds")
+    bucket.put_object(Key="set/allofit.txt", Body=b"two birds")
+    bucket.put_object(Key="set/a.txt", Body=b"two birds")
+
+    (prompt,) = read_prompts([f"s3://prompts/set/{name}"]).prompts
+
+    assert (prompt.text, prompt.source) == ("a red cube", f"s3://prompts/set/{name}")
+
+
+def test_a_packed_table_is_read_from_s3(bucket: Any):
+    body = gzip.compress(b"Prompts,Category\nA red car.,Colors\n")
+    bucket.put_object(Key="set/DrawBench.csv.gz", Body=body)
+
+    (prompt,) = read_prompts(["s3://prompts/set/*.gz"]).prompts
+
+    assert (prompt.text, prompt.metadata) == ("A red car.", {"Category": "Colors"})
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
         ("s3://prompts/none.txt", "cannot be read"),
         ("s3://prompts/a\\b.txt", "cannot be read"),
         ("s3://prompts/none/*.txt", "nothing matches"),
+        ("s3://prompts/a\\[1].txt", "nothing matches"),
         ("s3://prompts/folder/", "nothing matches"),
     ],
 )

@@ -1,18 +1,23 @@
 """Workers that hang, break or lie, records that end processes, and what a shard makes of them."""
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.engine.fake import Fake
+from pipeline.engine.soundness import not_finite
+from pipeline.pictures import Pixels
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.traces import try_read_footer
-from pipeline.twig.requests import Answer, Request, RequestId
+from pipeline.twig.requests import Answer, Codes, Request, RequestId, VisualAnswer
+from schemas.config import Pictures
 from schemas.errors import FailureKind, RecordFailure, RolloutError
 from schemas.runs import Probe, Remedy, RunManifest, ShardEnd
 from tests.support import (
@@ -22,6 +27,7 @@ from tests.support import (
     attempt_at,
     failure_of,
     fake_config,
+    fake_method,
     plan_run,
     run_all,
 )
@@ -163,6 +169,116 @@ def test_few_rollouts_are_not_judged(store: Store):
         report = worker.run_shard(attempt_at(0, 2, num_dead=197))
 
     assert report.end is ShardEnd.COMMITTED
+
+
+# Numbers that are none
+
+
+def broken_numbers(request: Request) -> RolloutError:
+    return not_finite("the logits of token 3")
+
+
+def test_a_model_of_which_nothing_is_a_number_ends_the_run_in_one_sentence(store: Store):
+    manifest = plan_run(store, 3)
+
+    failures = []
+    for number in (1, 2):
+        with at_work(store, manifest, script=broken_numbers) as worker:
+            failures.append(failure_of(worker.run_shard(attempt_at(0, number))))
+
+    assert [failure.reason for failure in failures] == ["sick_worker", "too_many_dead"]
+    assert failures[1].remedy is Remedy.STOP_FOR_DEAD
+    assert "all 3 rollouts of shard 0 died of not_finite" in failures[1].message
+    assert "coppice plan" in failures[1].message
+    assert try_read_footer(store, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("num_prompts", "num_ok", "max_dead_fraction", "is_alone"),
+    [(1, 0, 0.5, True), (3, 1, 0.5, True), (3, 0, 1.0, True), (3, 0, 0.5, False)],
+    ids=["one record", "others did well", "any number of dead", "another reason as well"],
+)
+def test_records_are_believed_to_be_at_fault_where_the_model_may_be_sound(
+    store: Store, num_prompts: int, num_ok: int, max_dead_fraction: float, is_alone: bool
+):
+    config = fake_config(max_dead_fraction=max_dead_fraction)
+    manifest = plan_run(store, num_prompts, config, rollouts_per_record=2)
+
+    def script(request: Request) -> RolloutError:
+        is_other = not is_alone and "number 1" in repr(request)
+        return refuse(request) if is_other else broken_numbers(request)
+
+    with at_work(store, manifest, script=script) as worker:
+        report = worker.run_shard(attempt_at(0, 2, num_ok=num_ok))
+
+    assert (report.end, report.num_dead) == (ShardEnd.COMMITTED, 2 * num_prompts)
+    reasons = {row["dead_reason"] for row in all_rows(store, manifest)}
+    assert reasons == ({"not_finite"} if is_alone else {"not_finite", "scripted"})
+
+
+class Unlikely(Fake):
+    """Draws once with log-probabilities of which one is none."""
+
+    def __init__(self, value: float, column: str) -> None:
+        super().__init__(SMALL)
+        self._change: tuple[str, float] | None = (column, value)
+
+    def submit(self, request_id: RequestId, request: Request) -> None:
+        super().submit(request_id, request)
+        number, answer = self._answers[-1]
+        if isinstance(answer, VisualAnswer) and self._change:
+            (column, value), self._change = self._change, None
+            logps = (value, *(answer.logp_cond or ())[1:])
+            self._answers[-1] = (number, replace(answer, **{column: logps}))
+
+
+@pytest.mark.parametrize("column", ["logp_sample", "logp_cond"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_no_trace_holds_a_log_probability_that_is_none(store: Store, column: str, value: float):
+    manifest = plan_run(store, 3)
+
+    with at_work(store, manifest, backend=Unlikely(value, column)) as worker:
+        report = worker.run_shard(attempt_at(0))
+
+    assert (report.num_ok, report.num_dead) == (2, 1)
+    rows = all_rows(store, manifest)
+    (dead,) = (row for row in rows if row["status"] == "dead")
+    assert (dead["dead_reason"], dead["codes"]) == ("not_finite", [])
+    for row in rows:
+        for event in row["events"]:
+            assert math.isfinite(sum(event[column] or ()))
+
+
+class Unpainted(Fake):
+    """Has no pixels for the canvases of one prompt."""
+
+    unpainted: tuple[int, ...] = ()
+
+    def paint(self, canvases: Sequence[Codes]) -> list[Pixels]:
+        if self.unpainted in [codes[:3] for codes in canvases]:
+            raise not_finite("the pixels of a canvas")
+        return super().paint(canvases)
+
+
+@pytest.mark.parametrize("pictures", [Pictures.FINAL, Pictures.ALL])
+def test_a_picture_without_pixels_is_a_dead_row_and_not_a_black_one(
+    store: Store, pictures: Pictures
+):
+    manifest = plan_run(store, 3, fake_config(fake_method(pictures=pictures)))
+    backend = Unpainted(SMALL)
+    with at_work(store, manifest, backend=Fake(SMALL)) as worker:
+        worker.run_shard(attempt_at(0))
+    backend.unpainted = tuple(all_rows(store, manifest)[0]["codes"][:3])
+    store.delete(layout.traces_key(0))
+
+    with at_work(store, manifest, backend=backend) as worker:
+        report = worker.run_shard(attempt_at(0))
+
+    assert (report.num_ok, report.num_dead) == (2, 1)
+    (dead,) = (row for row in all_rows(store, manifest) if row["status"] == "dead")
+    assert (dead["dead_reason"], dead["images"], dead["final_picture"]) == ("not_finite", [], None)
+    assert {event["picture"] for event in dead["events"]} == {None}
+    assert dead["events"]
 
 
 # Records that end processes

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -30,7 +31,8 @@ class Lengths:
     columns = {"value": "float32", "words": "float32"}  # noqa: RUF012
 
     def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return [Score(value=None, parts={"words": float(len(one.prompt.split()))}) for one in batch]
+        lengths = [float(len(scoring_input.prompt.split())) for scoring_input in batch]
+        return [Score(value=None, parts={"words": length}) for length in lengths]
 
 
 class Forgetful(Lengths):
@@ -135,3 +137,49 @@ def test_a_foreign_schema_is_refused(store: LocalStore):
 
 def _sidecars(store: LocalStore, scorer: str) -> list[Path]:
     return sorted((store.root / "scores" / scorer).glob("*.parquet"))
+
+
+class Odd(Lengths):
+    """A scorer that gives what it was told to, of the second prompt alone."""
+
+    def __init__(self, **given: object) -> None:
+        self.given = given
+
+    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
+        return [
+            Score(
+                value=self.given.get("value", 0.5) if index == 1 else 0.5,  # type: ignore[arg-type]
+                parts={"words": self.given.get("words", 1.0) if index == 1 else 1.0},  # type: ignore[dict-item]
+            )
+            for index, _ in enumerate(batch)
+        ]
+
+
+@pytest.mark.parametrize("column", ["value", "words"])
+@pytest.mark.parametrize(
+    "number",
+    [float("nan"), float("inf"), float("-inf"), np.float32("nan"), np.float64("inf"), 1e39, -1e300],
+    ids=repr,
+)
+def test_a_scorer_that_gives_no_number_is_named_with_the_trace(
+    store: LocalStore, column: str, number: float
+):
+    run = open_run(store.url)
+    trace_id = all_rows(store, run.manifest)[1]["trace_id"]
+
+    with pytest.raises(
+        InputError, match=rf"lengths@2 gave .* as {column} of trace {trace_id}, the"
+    ):
+        score_object(store, run.objects[0], Odd(**{column: number}))
+
+    assert _sidecars(store, "lengths@2") == []
+
+
+@pytest.mark.parametrize("number", [0, -0.0, 1e-45, 3.4e38, None, np.float32(0.25)])
+def test_a_scorer_may_give_any_number_or_none(store: LocalStore, number: float | None):
+    scored = score_object(store, open_run(store.url).objects[0], Odd(value=number))
+
+    (path,) = _sidecars(store, "lengths@2")
+    values = pq.read_table(path)["value"].to_pylist()
+    assert scored.num_rows == 3
+    assert values[1] == pytest.approx(number)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.select.recipes import check, load_recipe, read_recipe, shipped_recipes
+from pipeline.select.recipes import check_recipe, load_recipe, read_recipe, shipped_recipes
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
@@ -19,7 +19,7 @@ def refuse(text: str, run: Store) -> str:
     """The complaint about a recipe."""
     recipe = read_recipe(f'name = "some"\n{text}', origin="some.toml")
     with pytest.raises(InputError) as caught:
-        check(recipe, Path(), [open_run(run.url)])
+        check_recipe(recipe, Path(), [open_run(run.url)])
     return str(caught.value)
 
 
@@ -105,7 +105,7 @@ def test_rows_that_look_at_canvases_need_a_run_that_kept_them(tmp_path: Path):
 
     assert "--pictures all" in refuse("", run)
     for recipe in ('tasks = ["draw", "think_1"]', 'pictures = "tokens"'):
-        check(read_recipe(f'name = "r"\n{recipe}', origin="r"), Path(), [open_run(run.url)])
+        check_recipe(read_recipe(f'name = "r"\n{recipe}', origin="r"), Path(), [open_run(run.url)])
 
 
 def test_a_mix_with_critiques_needs_a_run_that_reflects(tmp_path: Path):

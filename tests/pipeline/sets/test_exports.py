@@ -18,6 +18,7 @@ from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 from schemas.errors import InputError
+from schemas.recipes import SetKind
 
 SFT = ("trl", "llama-factory", "ms-swift", "verl", "webdataset", "nemo-curator")
 
@@ -166,5 +167,28 @@ def test_verl_has_a_row_for_every_segment_of_whole_groups(toy_run: Store, tmp_pa
 
 def test_an_unknown_export_is_refused():
     with pytest.raises(InputError, match=r"no export 'trl2'.*llama-factory"):
-        check_exports(["trl", "trl2"])
+        check_exports(["trl", "trl2"], SetKind.SFT)
     assert set(SFT) < set(EXPORTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("trl-dpo", SetKind.SFT), ("verl-grpo", SetKind.PREFERENCE), ("trl", SetKind.GRPO)],
+)
+def test_an_export_of_another_kind_of_set_is_refused_with_those_that_fit(name: str, kind: SetKind):
+    with pytest.raises(InputError, match=f"{name} takes rows of .* makes a {kind} set"):
+        check_exports([name], kind)
+
+
+def test_every_export_fits_one_kind_of_set():
+    for name in EXPORTS:
+        fits = [kind for kind in SetKind if _is_accepted(name, kind)]
+        assert len(fits) == 1
+
+
+def _is_accepted(name: str, kind: SetKind) -> bool:
+    try:
+        check_exports([name], kind)
+    except InputError:
+        return False
+    return True

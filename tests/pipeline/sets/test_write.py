@@ -1,10 +1,13 @@
 """Sets: the same bytes from the same inputs, every row accounted for, nothing that leaks."""
 
 import json
+import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,8 +20,9 @@ from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 from pipeline.store.traces import read_rows
 from schemas.errors import InputError, StoreRefused
+from schemas.scores import SCORES_KEY
 from tests.pipeline.conftest import score
-from tests.support import Wrapped, plan_run, run_all
+from tests.support import Wrapped, plan_run, replace_object, run_all
 
 ALL = 'name = "all"\nsplit = { validation = 0.5 }'
 
@@ -319,3 +323,107 @@ def test_a_filter_on_words_and_one_that_keeps_nulls(toy_run: Store, tmp_path: Pa
     answers = [row["messages"][-1]["content"] for row in rows if row["task"] == "reflect_1"]
     assert answers
     assert {row["category"] for row in rows} == {"toy"}
+
+
+# Numbers that are none
+
+NAN, INF = float("nan"), float("inf")
+GROUPS = 'name = "g"\nkind = "grpo"\nscorers = ["tokens@1"]\n[groups]\nrewards = ["tokens.entropy"]'
+
+
+def spoil_trace(column: str, value: float) -> Callable[[list[dict[str, Any]]], Any]:
+    """Of the first trace of an object, put a value among the numbers of one column."""
+
+    def spoil(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        drawing = next(event for event in rows[0]["events"] if event["role"] == "draw")
+        if column.startswith("logp"):
+            drawing[column][3] = value
+        else:
+            drawing[column] = value
+        return rows
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("logp_sample", NAN), ("logp_cond", INF), ("score", NAN), ("duration_seconds", -INF)],
+)
+def test_no_row_is_made_of_a_trace_with_numbers_that_are_none(
+    fake_run: Store, tmp_path: Path, column: str, value: float
+):
+    replace_object(fake_run, 2, rows=spoil_trace(column, value))
+    broken = next(read_rows(fake_run, 2))["trace_id"]
+
+    curation = curate(fake_run, ALL, tmp_path / "out")
+
+    rows = rows_in(tmp_path / "out")
+    decisions = pq.read_table(tmp_path / "out" / "decisions.parquet").to_pylist()
+    reasons = {decision["trace_id"]: decision["reason"] for decision in decisions}
+    assert {trace for trace, reason in reasons.items() if reason} == {broken}
+    assert reasons[broken] == "not_finite"
+    assert len({row["trace_id"] for row in rows}) == 15
+    assert broken not in {row["trace_id"] for row in rows}
+    assert [trace for part in curation.parts for trace in part.broken] == [
+        f"traces/shard-00002.parquet: trace {broken}, column events.{column}"
+    ]
+
+
+def test_a_group_with_a_broken_trace_is_no_group(fake_run: Store, tmp_path: Path):
+    score(fake_run, "tokens")
+    replace_object(fake_run, 0, rows=spoil_trace("logp_sample", NAN))
+
+    recipe = f"{GROUPS}\npicture_only = true\ndrop_zero_variance = false"
+    funnel = curate(fake_run, recipe, tmp_path / "out").funnel
+
+    assert funnel.removed == {"not_finite": 1, "incomplete_group": 1}
+    rows = rows_in(tmp_path / "out", "grpo/*.parquet")
+    assert len(rows) == 14
+    assert all(math.isfinite(row["advantage"]) for row in rows)
+
+
+def spoil_scores(run: Store, name: str, column: str, value: float) -> str:
+    """Put a value into the first row of a sidecar; its trace."""
+    path = Path(run.url) / "scores" / name
+    note, table = pq.read_metadata(path).metadata[SCORES_KEY], pq.read_table(path)
+    rows = table.to_pylist()
+    rows[0][column] = value
+    with pq.ParquetWriter(path, table.schema) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema=table.schema))
+        writer.add_key_value_metadata({SCORES_KEY: note})
+    return str(rows[0]["trace_id"])
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_scores_that_are_none_are_refused_with_their_place(
+    fake_run: Store, tmp_path: Path, value: float
+):
+    score(fake_run, "tokens")
+    trace = spoil_scores(fake_run, "tokens@1/shard-00001.parquet", "entropy", value)
+    recipe = f"{GROUPS}\npicture_only = true"
+
+    place = rf"tokens@1/shard-00001.parquet has 1 scores in column entropy .* trace {trace}, event"
+    with pytest.raises(InputError, match=place):
+        curate(fake_run, recipe, tmp_path / "out")
+    assert not list(tmp_path.glob("out/**/*.parquet"))
+
+
+def test_scores_that_no_recipe_goes_by_may_be_what_they_are(fake_run: Store, tmp_path: Path):
+    score(fake_run, "tokens")
+    spoil_scores(fake_run, "tokens@1/shard-00001.parquet", "entropy", NAN)
+
+    funnel = curate(fake_run, f'{ALL}\nscorers = ["tokens@1"]', tmp_path / "out").funnel
+
+    assert not funnel.removed
+
+
+def test_a_reward_too_large_for_its_column_is_refused(fake_run: Store, tmp_path: Path):
+    score(fake_run, "tokens")
+    for value, shard in ((3e38, 0), (3e38, 1), (3e38, 2), (3e38, 3)):
+        spoil_scores(fake_run, f"tokens@1/shard-0000{shard}.parquet", "entropy", value)
+    recipe = f'{GROUPS}\naggregate = "sum"\npicture_only = true'.replace(
+        '["tokens.entropy"]', '["tokens.entropy", "tokens.entropy"]'
+    )
+
+    with pytest.raises(InputError, match=r"row .* of grpo/train would have a number in"):
+        curate(fake_run, f"{recipe}\n[split]\nvalidation = 0.0", tmp_path / "out")

@@ -31,6 +31,7 @@ from pipeline.store.verify import PlannedKeys, Verification
 from schemas.config import Pictures
 from schemas.errors import StoreUnavailable
 from schemas.runs import PlanPart, RunManifest
+from schemas.scores import scores_schema
 from tests.support import (
     SMALL,
     Wrapped,
@@ -578,3 +579,97 @@ def test_a_flipped_bit_is_found_where_it_is_read(store: Store, manifest: RunMani
 
     assert only(found(store, deep=True)).key == key
     assert bool(found(store)) is (column != "worker")
+
+
+# Numbers that are none
+
+
+def an_event(row: dict[str, Any], role: str = "draw") -> dict[str, Any]:
+    event: dict[str, Any] = next(event for event in row["events"] if event["role"] == role)
+    return event
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("events.logp_sample", "events.logp_cond", "events.score"),
+        *("events.duration_seconds", "duration_seconds"),
+    ],
+)
+def test_a_number_that_is_none_is_found_with_its_row_and_column(
+    store: Store, manifest: RunManifest, column: str, value: float
+):
+    broken: list[str] = []
+
+    def spoil(rows: Rows) -> Rows:
+        row = next(row for row in rows if row["status"] == "ok")
+        broken.append(row["record_id"])
+        name = column.rpartition(".")[2]
+        if column == name:
+            row[name] = value
+        elif name.startswith("logp"):
+            an_event(row)[name][-1] = value
+        else:
+            an_event(row)[name] = value
+        return rows
+
+    replace_object(store, 1, rows=spoil)
+
+    assert found(store) == []
+    finding = only(found(store, deep=True))
+    assert (finding.shard, finding.key) == (1, layout.traces_key(1))
+    assert f"not finite in {column}: {broken[0]} rollout " in finding.found
+    assert finding.can_repair
+    assert "coppice repair" in finding.advice
+
+
+def test_numbers_of_any_size_and_none_at_all_are_no_damage(store: Store, manifest: RunManifest):
+    def change(rows: Rows) -> Rows:
+        for row in rows:
+            for event in row["events"]:
+                event["score"], event["duration_seconds"] = None, 1e-45
+                if event["logp_cond"]:
+                    event["logp_cond"][0], event["logp_sample"] = -3e38, None
+        return rows
+
+    replace_object(store, 0, rows=change)
+
+    assert found(store, deep=True) == []
+
+
+def put_scores(store: Store, name: str, rows: Rows, scorer: str = "mine@1") -> str:
+    schema = scores_schema({"value": "float32", "hash": "uint64", "other": "float32"})
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink)
+    key = f"scores/{scorer}/{name}"
+    store.put(key, sink.getvalue().to_pybytes())
+    return key
+
+
+def test_scores_that_are_none_are_found_beside_the_traces(store: Store, manifest: RunManifest):
+    nothing = {"hash": None, "value": None, "other": None, "tokens": "ab"}
+    sound = [{**nothing, "trace_id": "t-1", "event": None, "value": 1.0}]
+    put_scores(store, "shard-00000.parquet", sound)
+    rows = [
+        {**nothing, "trace_id": "t-1", "event": None, "other": float("inf")},
+        {**nothing, "trace_id": "t-2", "event": 3, "other": float("nan")},
+        {**nothing, "trace_id": "t-3", "event": 0, "hash": 2**64 - 1, "value": -0.0},
+    ]
+    key = put_scores(store, "shard-00002.parquet", rows)
+
+    assert found(store) == []
+    finding = only(found(store, deep=True))
+    assert (finding.shard, finding.key, finding.can_repair) == (2, key, False)
+    assert finding.found == "scores that are not finite in other: t-1, t-2 event 3"
+    assert "coppice score" in finding.advice
+    assert "--scorer mine" in finding.advice
+
+
+def test_a_sidecar_that_cannot_be_read_is_found(store: Store, manifest: RunManifest):
+    store.put("scores/mine@1/shard-00001.parquet", b"PAR1, and then nothing")
+    store.put("scores/mine@1/notes.txt", b"not ours")
+
+    finding = only(found(store, deep=True))
+    assert finding.key == "scores/mine@1/shard-00001.parquet"
+    assert "cannot be read" in finding.found

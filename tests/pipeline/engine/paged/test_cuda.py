@@ -59,6 +59,19 @@ def test_the_kernel_reads_nothing_beyond_the_last_token():
     assert torch.equal(after, before)
 
 
+def test_plain_attention_is_not_harmed_by_what_stands_beyond_a_row():
+    torch.manual_seed(0)
+    keys, values = cached(2, 16)
+    table = torch.arange(256, dtype=torch.int32).view(2, 128)
+    last = torch.tensor([10, 70], dtype=torch.int32)  # so that the first row reads beyond its own
+    query, key, value = torch.randn(3, 2, 2, 16)
+    before = paged_attention_plain(query, key, value, keys, values, table, last, 0.25)
+    keys[11:128], values[11:128] = torch.nan, torch.inf
+
+    after = paged_attention_plain(query, key, value, keys, values, table, last, 0.25)
+    assert torch.equal(after, before)
+
+
 def test_without_a_c_compiler_plain_torch_takes_the_kernels_place(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

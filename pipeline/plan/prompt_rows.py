@@ -1,0 +1,110 @@
+"""What every form of a prompt file comes to: rows with columns, one of which holds the prompt.
+
+Knows how that column is found and which others travel; knows no form.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from typing import TypeAlias
+from uuid import UUID
+
+from schemas.errors import InputError
+
+_Scalar: TypeAlias = (
+    bool | int | float | str | bytes | date | time | timedelta | Decimal | UUID | None
+)
+# What a column may hold: JSON's values, and those of Arrow's other types.
+Cell: TypeAlias = "_Scalar | list[Cell] | tuple[Cell, ...] | dict[str, Cell]"
+
+OBVIOUS_COLUMNS = ("prompt", "prompts")
+"""What a column of prompts is called in published sets, in any case. Others have to be named."""
+
+_SUGGESTED = ("caption", "captions", "text", "sentence", "description", "question")
+_SHOWN_CHARACTERS = 60
+_SHOWN_COLUMN_CHARACTERS = 400
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadOptions:
+    """How prompt files are to be read."""
+
+    prompt_column: str | None = None  # None: the obvious one
+    or_obvious: bool = False  # a file that lacks the column named may have the obvious one
+    dropped_columns: frozenset[str] = frozenset()  # they do not travel
+    fold_newlines: bool = False  # a prompt of several lines becomes one
+    is_text_only: bool = False  # no metadata: it is neither read nor checked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One row as its form reads it: with columns, or a bare prompt, or at fault."""
+
+    line: int  # from 1; the row in Parquet, the item in a JSON array
+    original: str | bytes | None = None  # as it stands in the file; None: only its prompt does
+    fields: dict[str, Cell] | None = None
+    text: str | None = None  # a prompt without columns
+    fault: str | None = None  # why it cannot be read
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """What a file holds, before its rows are read."""
+
+    rows: Iterator[Row]
+    prompt_column: str | None = None  # None: its rows are bare prompts
+    columns: Collection[str] = ()  # those known before the rows are read
+    left_behind: Sequence[str] = ()  # columns that hold bytes
+    is_folded: bool = True  # whether a prompt can hold a line break that is to be folded
+
+
+def choose_prompt_column(
+    columns: Sequence[str], options: ReadOptions, name: str, *, advice: str = ""
+) -> str:
+    """The column that holds the prompts of a file called `name`.
+
+    That is the one named, or `prompt`, or the only one called so (or `prompts`) in any case. Raises
+    InputError, with the columns there are, and `advice` if it is not about a name alone.
+    """
+    chosen = _try_choose(columns, options)
+    if chosen is None:
+        wanted = options.prompt_column or OBVIOUS_COLUMNS[0]
+        listed = shown(", ".join(sorted(columns)), most=_SHOWN_COLUMN_CHARACTERS)
+        fits = [column for column in columns if column.strip().casefold() in _SUGGESTED]
+        example = shown(fits[0]) if len(fits) == 1 else "NAME"
+        raise InputError(
+            f"{name}: expected one `{wanted}` column, found {listed}; "
+            f"name the one that holds the prompts with --prompt-column {example}{advice}"
+        )
+    if chosen in options.dropped_columns:
+        raise InputError(
+            f"{name}: --drop-columns names {shown(chosen)}, which holds the prompts; "
+            "drop others, or name another with --prompt-column"
+        )
+    return chosen
+
+
+def has_prompt_column(columns: Sequence[str], options: ReadOptions) -> bool:
+    """Whether `choose_prompt_column` finds one."""
+    return _try_choose(columns, options) is not None
+
+
+def _try_choose(columns: Sequence[str], options: ReadOptions) -> str | None:
+    if options.prompt_column is not None:
+        num_named = columns.count(options.prompt_column)
+        if num_named or not options.or_obvious:
+            return options.prompt_column if num_named == 1 else None
+    exact, *_ = OBVIOUS_COLUMNS
+    if exact in columns:
+        return exact if columns.count(exact) == 1 else None
+    for word in OBVIOUS_COLUMNS:
+        if fits := [column for column in columns if column.strip().casefold() == word]:
+            return fits[0] if len(fits) == 1 else None
+    return None
+
+
+def shown(text: str, *, most: int = _SHOWN_CHARACTERS) -> str:
+    """Safe to print: what does not print is escaped, and nothing is longer than the limit."""
+    escaped = repr(text[:most])
+    return escaped if len(escaped) <= most else escaped[: most - 3] + "..."

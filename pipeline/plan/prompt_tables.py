@@ -1,0 +1,209 @@
+"""Tables as text: comma-separated, tab-separated, and what spreadsheets make of these."""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.plan.prompt_lines import MAX_LINE_BYTES, numbered_lines
+from pipeline.plan.prompt_rows import (
+    Content,
+    ReadOptions,
+    Row,
+    choose_prompt_column,
+    has_prompt_column,
+    shown,
+)
+from pipeline.plan.prompt_sources import OpenFile
+from schemas.errors import InputError
+
+TAB = "\t"
+DELIMITERS = (",", ";", TAB, "|")
+_UNREADABLE = re.compile(r"[\0\ud800-\udfff]")  # halves of pairs stand for bytes, see `_Lines`
+_MAX_QUOTED_CHARACTERS = 64 * 1024  # of a field over several lines where quotes may be plain text
+
+
+def read_table(
+    file: OpenFile, options: ReadOptions, delimiter: str, *, advice: str = ""
+) -> Content:
+    """The rows below a header. All values are strings.
+
+    Where tabs part the columns, a quote that closes nothing is text, as such files are published.
+    Elsewhere it makes an InputError, as do a header that is no header and one without a prompt.
+    `advice` is said beside that a column can be named.
+    """
+    csv.field_size_limit(MAX_LINE_BYTES)  # of this process, where nothing else reads CSV
+    lines = _Lines(numbered_lines(file.start(), file.name))
+    header = _record(lines, delimiter, file.name, width=None)
+    while header and header.is_blank:
+        header = _record(lines, delimiter, file.name, width=None)
+    if header is None:
+        return Content(rows=iter(()))
+    columns = _checked_header(header, options, file.name)
+    return Content(
+        rows=_rows(lines, delimiter, columns, file.name),
+        prompt_column=choose_prompt_column(columns, options, file.name, advice=advice),
+        columns=columns,
+    )
+
+
+def header_of(head: str, delimiter: str) -> list[str]:
+    """The cells of the first line, under a delimiter that may be the wrong one."""
+    try:
+        return next(csv.reader(io.StringIO(head, newline="\n"), delimiter=delimiter, strict=True))
+    except StopIteration:
+        return []
+    except csv.Error:
+        return head.partition("\n")[0].rstrip("\r").split(delimiter)
+
+
+def choose_delimiter(head: str, preferred: str, options: ReadOptions) -> str:
+    """What parts the columns: what makes a prompt column of the header, else most columns."""
+    candidates = sorted(DELIMITERS, key=lambda delimiter: delimiter != preferred)
+    headers = {delimiter: header_of(head, delimiter) for delimiter in candidates}
+    for delimiter, header in headers.items():
+        if has_prompt_column(header, options):
+            return delimiter
+    return max(headers, key=lambda delimiter: len(headers[delimiter]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Record:
+    """The lines of a record, and its cells."""
+
+    line: int  # its first
+    original: str
+    cells: list[str]
+
+    @property
+    def is_blank(self) -> bool:
+        return not any(cell.strip() for cell in self.cells)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Taken:
+    """Lines that were taken for one record, and may be given back."""
+
+    lines: list[tuple[int, str]] = field(default_factory=list)
+    num_characters: int = 0
+
+
+class _Lines:
+    """Lines as text. A byte that is not UTF-8 is half a surrogate pair, which no text holds."""
+
+    def __init__(self, lines: Iterator[tuple[int, bytes]]) -> None:
+        self._lines = lines
+        self._given_back: list[tuple[int, str]] = []
+
+    def take(self, taken: _Taken, most: int) -> Iterator[str]:
+        """The next lines, as long as a record needs more and has no more characters than that."""
+        while taken.num_characters <= most:
+            if self._given_back:
+                number, text = self._given_back.pop()
+            elif line := next(self._lines, None):
+                number, text = line[0], line[1].decode("utf-8", "surrogateescape")
+                text = text.removeprefix("\ufeff") if number == 1 else text
+            else:
+                return
+            taken.lines.append((number, text))
+            taken.num_characters += len(text)
+            yield text
+
+    def give_back(self, lines: Sequence[tuple[int, str]]) -> None:
+        self._given_back.extend(reversed(lines))
+
+
+def _record(lines: _Lines, delimiter: str, name: str, *, width: int | None) -> _Record | None:
+    """The next record; None at the end. `width`: how many columns it should have, if known."""
+    taken, is_lenient = _Taken(), delimiter == TAB
+    most = _MAX_QUOTED_CHARACTERS if is_lenient else MAX_LINE_BYTES
+    try:
+        cells = next(csv.reader(lines.take(taken, most), delimiter=delimiter, strict=True), None)
+    except csv.Error as error:
+        if not is_lenient:
+            raise _malformed(taken, str(error), name) from error
+        cells = _first_line_alone(lines, taken)
+    else:
+        if cells is None:
+            return None
+        if is_lenient and width and not _is_one_row(taken, cells, width):
+            cells = _first_line_alone(lines, taken)
+    original = "".join(text for _, text in taken.lines).rstrip("\r\n")
+    return _Record(line=taken.lines[0][0], original=original, cells=cells)
+
+
+def _is_one_row(taken: _Taken, cells: Sequence[str], width: int) -> bool:
+    """Whether quotes made a row of these lines, and not of rows that begin or end with a quote."""
+    if len(cells) != width:
+        return False
+    if len(taken.lines) == 1 or width == 1:
+        return True
+    return any(text.count(TAB) != width - 1 for _, text in taken.lines)
+
+
+def _first_line_alone(lines: _Lines, taken: _Taken) -> list[str]:
+    lines.give_back(taken.lines[1:])
+    del taken.lines[1:]
+    return taken.lines[0][1].rstrip("\r\n").split(TAB)
+
+
+def _malformed(taken: _Taken, reason: str, name: str) -> InputError:
+    (line, first), (last, text) = taken.lines[0], taken.lines[-1]
+    if reason == "unexpected end of data":
+        reason = "a quote opens a field and nothing closes it"
+    elif "\r" in text.rstrip("\r\n"):
+        reason = "a carriage return by itself; lines end with a line feed, or with both"
+    until = f" (up to line {last})" if last > line else ""
+    return InputError(
+        f"{name}:{line}: malformed CSV: {reason}{until}: {shown(first)}; quote the whole field, "
+        "and double each quote in it"
+    )
+
+
+def _checked_header(header: _Record, options: ReadOptions, name: str) -> list[str]:
+    if fault := _unreadable(header.cells):
+        raise InputError(f"{name}:{header.line}: the header holds {fault}; save the table as UTF-8")
+    counts = Counter(cell for cell in header.cells if cell not in options.dropped_columns)
+    for column, number in counts.items():
+        if number > 1:
+            raise InputError(
+                f"{name}:{header.line}: expected columns that differ, found {number} called "
+                f"{shown(column)}; rename them, or leave them out with --drop-columns"
+            )
+    return header.cells
+
+
+def _rows(lines: _Lines, delimiter: str, columns: list[str], name: str) -> Iterator[Row]:
+    """Blank rows are at fault, save those at the very end."""
+    blanks: list[_Record] = []
+    while record := _record(lines, delimiter, name, width=len(columns)):
+        if record.is_blank:
+            blanks.append(record)
+            continue
+        for blank in blanks:
+            yield Row(line=blank.line, original=blank.original, fault="the row is empty")
+        blanks.clear()
+        yield _row(record, delimiter, columns)
+
+
+def _row(record: _Record, delimiter: str, columns: list[str]) -> Row:
+    fault = _unreadable(record.cells)
+    if not fault and len(record.cells) != len(columns):
+        fault = f"fields: {len(record.cells)}, where the header has {len(columns)}"
+        if len(record.cells) > len(columns):
+            fault += f"; a field that holds {delimiter!r} has to be quoted"
+    original = record.original.encode("utf-8", "surrogateescape")
+    if fault:
+        return Row(line=record.line, original=original, fault=fault)
+    return Row(
+        line=record.line, original=original, fields=dict(zip(columns, record.cells, strict=True))
+    )
+
+
+def _unreadable(cells: Sequence[str]) -> str | None:
+    bad = _UNREADABLE.search("".join(cells))
+    if bad is None:
+        return None
+    return "a NUL byte" if bad[0] == "\0" else "bytes that are not UTF-8"

@@ -1,0 +1,257 @@
+"""What can be said of each row of one trace object without the others: the first reason to leave it
+out, and what it is ranked and drawn by.
+
+Runs in a worker: what it returns is a few numbers a row. What depends on other traces, such as
+duplicates, the best of a prompt and mixes, is decided in `pipeline.select.decide`.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.select.candidates import CandidateRows, candidate_rows
+from pipeline.select.columns import (
+    REFLECT,
+    WHOLE,
+    Flags,
+    Floats,
+    Keys,
+    SidecarColumns,
+    TraceColumns,
+    read_columns,
+    read_scores,
+)
+from pipeline.select.shard_candidates import (
+    NOT_FINITE,
+    TASK_OF_REVISION,
+    Criteria,
+    ShardCandidates,
+    ShardRows,
+    ShardTraces,
+    aggregated,
+    reasons_of,
+    task_name,
+)
+from pipeline.select.values import RowValues
+from pipeline.store.layout import sidecar_key, traces_object_key
+from pipeline.store.open import open_store
+from schemas.json_values import JsonMapping, read_json_object
+from schemas.recipes import Agreement, Filter, Pairs, Recipe, SetKind, covers
+from schemas.specs import PromptOrigin
+from schemas.trace import Finish, Verdict
+
+_CATEGORY_FIELDS = ("category", "task_type")  # of a record's metadata; the first that is a word
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardWork:
+    """One trace object to judge. May be pickled."""
+
+    criteria: Criteria
+    url: str  # of the run
+    name: str  # below `traces/`
+
+
+def judge_shard(work: ShardWork) -> ShardCandidates:
+    """Read one trace object and its sidecars, slimly, and judge each row by itself."""
+    store = open_store(work.url)
+    columns = read_columns(store, traces_object_key(work.name))
+    scores = {
+        scorer.name: read_scores(store, sidecar_key(work.name, scorer), names, columns)
+        for scorer, names in work.criteria.columns.items()
+    }
+    return judge(columns, scores, work.criteria, traces_object_key(work.name))
+
+
+def judge(
+    columns: TraceColumns,
+    scores: Mapping[str, SidecarColumns],
+    criteria: Criteria,
+    key: str = "",
+) -> ShardCandidates:
+    """Judge each row of the recipe by itself. `scores` are by the names of scorers; the traces
+    stand in the object at `key`.
+    """
+    metadata = [read_json_object(text) for text in columns.metadata]
+    categories = [_category_of(fields) for fields in metadata]
+    rows = candidate_rows(columns, criteria.recipe)
+    values = RowValues(rows, columns, scores, categories)
+    first = _first_reasons(rows, columns, values, criteria)
+    names = sorted(set(categories))
+    indices = {name: index for index, name in enumerate(names)}
+    hashes, has_hash = _hashes(columns, scores, criteria.recipe)
+    return ShardCandidates(
+        traces=ShardTraces(
+            position=columns.position,
+            record=columns.record,
+            rollout=columns.rollout,
+            category=np.array([indices[name] for name in categories], np.int64),
+            categories=names,
+            origins=Counter(PromptOrigin.of(fields) for fields in metadata),
+            rank=_ranks(columns, scores, criteria.recipe),
+            hash=hashes,
+            has_hash=has_hash,
+            num_dead=columns.num_dead,
+            broken=tuple(
+                f"{key}: trace {columns.trace_ids[trace]}, column {column}"
+                for trace, column in columns.broken.items()
+            ),
+        ),
+        rows=ShardRows(
+            trace=rows.trace.astype(np.int32),
+            event=rows.event.astype(np.int16),
+            task=rows.task.astype(np.int16),
+            reason=first.reason.astype(np.int16),
+            value=first.value.astype(np.float32),
+            lot=_lots(rows, columns, criteria.recipe.seed),
+            is_revise=_asks_for_revision(rows, columns),
+        ),
+    )
+
+
+class _FirstReasons:
+    """For each row the first reason there is to leave it out, and the value that it goes by."""
+
+    def __init__(self, num_rows: int, reasons: Sequence[str]) -> None:
+        self._reasons = reasons
+        self.reason = np.zeros(num_rows, np.int64)  # index into `reasons`; 0: none
+        self.value = np.full(num_rows, np.nan)  # NaN: the reason goes by no number
+
+    def drop(self, reason: str, is_bad: Flags, values: Floats | None = None) -> None:
+        """Leave out the bad ones [rows] of those that nothing was said against."""
+        is_new = is_bad & (self.reason == 0)
+        self.reason[is_new] = self._reasons.index(reason)
+        if values is not None:
+            self.value[is_new] = values[is_new]
+
+
+def _first_reasons(
+    rows: CandidateRows, columns: TraceColumns, values: RowValues, criteria: Criteria
+) -> _FirstReasons:
+    recipe, evaluation, events = criteria.recipe, criteria.evaluation, columns.events
+    first = _FirstReasons(len(rows), reasons_of(recipe))
+    is_broken = np.zeros(len(columns), np.bool_)
+    is_broken[list(columns.broken)] = True
+    first.drop(NOT_FINITE, is_broken[rows.trace])
+    if recipe.kind == SetKind.SFT:
+        first.drop("unparseable", events.verdict[rows.event_row] == Verdict.UNPARSEABLE)
+        first.drop("truncated", events.finish[rows.event_row] == Finish.LENGTH)
+    leaks = np.array([evaluation.leak_of(prompt) for prompt in columns.prompts], np.object_)
+    for level in evaluation.levels:
+        first.drop(f"leak_{level}", (leaks == level)[rows.trace])
+    for row_filter in recipe.filters:
+        first.drop(row_filter.label, *_fails(rows, values, row_filter))
+    if recipe.agreement is not None:
+        first.drop("disagrees", *_disagrees(rows, columns, values, recipe.agreement))
+    if recipe.pairs is not None:
+        first.drop("no_margin", *_lacks_margin(rows, values, recipe.pairs))
+    return first
+
+
+def _fails(
+    rows: CandidateRows, values: RowValues, row_filter: Filter
+) -> tuple[Flags, Floats | None]:
+    """Whether a filter leaves each row out, and the numbers that it goes by; None: words."""
+    cells = values.of(row_filter.column, row_filter.of)
+    numbers: Floats | None = None
+    if cells.dtype == np.object_:
+        is_null = np.array([cell is None for cell in cells], np.bool_)
+        is_bad: Flags = ~is_null & (cells != row_filter.equals)
+    else:
+        numbers = cells.astype(np.float64)
+        is_null = np.isnan(numbers)
+        least = -np.inf if row_filter.min is None else row_filter.min
+        most = np.inf if row_filter.max is None else row_filter.max
+        is_bad = (numbers < least) | (numbers > most)
+    if row_filter.null == "drop":
+        is_bad = is_bad | is_null
+    if row_filter.tasks:
+        covered = [
+            number
+            for number in np.unique(rows.task).tolist()
+            if any(covers(task, task_name(number)) for task in row_filter.tasks)
+        ]
+        is_bad = is_bad & np.isin(rows.task, covered)
+    return is_bad, numbers
+
+
+def _disagrees(
+    rows: CandidateRows, columns: TraceColumns, values: RowValues, agreement: Agreement
+) -> tuple[Flags, Floats]:
+    """Critiques with which the outside score of the drawing that they judged does not agree, and
+    that score.
+    """
+    events = columns.events
+    is_critique = events.role[rows.event_row] == REFLECT
+    is_revise = events.verdict[rows.event_row] == Verdict.REVISE
+    judged = values.of(agreement.by, "drawing").astype(np.float64)
+    agrees = np.where(is_revise, judged <= agreement.revise_max, judged >= agreement.accept_min)
+    if agreement.gain_min is not None:
+        agrees &= ~is_revise | (values.gain(agreement.by) >= agreement.gain_min)
+    disagrees: Flags = is_critique & ~agrees
+    return disagrees, judged
+
+
+def _lacks_margin(rows: CandidateRows, values: RowValues, pairs: Pairs) -> tuple[Flags, Floats]:
+    """Replaced drawings whose successor is not better by the margin asked for, and the margin."""
+    gain = values.gain(pairs.by)
+    is_short = ~((gain >= pairs.min_margin) & (gain > 0))
+    return (rows.task == TASK_OF_REVISION) & is_short, gain
+
+
+def _asks_for_revision(rows: CandidateRows, columns: TraceColumns) -> Flags:
+    asks = np.zeros(len(rows), np.bool_)
+    is_event = rows.event != WHOLE
+    asks[is_event] = columns.events.verdict[rows.event_row[is_event]] == Verdict.REVISE
+    return asks
+
+
+def _ranks(columns: TraceColumns, scores: Mapping[str, SidecarColumns], recipe: Recipe) -> Floats:
+    """What each trace [traces] is ranked by: one score, or the reward made of several."""
+    names: tuple[str, ...] = ()
+    if recipe.per_prompt is not None and recipe.per_prompt.by is not None:
+        names = (recipe.per_prompt.by,)
+    elif recipe.pairs is not None:
+        names = (recipe.pairs.by,)
+    elif recipe.groups is not None:
+        names = recipe.groups.rewards
+    if not names or not len(columns):
+        return np.full(len(columns), np.nan)
+    traces, whole = np.arange(len(columns)), np.full(len(columns), WHOLE)
+    rewards = []
+    for column in names:
+        source, _, name = column.partition(".")
+        rewards.append(scores[source].at(name, traces, whole))
+    return aggregated(np.stack(rewards), recipe.groups.aggregate if recipe.groups else "mean")
+
+
+def _hashes(
+    columns: TraceColumns, scores: Mapping[str, SidecarColumns], recipe: Recipe
+) -> tuple[Keys, Flags]:
+    """The hash of each picture [traces], and whether there is one that the recipe asks for."""
+    rule = recipe.per_prompt
+    if rule is None or not rule.min_distance:
+        return np.zeros(len(columns), np.uint64), np.zeros(len(columns), np.bool_)
+    source, _, name = rule.hash.partition(".")
+    return scores[source].hashes(name, len(columns))
+
+
+def _lots(rows: CandidateRows, columns: TraceColumns, seed: int) -> Keys:
+    """A number by lot for each row, from the recipe's seed and the row's name alone."""
+    prefixes = [f"{seed}|{trace_id}" for trace_id in columns.trace_ids.to_pylist()]
+    digests = (
+        hashlib.sha256(f"{prefixes[trace]}|{event}|{task}".encode()).digest()[:8]
+        for trace, event, task in zip(
+            rows.trace.tolist(), rows.event.tolist(), rows.task.tolist(), strict=True
+        )
+    )
+    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
+
+
+def _category_of(metadata: JsonMapping) -> str:
+    """Of a record; empty where its metadata says none."""
+    cells = (metadata.get(name) for name in _CATEGORY_FIELDS)
+    return next((cell for cell in cells if isinstance(cell, str)), "")

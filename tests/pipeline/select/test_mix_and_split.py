@@ -1,0 +1,190 @@
+"""Mixes take rows by lot, and the larger one holds the smaller; splits take prompts, never rows."""
+
+from collections import Counter
+from fractions import Fraction
+from hashlib import sha256
+from itertools import pairwise
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.select.decide import Candidates, decide, validation_records
+from schemas.errors import InputError
+from schemas.recipes import Recipe
+from tests.pipeline.select.support import Rollout, Row, gathered, reasons_in, recipe_of
+
+THINK_1, THINK_2, REFLECT_1, DRAW_1 = 0, 1, 64, 128
+FILTERED = 1
+
+
+def mixed(rows: list[Row], recipe: Recipe) -> Candidates:
+    candidates = gathered([Rollout(rows=tuple(rows))], recipe)
+    decide(candidates, recipe, (1,))
+    return candidates
+
+
+def rows_of(*tasks: int) -> list[Row]:
+    """A row a task, the later one with the lower lot."""
+    return [Row(task=task, event=event, lot=len(tasks) - event) for event, task in enumerate(tasks)]
+
+
+def kept_lots(candidates: Candidates) -> set[int]:
+    return set(candidates.lot[candidates.is_kept].tolist())
+
+
+# Mixes
+
+
+def test_counts_are_exact_and_taken_by_lot_over_all_regions_of_a_role():
+    rows = rows_of(THINK_1, THINK_1, THINK_2, DRAW_1, DRAW_1, REFLECT_1)
+
+    candidates = mixed(rows, recipe_of("mix = { counts = { think = 2, draw = 1 } }"))
+
+    assert reasons_in(candidates) == ["beyond_mix", "", "", "beyond_mix", "", "beyond_mix"]
+
+
+def test_a_pool_may_be_one_region():
+    candidates = mixed(
+        rows_of(THINK_1, THINK_2, DRAW_1), recipe_of("mix = { weights = { think_2 = 1 } }")
+    )
+
+    assert reasons_in(candidates) == ["beyond_mix", "", "beyond_mix"]
+
+
+@pytest.mark.parametrize(
+    ("mix", "sizes"),
+    [
+        ("weights = { think = 1, draw = 1 }", (6, 6)),
+        ("weights = { think = 3, draw = 1 }", (10, 3)),  # 10 thoughts: 3 1/3 drawings
+        ("weights = { think = 1, draw = 3 }", (2, 6)),
+        ("weights = { think = 0.5, draw = 0.25 }", (10, 5)),
+        ("weights = { think = 1, draw = 47 }", (0, 6)),  # 6 / 47 * 47 is less than 6 in floats
+        ("weights = { think = 1, draw = 1 }, max_rows = 7", (3, 3)),
+        ("weights = { think = 1, draw = 1 }, max_rows = 100", (6, 6)),
+    ],
+)
+def test_weights_take_as_many_rows_as_the_shares_allow(mix: str, sizes: tuple[int, int]):
+    rows = rows_of(*[THINK_1] * 7, *[THINK_2] * 3, *[DRAW_1] * 6)
+
+    candidates = mixed(rows, recipe_of(f"mix = {{ {mix} }}"))
+
+    kept = Counter((candidates.task[candidates.is_kept] < REFLECT_1).tolist())
+    assert (kept[True], kept[False]) == sizes
+
+
+def test_rows_that_were_left_out_do_not_count_and_keep_their_reason():
+    rows = [Row(task=THINK_1, event=0, reason=FILTERED), *rows_of(THINK_1, DRAW_1, DRAW_1)]
+    recipe = recipe_of("mix = { weights = { think = 1, draw = 1 } }")
+
+    assert reasons_in(mixed(rows, recipe)) == ["unparseable", "", "beyond_mix", ""]
+
+
+def test_a_mix_that_the_rows_left_cannot_fill_is_refused_with_their_numbers():
+    rows = rows_of(*[THINK_1] * 3, DRAW_1)
+
+    with pytest.raises(InputError, match=r"asks for think 4, draw 1 rows.*left: think 3, draw 1"):
+        mixed(rows, recipe_of("mix = { counts = { think = 4, draw = 1 } }"))
+    with pytest.raises(InputError, match=r"no rows left: think 3, reflect 0"):
+        mixed(rows, recipe_of("mix = { weights = { think = 1, reflect = 1 } }"))
+
+
+TASKS = st.lists(st.sampled_from([THINK_1, THINK_2, DRAW_1]), max_size=25).map(
+    lambda tasks: [THINK_1, DRAW_1, *tasks]
+)
+WEIGHTS = st.tuples(st.integers(1, 20), st.integers(1, 20))
+
+
+@given(tasks=TASKS, weights=WEIGHTS, lots=st.permutations(range(27)), limit=st.integers(1, 40))
+def test_a_pool_gives_its_lowest_lots_as_many_as_its_share(
+    tasks: list[int], weights: tuple[int, int], lots: list[int], limit: int
+):
+    rows = [Row(task=task, event=event, lot=lots[event]) for event, task in enumerate(tasks)]
+    think, draw = weights
+    recipe = recipe_of(
+        f"mix = {{ weights = {{ think = {think}, draw = {draw} }}, max_rows = {limit} }}"
+    )
+
+    kept = kept_lots(mixed(rows, recipe))
+
+    pools = [
+        sorted(row.lot for row in rows if (row.task < REFLECT_1) is is_thought)
+        for is_thought in (True, False)
+    ]
+    shares = [Fraction(len(pool), weight) for pool, weight in zip(pools, weights, strict=True)]
+    scale = min(*shares, Fraction(limit, think + draw))
+    assert kept == {
+        lot
+        for pool, weight in zip(pools, weights, strict=True)
+        for lot in pool[: int(scale * weight)]
+    }
+
+
+@given(
+    tasks=TASKS,
+    weights=WEIGHTS,
+    lots=st.permutations(range(27)),
+    limits=st.lists(st.integers(1, 40), min_size=2, max_size=2).map(sorted),
+)
+def test_a_larger_mix_holds_the_smaller_one(
+    tasks: list[int], weights: tuple[int, int], lots: list[int], limits: list[int]
+):
+    rows = [Row(task=task, event=event, lot=lots[event]) for event, task in enumerate(tasks)]
+    mix = f"weights = {{ think = {weights[0]}, draw = {weights[1]} }}"
+    smaller, larger = (
+        kept_lots(mixed(rows, recipe_of(f"mix = {{ {mix}, max_rows = {limit} }}")))
+        for limit in limits
+    )
+
+    assert smaller <= larger
+    assert len(larger) <= limits[1]
+
+
+# Splits
+
+
+RECORDS = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=30)
+
+
+@given(records=RECORDS, seed=st.integers(0, 9), share=st.sampled_from([0, 0.02, 0.25, 0.5, 0.98]))
+def test_a_record_is_set_aside_by_a_lot_of_its_own(records: list[int], seed: int, share: float):
+    is_aside = validation_records(np.array(records, np.uint64), seed, share)
+
+    def lot(record: int) -> int:
+        return int.from_bytes(sha256(f"{seed}|split|{record:016x}".encode()).digest()[:8], "big")
+
+    assert is_aside.tolist() == [Fraction(lot(record), 2**64) < share for record in records]
+
+
+@given(records=RECORDS, random=st.randoms(use_true_random=False))
+def test_a_split_never_divides_a_record_and_knows_nothing_of_the_others(
+    records: list[int], random: Random
+):
+    repeated = [*records, *records]
+    random.shuffle(repeated)
+
+    is_aside = validation_records(np.array(repeated, np.uint64), 1, 0.5)
+
+    sides = dict(zip(repeated, is_aside.tolist(), strict=True))
+    assert [sides[record] for record in repeated] == is_aside.tolist()
+    alone = [validation_records(np.array([record], np.uint64), 1, 0.5).item() for record in records]
+    assert [sides[record] for record in records] == alone
+
+
+def test_a_larger_share_sets_the_same_records_aside_and_more():
+    records = np.arange(2000, dtype=np.uint64)
+    shares = [validation_records(records, 0, share) for share in (0.0, 0.1, 0.3, 0.9)]
+
+    assert not shares[0].any()
+    for smaller, larger in pairwise(shares):
+        assert (larger | ~smaller).all()
+    # Four deviations of a draw of 2,000 with a chance of 0.3 are 82.
+    assert abs(int(shares[2].sum()) - 600) < 82
+
+
+def test_another_seed_draws_another_split():
+    records = np.arange(200, dtype=np.uint64)
+
+    assert (validation_records(records, 0, 0.5) != validation_records(records, 1, 0.5)).any()
