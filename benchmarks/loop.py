@@ -133,7 +133,8 @@ def make_sets(folder: Path, start: Path, num_prompts: int) -> dict[str, tuple[Pa
     prompts, run = folder / "prompts.jsonl", folder / "run"
     rows = training_prompts(num_prompts, seed=_PROMPT_SEED)
     prompts.write_text("\n".join(json.dumps(row) for row in rows))
-    _coppice("run", str(prompts), str(run), "--model", str(start), "--pictures", "all")
+    grow = ("--model", str(start), "--dtype", "float32", "--pictures", "all")
+    _coppice("run", str(prompts), str(run), *grow)
     _coppice("score", str(run), *(word for name in _SCORERS for word in ("--scorer", name)))
     uncurated = folder / "uncurated.toml"
     uncurated.write_text(_UNCURATED)

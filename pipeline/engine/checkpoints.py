@@ -288,7 +288,8 @@ def _check_weights(folder: Path, wanted: "Shapes", stored: "Shapes") -> None:
         shown = [problem for kind in (missing, unknown, others) for problem in kind[:2]]
         first = "; ".join(shown) + ("; ..." if len(wrong) > len(shown) else "")
         raise InputError(
-            f"{len(wrong)} weights in {folder} do not fit its config.json: {first}. {FETCH_AGAIN}"
+            f"weights in {folder} do not fit its config.json ({len(wrong)} of them): {first}; "
+            f"{FETCH_AGAIN}"
         )
 
 

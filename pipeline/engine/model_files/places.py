@@ -4,6 +4,7 @@ Planning needs no weights and gets a name that means the same on every node and 
 gets them all.
 """
 
+import platform
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -85,9 +86,12 @@ def find_checkpoint(name: str, files: Sequence[str] = ()) -> Path:
 
 
 def _unknown(name: str) -> InputError:
+    if (path := Path(name)).is_file():
+        return InputError(f"{name!r} is a file; give the folder that it lies in: {path.parent}")
+    where = f" on {platform.node()}" if path.is_absolute() else ""
     return InputError(
-        f"{name!r} is not a folder and not the name of a model; give a folder, "
-        "a hub id such as deepseek-ai/Janus-Pro-1B, s3://bucket/folder, "
+        f"{name!r} is not a folder{where} and not the name of a model; give a folder that every "
+        "node has, a hub id such as deepseek-ai/Janus-Pro-1B, s3://bucket/folder, "
         f"or one of: {', '.join(_BUNDLED)}"
     )
 

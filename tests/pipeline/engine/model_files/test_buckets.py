@@ -146,13 +146,13 @@ def test_a_process_that_gets_no_further_is_not_waited_for_without_end(
 
     def stop(key: str) -> None:
         holds.set()
-        may_go.wait()
+        may_go.wait(60)
 
     monkeypatch.setattr(buckets, "_WAIT_SECONDS", 0.5)
     monkeypatch.setattr(buckets, "open_store", lambda _: Watched(url, stop))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(resolve_checkpoint, url)
-        holds.wait()
+        assert holds.wait(30)
         try:
             with pytest.raises(InputError, match="got no further"):
                 resolve_checkpoint(url)

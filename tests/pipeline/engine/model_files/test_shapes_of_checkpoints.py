@@ -174,7 +174,9 @@ def test_a_prefix_of_some_names_is_shown(folder: Path):
     weights["wrapped.lm_head.weight"] = weights.pop("lm_head.weight")
     save(folder, weights)
 
-    assert_refused(folder, r"2 weights .* lm_head\.weight is missing; wrapped\.lm_head\.weight is")
+    assert_refused(
+        folder, r"\(2 of them\): lm_head\.weight is missing; wrapped\.lm_head\.weight is"
+    )
 
 
 def test_two_names_of_one_weight_are_refused(folder: Path):
@@ -360,6 +362,11 @@ def test_weights_of_another_name_are_named(folder: Path, name: str):
     (folder / WEIGHTS).rename(folder / name)
 
     assert_refused(folder, rf"no {WEIGHTS}.*\(but {name}\)")
+
+
+def test_a_file_in_the_place_of_its_folder_is_told_from_a_name(folder: Path):
+    with pytest.raises(InputError, match=f"is a file; give the folder .*: {folder}$"):
+        describe_model(str(folder / WEIGHTS))
 
 
 # Headers and configs that lie
