@@ -26,6 +26,7 @@ from pipeline.select.columns import (
     read_frame,
 )
 from pipeline.select.shard_candidates import (
+    BROKEN,
     GROUP,
     REVISION,
     TASK_OF_GROUP,
@@ -156,7 +157,7 @@ class _Judge:
         events = self._frame.events
         is_broken = np.zeros(len(self._frame), np.bool_)
         is_broken[list(self._frame.broken)] = True
-        self._dropper(rows)("not_finite", is_broken[rows.trace])
+        self._dropper(rows)(BROKEN, is_broken[rows.trace])
         if self._recipe.kind == SetKind.SFT:
             drop = self._dropper(rows)
             drop("unparseable", events.verdict[rows.flat] == Verdict.UNPARSEABLE)

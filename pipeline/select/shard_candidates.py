@@ -22,7 +22,8 @@ _REGIONS = 64  # at most, of a schedule
 TASK_OF_GROUP, TASK_OF_REVISION = len(ROLES) * _REGIONS, len(ROLES) * _REGIONS + 1
 
 KEPT = ""
-BEFORE_FILTERS = ("not_finite", "unparseable", "truncated", "leak_L0", "leak_L1")
+BROKEN = "not_finite"  # a number of the trace is NaN or infinite
+BEFORE_FILTERS = ("unparseable", "truncated", "leak_L0", "leak_L1")
 AFTER_FILTERS = (
     *("disagrees", "no_margin", "incomplete_group", "zero_variance", "near_duplicate", "not_best"),
     *("not_extreme", "unbalanced", "beyond_mix"),
@@ -47,9 +48,11 @@ class Job:
 
 
 def reasons_of(recipe: Recipe) -> tuple[str, ...]:
-    """The reasons that rows of a recipe may be left out for, in the order in which they count."""
+    """The reasons that rows of a recipe may be left out for, in the order in which they count; but
+    `BROKEN`, which counts before all others, is the last.
+    """
     own = dict.fromkeys(one.label for one in recipe.filters)
-    return tuple(dict.fromkeys((KEPT, *BEFORE_FILTERS, *own, *AFTER_FILTERS)))
+    return tuple(dict.fromkeys((KEPT, *BEFORE_FILTERS, *own, *AFTER_FILTERS, BROKEN)))
 
 
 def task_name(task: int) -> str:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.select.columns import WHOLE
+from pipeline.select.columns import WHOLE, Ints
 from pipeline.select.selection import Curation
 from pipeline.select.shard_candidates import task_name
 from pipeline.sets.picks import SPLITS
@@ -51,11 +51,19 @@ def decisions_of(curation: Curation, object_index: int) -> pa.Table:
         "event": pa.array(events, mask=events == WHOLE),
         "task": _words(task_indices, [task_name(task) for task in tasks.tolist()]),
         "is_kept": pa.array(reasons == 0),
-        "reason": _words(reasons.astype(np.int32) - 1, candidates.reasons[1:]),
+        "reason": _words(reasons.astype(np.int32) - 1, _told_reasons(candidates.reasons, reasons)),
         "value": pa.array(values, mask=np.isnan(values)),
         "split": _words(curation.is_validation[traces], SPLITS),
     }
     return pa.table(columns, schema=DECISIONS)
+
+
+def _told_reasons(all_reasons: Sequence[str], reasons: Ints) -> Sequence[str]:
+    """All but the empty one, and but the last one where no row has it.
+
+    That is `BROKEN`, which came late: a file without any is as it was before, to the byte.
+    """
+    return all_reasons[1:] if (reasons == len(all_reasons) - 1).any() else all_reasons[1:-1]
 
 
 def leaks_of(curation: Curation) -> list[Leak]:
