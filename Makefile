@@ -29,7 +29,7 @@ chaos: $(VENV)/ready  ## the fault suite: hundreds of faults, and nothing lost, 
 
 check: $(VENV)/ready  ## formatter, linter, types
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 
 format: $(VENV)/ready

@@ -46,10 +46,11 @@ def doubt_model(
     if not is_broken or has_any_done_well or manifest.config.execution.max_dead_fraction == 1:
         return
     method = manifest.config.method
+    other = "" if method.dtype == "float32" else " or with method.dtype=float32"
     raise TooManyDead(
         f"all {footer.num_dead} rollouts of shard {footer.shard} died of {NOT_FINITE}, on a second "
         f"worker, too, and none of the run has ended well: {method.model.name} is broken, or too "
-        f"large for {method.dtype}; plan a run with sound weights or with method.dtype=float32: "
+        f"large for {method.dtype}; plan a run with sound weights{other}: "
         "coppice plan PROMPTS RUN --model MODEL"
     )
 
