@@ -11,27 +11,27 @@ _PACKAGE = "_ray_pkg_"  # how the folder of a package begins that Ray made of a 
 _UNPACKED = ("runtime_resources", "working_dir_files")  # where Ray unpacks it, or one from a URL
 
 
-def check_outlives_job(*places: str | Path) -> None:
+def check_outlives_job(*urls: str | Path) -> None:
     """Refuse to write where a job's own files are: nobody would find it there, and Ray deletes it.
 
-    Raises InputError for the first of these places, paths or URLs, that is in there. What a job
+    Raises InputError for the first of these paths or URLs that is in there. What a job
     reads may lie there.
     """
-    for place in places:
-        path = _try_path(str(place))
+    for url in urls:
+        path = _try_path(str(url))
         if path is not None and (folder := _job_folder_of(path)) is not None:
             raise InputError(
-                f"{place} would be written to {path}, below the folder {folder.name} that Ray "
+                f"{url} would be written to {path}, below the folder {folder.name} that Ray "
                 "unpacked for this job and deletes after it; give an s3:// URL, or the full path "
                 "of a folder that all nodes share"
             )
 
 
-def _try_path(place: str) -> Path | None:
-    """The full path of a place on disk; None for any other."""
-    if "://" in place and not place.startswith("file:"):
+def _try_path(url: str) -> Path | None:
+    """The full path of what lies on disk; None for any other."""
+    if "://" in url and not url.startswith("file:"):
         return None
-    return open_local(place).root.resolve()
+    return open_local(url).root.resolve()
 
 
 def _job_folder_of(path: Path) -> Path | None:

@@ -364,7 +364,7 @@ def test_no_row_is_made_of_a_trace_with_numbers_that_are_none(
     assert reasons[broken] == "not_finite"
     assert len({row["trace_id"] for row in rows}) == 15
     assert broken not in {row["trace_id"] for row in rows}
-    assert [trace for part in curation.parts for trace in part.broken] == [
+    assert [trace for shard in curation.shards for trace in shard.broken] == [
         f"traces/shard-00002.parquet: trace {broken}, column events.{column}"
     ]
 
