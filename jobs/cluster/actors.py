@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import ray
-from pipeline.engine.soundness import Device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.engine.backends import open_backends
+from pipeline.engine.soundness import Device
 from pipeline.rollout.worker import Worker
 from pipeline.store.open import open_store
 from pipeline.store.patient import patient_store

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 
 import ray
-from pipeline.engine.soundness import Device
 from ray.exceptions import RayActorError, RayTaskError
 
 from jobs.cluster.actors import Reference, RemoteActor, start_actor
 from jobs.cluster.deaths import Deaths
 from jobs.cluster.shard_book import ShardBook, ShardState, Turn
 from jobs.cluster.snapshot import Snapshot, Summary, Tally
+from pipeline.engine.soundness import Device
 from pipeline.plan.reruns import OpenRerun
 from pipeline.store.objects import Store
 from pipeline.store.status import committed_shards, read_logs
