@@ -83,11 +83,13 @@ def _act(folder: Path, dtype: str) -> None:
 
     from pipeline.engine.checkpoints import load_janus
     from pipeline.engine.engine import Engine
+    from pipeline.engine.soundness import check_weights
 
     torch.set_num_threads(1)
     before = _memory_of(os.getpid())["Pss_Anon"]
     started, started_cpu = time.monotonic(), time.process_time()
     janus = load_janus(folder, dtype=getattr(torch, dtype), device="cpu")
+    check_weights(janus.model, folder)  # reads every page
     engine = Engine(janus, max_rows=16, kv_bytes=10**9)
     loaded, loaded_cpu = time.monotonic(), time.process_time()
     _use(engine)

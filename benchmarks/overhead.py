@@ -135,6 +135,8 @@ def _grow(leg: str, url: str, marks_path: Path, settings: dict[str, str]) -> Spe
         [pid for pid, process in processes.items() if _is_actor(process)] if on_ray else [root]
     )
     models = sum(processes[pid].busiest_thread(ready, ended) for pid in workers)
+    if not on_ray:  # it has counted itself, to the microsecond
+        models, grown[root] = marks["models"], marks["all"]
     in_workers = sum(grown[pid] for pid in workers)
     driver = grown[root] if on_ray else 0.0
     return Spent(

@@ -4,7 +4,9 @@
 """
 
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +33,7 @@ from schemas.runs import Attempt, Grow, RunManifest
 def main() -> None:
     leg, url, marks = sys.argv[1:]
     Path(marks).write_text(json.dumps(_LEGS[leg](url)))
+    os._exit(0)  # what threads of torch do when Python ends is not what is measured
 
 
 # In this process
@@ -41,7 +44,7 @@ def grow_bare(url: str) -> Rows:
     store, manifest, loaded, meter = _opened(url)
     method, execution = manifest.config.method, manifest.config.execution
     rollouts = list(_rollouts(store, manifest))
-    with _marked(meter) as marks:
+    with _marked(meter, threading.current_thread()) as marks:
         for outcome in drive(
             Given(rollouts), loaded.backends, max_live=execution.live_rollouts_per_actor
         ):
@@ -58,8 +61,9 @@ def grow_in_worker(url: str) -> Rows:
         for shard in range(manifest.num_shards)
     ]
     worker = Worker(store, manifest, loaded, name="overhead")
+    (models,) = (thread for thread in threading.enumerate() if thread.name == "models")
     with (
-        _marked(meter) as marks,
+        _marked(meter, models) as marks,
         ThreadPoolExecutor(manifest.config.execution.open_shards_per_actor) as pool,
     ):
         for report in pool.map(worker.run_shard, [Grow(attempt=attempt) for attempt in attempts]):
@@ -136,11 +140,17 @@ class _MeteredPainter:
 
 
 @contextmanager
-def _marked(meter: _Meter) -> Iterator[Rows]:
+def _marked(meter: _Meter, models: threading.Thread) -> Iterator[Rows]:
+    """CPU seconds of what is done meanwhile: of the thread of the models, and of all."""
+    assert models.ident is not None
+    clock = time.pthread_getcpuclockid(models.ident)
     marks: Rows = {"ready": time.monotonic()}
-    before = meter.seconds
+    before = (meter.seconds, time.clock_gettime(clock), time.process_time())
     yield marks
-    marks |= {"ended": time.monotonic(), "engine": meter.seconds - before}
+    after = (meter.seconds, time.clock_gettime(clock), time.process_time())
+    marks["ended"] = time.monotonic()
+    for name, first, last in zip(("engine", "models", "all"), before, after, strict=True):
+        marks[name] = last - first
 
 
 # On Ray

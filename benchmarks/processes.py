@@ -4,7 +4,10 @@ import os
 import subprocess
 import time
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
+
+import numpy as np
 
 _MARK = "COPPICE_BENCHMARK"  # a variable that children inherit
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -22,25 +25,20 @@ class Sampled:
 
     def between(self, start: float, stop: float) -> float:
         """CPU seconds from `start` to `stop`."""
-        return self._total_at(stop) - self._total_at(start)
+        return self._at(stop, self.totals) - self._at(start, self.totals)
 
     def busiest_thread(self, start: float, stop: float) -> float:
         """CPU seconds from `start` to `stop` of the thread that took most."""
-        if not self.times:
-            return 0.0
-        first, last = self._index_at(start), self._index_at(stop)
-        before = self.threads[first]
-        return max(
-            (total - before.get(thread, 0.0) for thread, total in self.threads[last].items()),
-            default=0.0,
-        )
+        names = {name for threads in self.threads for name in threads}
+        spent = []
+        for name in names:
+            # A process that ends is seen without threads that ended before it.
+            seconds = list(accumulate((seen.get(name, 0.0) for seen in self.threads), max))
+            spent.append(self._at(stop, seconds) - self._at(start, seconds))
+        return max(spent, default=0.0)
 
-    def _total_at(self, moment: float) -> float:
-        return self.totals[self._index_at(moment)] if self.times else 0.0
-
-    def _index_at(self, moment: float) -> int:
-        """The last sample that was taken by then, or the first."""
-        return max((i for i, taken in enumerate(self.times) if taken <= moment), default=0)
+    def _at(self, moment: float, seconds: list[float]) -> float:
+        return float(np.interp(moment, self.times, seconds)) if self.times else 0.0
 
 
 def run_sampled(command: list[str], environment: dict[str, str]) -> tuple[int, dict[int, Sampled]]:

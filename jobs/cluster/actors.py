@@ -4,6 +4,7 @@
 where it is. `RemoteActor` is the driver's end of it.
 """
 
+import math
 import os
 import signal
 import socket
@@ -22,6 +23,8 @@ from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 from schemas.errors import InputError
 from schemas.runs import Assignment, RunManifest, ShardReport, WorkerStatus
+
+_ASK_SECONDS = 1.0  # between two questions how an actor is doing
 
 Handle: TypeAlias = Any
 """Ray's handle of a `RolloutActor`, which makes its methods up: `handle.status.remote()`."""
@@ -82,7 +85,7 @@ class RemoteActor:
     handle: Handle
     opening: Reference | None  # None: its models are loaded
     asking: Reference | None = None  # how it is doing
-    asked_at: float = 0.0  # on the driver's clock
+    asked_at: float = -math.inf  # on the driver's clock
     growing: dict[Reference, Assignment] = field(default_factory=dict)
     address: ActorAddress | None = None
     num_finished: int = 0  # rollouts that ended there, in shards that are open
@@ -110,8 +113,9 @@ class RemoteActor:
         self.growing[self.handle.run_shard.remote(assignment)] = assignment
 
     def ask(self, now: float) -> None:
-        """Ask how it is doing, unless that is under way or its models are not loaded."""
-        if self.is_ready and self.asking is None:
+        """Ask how it is doing, now and then, unless its models are not loaded."""
+        is_due = self.asking is None and now - self.asked_at >= _ASK_SECONDS
+        if self.is_ready and is_due:
             self.asking, self.asked_at = self.handle.status.remote(), now
 
     def silent_seconds(self, now: float) -> float:

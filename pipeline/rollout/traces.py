@@ -4,9 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from pipeline.engine.soundness import not_finite
 from pipeline.pictures import Pixels, encode_webp
 from pipeline.store.plans import PlanRow
+from pipeline.store.traces import prepare_to_write
 from pipeline.twig.drive import Outcome
 from pipeline.twig.requests import Codes
 from schemas.config import Pictures
@@ -31,6 +34,12 @@ def as_numbers(outcome: Outcome) -> Outcome:
 
 def _is_finite(event: Event) -> bool:
     return math.isfinite(sum(event.logp_sample or ()) + sum(event.logp_cond or ()))
+
+
+def prepare_to_trace() -> None:
+    """Load what the first traces would load, while the models of the same process wait."""
+    encode_webp(np.zeros((1, 1, 3), np.uint8))
+    prepare_to_write()
 
 
 def canvases_to_keep(outcome: Outcome, pictures: Pictures) -> list[Codes]:

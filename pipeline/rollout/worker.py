@@ -17,7 +17,7 @@ from pipeline.engine.backends import LoadedBackends
 from pipeline.plan.packs import settings_of
 from pipeline.rollout.judgement import Endings, doubt_model, doubt_run, doubt_worker
 from pipeline.rollout.model_thread import ModelThread, OpenShard
-from pipeline.rollout.traces import make_trace
+from pipeline.rollout.traces import make_trace, prepare_to_trace
 from pipeline.store.commits import Commit, check_run, commit_shard, record_failed_attempt
 from pipeline.store.objects import Store
 from pipeline.store.patient import patient_store
@@ -74,6 +74,7 @@ class Worker:
         self._stack = loaded.stack
         self._name = name
         self._settings = settings_of(manifest)
+        prepare_to_trace()
         self._model_thread = ModelThread(loaded, manifest.config)
         self._is_sick = False
 

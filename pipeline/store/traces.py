@@ -113,6 +113,11 @@ class TraceWriter:
         self._rows, self._pending_bytes = [], 0
 
 
+def prepare_to_write() -> None:
+    """Load what the first file would load, in the midst of other work: pyarrow brings in pandas."""
+    pa.Table.from_pylist([], schema=TRACES)
+
+
 class RowsDigest:
     """A digest of keys, states and tokens, in whatever order the rows come."""
 

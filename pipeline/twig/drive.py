@@ -28,7 +28,7 @@ from schemas.errors import RecordFailure, RolloutError
 from schemas.ids import event_seed
 from schemas.trace import Event, Role, Schedule
 
-_IDLE_SECONDS = 0.001  # between two looks at backends that only wait
+_IDLE_SECONDS = 0.001  # between two looks at backends that only wait, and did not compute
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,8 +166,9 @@ class _Work:
 
     def collect(self) -> Iterator[Outcome]:
         """Take what the backends have answered, and resume whoever has all it waited for."""
+        polled_at = time.monotonic()
         answered = [pair for backend in self._backends.by_name.values() for pair in backend.poll()]
-        if not answered:
+        if not answered and time.monotonic() - polled_at < _IDLE_SECONDS:
             time.sleep(_IDLE_SECONDS)
         for request_id, answer in answered:
             live, call = self._out.pop(request_id)

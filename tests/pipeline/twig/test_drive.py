@@ -1,4 +1,5 @@
 import random
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -509,3 +510,37 @@ def test_another_rollout_or_run_of_the_same_record_has_other_seeds():
     outcomes = list(drive(Given(rollouts), everywhere(Fake(SMALL)), max_live=3))
 
     assert len({outcome.events[0].seed for outcome in outcomes}) == 3
+
+
+@dataclass
+class Slow:
+    """Answers only after three polls, which compute for a while or do not."""
+
+    backend: Backend
+    seconds: float
+    num_polls: int = 3
+
+    def submit(self, request_id: RequestId, request: Request) -> None:
+        self.backend.submit(request_id, request)
+
+    def poll(self) -> Sequence[tuple[RequestId, Answer | RolloutError]]:
+        if not self.num_polls:
+            return self.backend.poll()
+        self.num_polls -= 1
+        stop = time.monotonic() + self.seconds
+        while time.monotonic() < stop:
+            pass
+        return ()
+
+
+@pytest.mark.parametrize(("seconds", "num_naps"), [(0.0, 3), (0.01, 0)])
+def test_drive_naps_only_after_polls_that_did_not_compute(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, num_naps: int
+):
+    naps: list[float] = []
+    monkeypatch.setattr(time, "sleep", naps.append)
+
+    outcome = run_one(asking(drawing()), Slow(Fake(SMALL), seconds))
+
+    assert outcome.error is None
+    assert len(naps) == num_naps
