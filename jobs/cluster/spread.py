@@ -47,7 +47,7 @@ def _map_on_ray(
 
 
 def _call(function: Callable[[Work], Result], piece: Work) -> Result:
-    """Do a piece of work, again while the store is away: it has no part that may not be done twice."""
+    """Do a piece of work, and again while the store is away: all of it may be done twice."""
     return repeat(
         lambda: function(piece), patience_seconds=_PATIENCE_SECONDS, waits_for=(StoreUnavailable,)
     )
