@@ -214,12 +214,17 @@ def _agree(row: Decision, rule: Row) -> None:
         row.drop("not_scored")
 
 
-def _gain(row: Decision, column: str, drawing: int) -> float | None:
+def drawing_scores(row: Decision, column: str, drawing: int) -> tuple[Score, Score]:
+    """Of a drawing, and of the one that replaced it; None: no score, or there is none."""
     after = row.trace["events"][drawing]["superseded_by"]
-    if after is None:
-        return None
-    scores = [row.run.score(column, row.trace["trace_id"], index) for index in (drawing, after)]
-    return None if None in scores else float(scores[1] or 0) - float(scores[0] or 0)
+    first = row.run.score(column, row.trace["trace_id"], drawing)
+    second = None if after is None else row.run.score(column, row.trace["trace_id"], after)
+    return first, second
+
+
+def _gain(row: Decision, column: str, drawing: int) -> float | None:
+    before, after = drawing_scores(row, column, drawing)
+    return None if before is None or after is None else float(after) - float(before)
 
 
 def _by(rows: Iterable[Decision], key: Callable[[Decision], object]) -> list[list[Decision]]:
