@@ -52,13 +52,16 @@ def decisions_of(runs: list[Run], recipe: Row, split_key: Callable[[Row], str]) 
     """All of them, in the order of runs, objects and rows. `split_key` names what is never divided
     between two splits: of a trace.
     """
-    made = [
-        decision
-        for run in sorted(runs, key=lambda run: run.run_id)
-        for trace in run.rows()
-        if is_ok(trace)
-        for decision in _of_trace(run, trace, recipe, split_key(trace))
-    ]
+    made: list[Decision] = []
+    for run in sorted(runs, key=lambda run: run.run_id):
+        for _, traces in run.objects:
+            of_object = [
+                decision
+                for trace in filter(is_ok, traces)
+                for decision in _of_trace(run, trace, recipe, split_key(trace))
+            ]
+            # Of an object's pairs, first come those of whole traces.
+            made += sorted(of_object, key=lambda row: row.task == "revision")
     for decision in made:
         _judge(decision, recipe)
     if recipe["groups"]:

@@ -4,7 +4,7 @@ which follows from template packs and is not computed again here.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,10 +14,13 @@ from tests.recompute.reading import Row, category_of
 IGNORED = -100
 
 
-def rows_of(decisions: Iterable[Decision], recipe: Row, digest: str) -> dict[str, list[Row]]:
+def rows_of(decisions: Sequence[Decision], recipe: Row, digest: str) -> dict[str, list[Row]]:
     """The rows by their streams, such as `sft/draw_2/train`, in order."""
     made: dict[str, list[Row]] = defaultdict(list)
+    order: dict[tuple[str, str], int] = {}
     for row in decisions:
+        order.setdefault((row.run.run_id, row.trace["trace_id"]), len(order))
+    for row in sorted(decisions, key=lambda row: order[row.run.run_id, row.trace["trace_id"]]):
         if row.reason or (recipe["pairs"] and row.task == "group" and row.partner is None):
             continue  # of a pair of traces the better one stands for both
         folder = f"sft/{row.task}" if recipe["kind"] == "sft" else recipe["kind"]

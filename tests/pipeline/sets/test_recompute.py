@@ -1,4 +1,4 @@
-"""Sets hold what follows from their runs, as `tests.recompute` has it: without the project's code."""
+"""Sets hold what follows from their runs, as `tests.recompute` has it, which is other code."""
 
 import json
 from pathlib import Path
