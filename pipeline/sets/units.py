@@ -6,10 +6,11 @@ again.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -65,12 +66,11 @@ class UnitTask:
     has_notes: bool  # whether a unit that is done is noted, for a job that comes after a killed one
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unit:
-    """Which objects a unit is made of: from one to another, each with its picks cut at two."""
+class Unit(NamedTuple):
+    """Which picks a unit is made of."""
 
     number: int
-    slices: tuple[tuple[int, int, int], ...]  # index of the object, first pick, last pick + 1
+    slices: tuple[tuple[int, int, int], ...]  # index of the object, its first pick, last one + 1
 
     def work(self, curation: Curation) -> UnitWork:
         """All that a worker needs."""
@@ -90,22 +90,25 @@ def unit_key(number: int) -> str:
 
 def units_of(curation: Curation, settings: Sequence[Settings]) -> list[Unit]:
     """The units of a set, in the order of objects. Objects without rows are in none."""
-    weights = [
-        float(_weights(curation, settings, object_index).sum())
-        for object_index in range(len(curation.objects))
-    ]
     least, most = _UNIT_BYTES
-    limit = min(most, max(least, sum(weights) / _NUM_UNITS))
-    units: list[list[tuple[int, int, int]]] = []
+    parts = [
+        part
+        for object_index in range(len(curation.objects))
+        for part in _parts(curation, settings, object_index, most)
+    ]
+    limit = min(most, max(least, sum(part.weight for part in parts) / _NUM_UNITS))
+    units: list[list[_Part]] = []
     room = 0.0
-    for object_index, weight in enumerate(weights):
-        for first, stop, part_weight in _parts(curation, settings, object_index, weight, limit):
-            if part_weight > room:
-                units.append([])
-                room = limit
-            units[-1].append((object_index, first, stop))
-            room -= part_weight
-    return [Unit(number=number, slices=tuple(slices)) for number, slices in enumerate(units)]
+    for part in parts:
+        if part.weight > room:
+            units.append([])
+            room = limit
+        units[-1].append(part)
+        room -= part.weight
+    return [
+        Unit(number, tuple((part.object_index, part.start, part.stop) for part in unit))
+        for number, unit in enumerate(units)
+    ]
 
 
 def write_unit(task: UnitTask, work: UnitWork) -> dict[str, StreamFiles]:
@@ -131,33 +134,42 @@ def write_unit(task: UnitTask, work: UnitWork) -> dict[str, StreamFiles]:
     return files
 
 
+class _Part(NamedTuple):
+    """Some picks of an object: from one to another, with about what their rows weigh in bytes."""
+
+    object_index: int
+    start: int
+    stop: int
+    weight: float
+
+
 def _parts(
-    curation: Curation,
-    settings: Sequence[Settings],
-    object_index: int,
-    weight: float,
-    limit: float,
-) -> Iterator[tuple[int, int, float]]:
-    """The picks of an object in as many parts as a limit asks for, each with its weight: first
-    pick, last one + 1. A trace is in one part.
+    curation: Curation, settings: Sequence[Settings], object_index: int, most: float
+) -> list[_Part]:
+    """All picks of an object, in as many parts as make each of them weigh no more than that, but
+    for the rows of one trace, which stay together.
     """
-    if weight <= 0:
-        return
-    num_parts = int(np.ceil(weight / limit))
-    total = np.cumsum(_weights(curation, settings, object_index))
-    position = picks_of(curation, object_index).position
-    cuts = np.searchsorted(total, weight * np.arange(1, num_parts) / num_parts)
-    cuts = np.searchsorted(position, position[cuts])
-    bounds = np.unique(np.concatenate([[0], cuts, [len(position)]])).tolist()
+    picks = picks_of(curation, object_index)
+    if not len(picks):
+        return []
+    total = np.cumsum(_weights(curation, settings, object_index, picks))
+    num_parts = int(np.ceil(total[-1] / most))
+    cuts = np.searchsorted(total, total[-1] * np.arange(1, num_parts) / num_parts)
+    cuts = np.searchsorted(picks.position, picks.position[cuts])
+    bounds = np.unique(np.concatenate([[0], cuts, [len(picks)]])).tolist()
     before = np.concatenate([[0.0], total])
-    for first, stop in pairwise(bounds):
-        yield first, stop, float(before[stop] - before[first])
+    return [
+        _Part(object_index, start, stop, float(before[stop] - before[start]))
+        for start, stop in pairwise(bounds)
+    ]
 
 
-def _weights(curation: Curation, settings: Sequence[Settings], object_index: int) -> Floats:
-    """About how many bytes each pick of an object makes [picks]. Errs on the heavy side."""
+def _weights(
+    curation: Curation, settings: Sequence[Settings], object_index: int, picks: ObjectPicks
+) -> Floats:
+    """About how many bytes each of the picks of an object makes [picks]. Errs on the heavy side."""
     run, _ = curation.objects[object_index]
-    task = picks_of(curation, object_index).task.astype(np.int64)
+    task = picks.task.astype(np.int64)
     kind, method = curation.recipe.kind, settings[run].method
     weights = np.full(len(task), _TRACE_BYTES if kind == SetKind.GRPO else _EVENT_BYTES, np.float64)
     picture = _PIXEL_BYTES * settings[run].geometry.image_size ** 2

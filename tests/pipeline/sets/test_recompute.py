@@ -145,7 +145,8 @@ def test_a_set_of_many_units_holds_the_same_rows(
     monkeypatch.setattr(units, "_UNIT_BYTES", (1.0, 20_000.0))
 
     assert wrong_with(tmp_path / "out", f"{recipe}\n", grown) == []
-    assert len(list((tmp_path / "out").rglob("train-*.parquet"))) > 3
+    numbers = {path.stem for path in (tmp_path / "out").rglob("train-*.parquet")}
+    assert len(numbers) > 1
     assert not list((tmp_path / "out").glob("_units/*"))
 
 
