@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pipeline.store import layout
 from pipeline.store.commits import check_run
 from pipeline.store.objects import Store
+from pipeline.store.stock import READERS, take_stock
 from pipeline.store.supplements import ShardLog, read_log
 from schemas.config import Frozen
 from schemas.runs import RunManifest
 
 _BATCH_SHARDS = 1024  # what is held of a large run at a time
-_READERS = 8  # footers are small reads: what counts is how many are under way
 
 
 class RunStatus(Frozen):
@@ -24,6 +24,7 @@ class RunStatus(Frozen):
     num_planned: int  # rollouts, as all of the following
     num_ok: int
     num_dead: int
+    num_bytes: int  # of all that lies beside the traces, too
 
     @property
     def num_missing(self) -> int:
@@ -38,12 +39,13 @@ def committed_shards(store: Store, manifest: RunManifest) -> set[int]:
 
 
 def read_logs(store: Store, manifest: RunManifest, shards: Iterable[int]) -> Iterator[ShardLog]:
-    """What is committed of these shards, in order; a batch of them is read ahead.
+    """What is committed of these shards, in order, all of it read; a batch of them is read ahead.
 
-    Raises ObjectMissing for a shard that is not committed, FatalFailure for one of another run.
+    Raises ObjectMissing for a shard that is not committed, ForeignObject for one of another run,
+    DamagedObject for one that is no shard file.
     """
     ordered = sorted(shards)
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(READERS) as readers:
         for start in range(0, len(ordered), _BATCH_SHARDS):
             batch = ordered[start : start + _BATCH_SHARDS]
             for log in readers.map(lambda shard: read_log(store, shard), batch):
@@ -55,21 +57,18 @@ def read_logs(store: Store, manifest: RunManifest, shards: Iterable[int]) -> Ite
 
 
 def read_status(store: Store, manifest: RunManifest) -> RunStatus:
-    """Count what is committed: one small read a shard, and two where rows are dead.
+    """Count what is committed, by a list of it and by what `take_stock` knows and reads.
 
-    Raises as `read_logs` does, and no store's error is repeated here: `repeat` the whole call.
+    Raises as `take_stock` does, and no store's error is repeated here: `repeat` the whole call.
     """
-    num_committed = num_ok = num_dead = 0
-    for log in read_logs(store, manifest, committed_shards(store, manifest)):
-        num_committed += 1
-        num_ok += log.num_ok
-        num_dead += log.num_dead
+    stock = take_stock(store, manifest)
     return RunStatus(
         run_id=manifest.run_id,
         url=store.url,
         num_shards=manifest.num_shards,
-        num_committed=num_committed,
+        num_committed=stock.num_committed,
         num_planned=manifest.num_rollouts,
-        num_ok=num_ok,
-        num_dead=num_dead,
+        num_ok=stock.num_ok,
+        num_dead=stock.num_dead,
+        num_bytes=stock.num_bytes,
     )
