@@ -8,12 +8,15 @@ asked, and Ray is left to find out.
 
 import json
 import os
+import platform
 import re
 import time
 from contextlib import closing
-from typing import Any
+from importlib import import_module
+from types import ModuleType
 
 import grpc
+import ray
 
 from schemas.errors import InputError
 
@@ -68,13 +71,13 @@ def _found_here() -> str:
 
 def _check_token(address: str) -> None:
     """Raises InputError if Ray is told to use a token and finds none."""
-    from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
     from ray.exceptions import AuthenticationError
 
-    if get_authentication_mode() != AuthenticationMode.TOKEN:
+    if not _has_token_mode():
         return
     try:
-        has_token = AuthenticationTokenLoader.instance().has_token()
+        loader = import_module("ray._raylet").AuthenticationTokenLoader
+        has_token = loader.instance().has_token()
     except AuthenticationError:  # the file that was named
         has_token = False
     if not has_token:
@@ -85,17 +88,14 @@ def _check_token(address: str) -> None:
 
 
 def _ask_head(address: str, place: str) -> None:
-    from ray._common.usage.usage_constants import CLUSTER_METADATA_KEY
-    from ray._private import ray_constants
     from ray._private.gcs_utils import create_gcs_channel
     from ray._private.services import resolve_ip_for_localhost
-    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
     host, _, port = place.rpartition(":")
     with closing(create_gcs_channel(f"{resolve_ip_for_localhost(host)}:{port}")) as channel:
-        table = gcs_service_pb2_grpc.InternalKVGcsServiceStub(channel)
-        request = gcs_service_pb2.InternalKVGetRequest(
-            key=CLUSTER_METADATA_KEY, namespace=ray_constants.KV_NAMESPACE_CLUSTER
+        table = _generated("gcs_service_pb2_grpc").InternalKVGcsServiceStub(channel)
+        request = _generated("gcs_service_pb2").InternalKVGetRequest(
+            key=b"CLUSTER_METADATA", namespace=b"cluster"
         )
         try:
             metadata = table.InternalKVGet(request, timeout=CALL_SECONDS).value
@@ -107,11 +107,11 @@ def _ask_head(address: str, place: str) -> None:
 
 def _ask_client_server(address: str, place: str) -> None:
     from ray._private.gcs_utils import create_gcs_channel
-    from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
 
     with closing(create_gcs_channel(place)) as channel:
-        server = ray_client_pb2_grpc.RayletDriverStub(channel)
-        ping = ray_client_pb2.ClusterInfoRequest(type=ray_client_pb2.ClusterInfoType.PING)
+        server = _generated("ray_client_pb2_grpc").RayletDriverStub(channel)
+        words = _generated("ray_client_pb2")
+        ping = words.ClusterInfoRequest(type=words.ClusterInfoType.PING)
         try:
             server.ClusterInfo(ping, timeout=CALL_SECONDS, metadata=[("client_id", "coppice")])
         except grpc.RpcError as error:
@@ -120,14 +120,12 @@ def _ask_client_server(address: str, place: str) -> None:
 
 def _check_version(address: str, metadata: bytes) -> None:
     """Raises InputError if the head's versions of Ray and Python are not those of this process."""
-    from ray._private.utils import compute_version_info
-
     try:
         told = json.loads(metadata)
         theirs = str(told["ray_version"]), str(told["python_version"])
     except (ValueError, KeyError, TypeError):  # a head that does not tell: Ray will see
         return
-    ours = compute_version_info()
+    ours = ray.__version__, platform.python_version()
     level = os.environ.get("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL", "patch")
     num_parts = 2 if level == "minor" else 3
     is_same_python = theirs[1].split(".")[:num_parts] == ours[1].split(".")[:num_parts]
@@ -140,26 +138,26 @@ def _check_version(address: str, metadata: bytes) -> None:
 
 def _check_node(address: str, channel: grpc.Channel) -> None:
     """Raises InputError if no process of this cluster runs on this machine: no driver can, then."""
-    from ray._private.services import find_node_ids
-    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
-
-    table = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+    find_node_ids = import_module("ray._private.services").find_node_ids
+    table = _generated("gcs_service_pb2_grpc").NodeInfoGcsServiceStub(channel)
     give_up_at = time.monotonic() + NODE_SECONDS
-    while True:
-        request = gcs_service_pb2.GetAllNodeInfoRequest()
+
+    def is_here() -> bool:
+        request = _generated("gcs_service_pb2").GetAllNodeInfoRequest()
         for node_id in find_node_ids():
             request.node_selectors.add(node_id=bytes.fromhex(node_id))
-        if request.node_selectors:
-            answer: Any = table.GetAllNodeInfo(request, timeout=CALL_SECONDS)
-            if answer.node_info_list:
-                return
+        if not request.node_selectors:
+            return False
+        return bool(table.GetAllNodeInfo(request, timeout=CALL_SECONDS).node_info_list)
+
+    while not is_here():
         if time.monotonic() > give_up_at:
-            break
+            raise InputError(
+                f"the Ray at {address} answers, but this machine is no node of it: start coppice "
+                "on one of its nodes, submit it there with ray job submit, or join first: "
+                f"ray start --address={address}"
+            )
         time.sleep(0.5)
-    raise InputError(
-        f"the Ray at {address} answers, but this machine is no node of it: start coppice on one of "
-        f"its nodes, submit it there with ray job submit, or: ray start --address={address}"
-    )
 
 
 def _refusal(address: str, error: grpc.RpcError) -> InputError:
@@ -178,6 +176,16 @@ def _refusal(address: str, error: grpc.RpcError) -> InputError:
     return InputError(f"no Ray can be reached at {address} ({why}): start it, or {_FORMS}")
 
 
+def _has_token_mode() -> bool:
+    raylet = import_module("ray._raylet")
+    return bool(raylet.get_authentication_mode() == raylet.AuthenticationMode.TOKEN)
+
+
+def _generated(name: str) -> ModuleType:
+    """A module of messages or stubs that Ray was built with."""
+    return import_module(f"ray.core.generated.{name}")
+
+
 def _why_unavailable(details: str) -> str:
     if "resolv" in details or "lookup" in details:
         return "its host is not known"
@@ -189,9 +197,7 @@ def _why_unavailable(details: str) -> str:
 
 
 def _told_of_token(address: str) -> str:
-    from ray._raylet import AuthenticationMode, get_authentication_mode
-
-    if get_authentication_mode() == AuthenticationMode.TOKEN:
+    if _has_token_mode():
         return (
             f"the Ray at {address} takes another token than the one given here: correct {_TOKEN_AT}"
         )

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Self
 
 from pipeline.store.objects import Store
-from pipeline.store.stock import WORTH_KEEPING, keep_footers
+from pipeline.store.status import WORTH_KEEPING, keep_footers
 from schemas.errors import CoppiceError
 from schemas.runs import RunManifest
 

@@ -12,7 +12,7 @@ from pipeline.plan.reruns import OpenRerun, RerunSelection, choose, open_rerun
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.patient import patient_store
-from pipeline.store.stock import keep_footers
+from pipeline.store.status import keep_footers
 from schemas.errors import ExitCode
 from schemas.runs import Key, RunManifest
 

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.store import layout
@@ -33,71 +32,50 @@ from schemas.tables import FOOTERS
 MAX_SUPPLEMENTS = 2**20
 """Of a shard, that are counted: more than anyone will put."""
 
+SHARD, SUPPLEMENT, SIZE_BYTES, ETAG, NUM_OK, NUM_DEAD = range(len(FOOTERS.names))
+_OBJECT = [SHARD, SUPPLEMENT, SIZE_BYTES, ETAG]
 _MAX_BYTES = 2**30  # of a log: some forty million data objects
-_ORDER = [("shard", "ascending"), ("supplement", "ascending")]
-_OBJECT = ["shard", "supplement", "size_bytes", "etag"]
-_NOTHING = FOOTERS.empty_table()
+_NO_ETAG = 0
 
-Ints = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int64]
+"""(num_objects, 6): a row for each data object, with the columns of `schemas.tables.FOOTERS`."""
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FooterLog:
-    """All logs of a run as one: rows in order of shards and supplements, an object once."""
+    """All logs of a run as one."""
 
-    rows: pa.Table  # of schema FOOTERS
+    rows: Rows  # ordered, a name once
     keys: tuple[str, ...]  # of the logs that it was read from
 
-    def counts(self, objects: pa.Table) -> tuple[npt.NDArray[np.bool_], Ints, Ints]:
-        """Which of these objects the log knows, and how many ok and dead rows those have.
-
-        `objects`: the columns of an object, as `object_table` gives them. Three arrays of its
-        length; of what is not known, the counts are 0.
-        """
+    def fill_in(self, objects: Rows) -> Mask:
+        """Write into rows of listed objects what the log knows. (num_objects,): which it knows."""
         if not len(self.rows) or not len(objects):
-            counts = np.zeros((2, len(objects)), np.int64)
-            return np.zeros(len(objects), np.bool_), counts[0], counts[1]
-        known = _numbers(self.rows)
-        wanted = _numbers(objects)
-        rows = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        match = self.rows.take(pa.array(rows))
-        is_known = known[rows] == wanted
-        is_known &= ints(match, "size_bytes") == ints(objects, "size_bytes")
-        same_etag = pc.equal(match.column("etag"), objects.column("etag"))
-        is_known &= same_etag.to_numpy()
-        is_known &= pc.not_equal(objects.column("etag"), "").to_numpy()  # a list without etags
-        return (
-            is_known,
-            np.where(is_known, ints(match, "num_ok"), 0),
-            np.where(is_known, ints(match, "num_dead"), 0),
-        )
+            return np.zeros(len(objects), np.bool_)
+        known, wanted = _numbers(self.rows), _numbers(objects)
+        rows = self.rows[np.minimum(np.searchsorted(known, wanted), len(known) - 1)]
+        is_known: Mask = (rows[:, _OBJECT] == objects[:, _OBJECT]).all(axis=1)
+        is_known &= objects[:, ETAG] != _NO_ETAG
+        objects[is_known] = rows[is_known]
+        return is_known
 
 
-def object_table(entries: Sequence[tuple[int, int, Entry]]) -> pa.Table:
-    """Listed data objects, each with its shard and supplement, as rows without counts."""
-    return pa.table(
-        {
-            "shard": pa.array([shard for shard, _, _ in entries], pa.int64()),
-            "supplement": pa.array([number for _, number, _ in entries], pa.int64()),
-            "size_bytes": pa.array([entry.size_bytes for *_, entry in entries], pa.int64()),
-            "etag": pa.array([entry.etag for *_, entry in entries], pa.string()),
-        }
-    )
+def object_rows(entries: Sequence[tuple[int, int, Entry]]) -> Rows:
+    """Rows of listed data objects, each with its shard and supplement, and with no counts yet."""
+    rows = [
+        (shard, supplement, entry.size_bytes, _etag_number(entry.etag), 0, 0)
+        for shard, supplement, entry in entries
+    ]
+    return np.array(rows, np.int64).reshape(-1, len(FOOTERS.names))
 
 
-def ordered(objects: pa.Table) -> pa.Table:
-    """In order of shards and supplements, each once: of two that claim a name, any."""
-    in_order = objects.combine_chunks().sort_by(_ORDER)
+def ordered(rows: Rows) -> Rows:
+    """In order of shards and supplements, a name once: of two rows that claim one, any."""
+    in_order = rows[np.lexsort((rows[:, SUPPLEMENT], rows[:, SHARD]))]
     numbers = _numbers(in_order)
-    is_last = np.append(numbers[1:] != numbers[:-1], True) if len(numbers) else []
-    return in_order.filter(pa.array(is_last, pa.bool_()))
-
-
-def with_counts(objects: pa.Table, num_ok: Ints, num_dead: Ints) -> pa.Table:
-    """Rows of a log: objects, and what is in them."""
-    columns = [objects.column(name) for name in _OBJECT]
-    counts = [pa.array(num_ok, pa.int64()), pa.array(num_dead, pa.int64())]
-    return pa.Table.from_arrays([*columns, *counts], schema=FOOTERS)
+    is_last: Mask = np.diff(numbers, append=numbers[-1:] + 1) != 0
+    return in_order[is_last]
 
 
 def read_footer_log(store: Store, manifest: RunManifest) -> FooterLog:
@@ -106,10 +84,12 @@ def read_footer_log(store: Store, manifest: RunManifest) -> FooterLog:
     Raises StoreUnavailable.
     """
     logs = dict(_read_logs(store, manifest))
-    return FooterLog(rows=ordered(pa.concat_tables([_NOTHING, *logs.values()])), keys=tuple(logs))
+    return FooterLog(
+        rows=ordered(np.concatenate([object_rows([]), *logs.values()])), keys=tuple(logs)
+    )
 
 
-def write_footer_log(store: Store, manifest: RunManifest, rows: pa.Table, read: FooterLog) -> None:
+def write_footer_log(store: Store, manifest: RunManifest, rows: Rows, read: FooterLog) -> None:
     """Put a log of these rows, and delete those that it was made of.
 
     A store that says no, or is away, is no matter: the log is only a help.
@@ -117,7 +97,7 @@ def write_footer_log(store: Store, manifest: RunManifest, rows: pa.Table, read: 
     origin = FooterLogOrigin(run_id=manifest.run_id, fingerprint=manifest.fingerprint)
     metadata = {FOOTER_KEY: origin.model_dump_json().encode()}
     sink = pa.BufferOutputStream()
-    pq.write_table(ordered(rows).replace_schema_metadata(metadata), sink, compression="zstd")
+    pq.write_table(_as_table(rows).replace_schema_metadata(metadata), sink, compression="zstd")
     body = sink.getvalue().to_pybytes()
     written = layout.footers_key(hashlib.sha256(body).hexdigest())
     with suppress(StoreError):
@@ -135,15 +115,15 @@ def useless_logs(store: Store, manifest: RunManifest) -> Iterator[Entry]:
             yield entry
 
 
-def _read_logs(store: Store, manifest: RunManifest) -> Iterator[tuple[str, pa.Table]]:
+def _read_logs(store: Store, manifest: RunManifest) -> Iterator[tuple[str, Rows]]:
     with suppress(StoreRefused):  # of this folder alone, perhaps; else the traces will say it, too
         for entry in store.list_folder(layout.FOOTERS):
-            table = _try_read(store, manifest, entry)
-            if table is not None:
-                yield entry.key, table
+            rows = _try_read(store, manifest, entry)
+            if rows is not None:
+                yield entry.key, rows
 
 
-def _try_read(store: Store, manifest: RunManifest, entry: Entry) -> pa.Table | None:
+def _try_read(store: Store, manifest: RunManifest, entry: Entry) -> Rows | None:
     """The rows of a log; None for what is none of this run."""
     if entry.size_bytes > _MAX_BYTES:
         return None
@@ -156,20 +136,39 @@ def _try_read(store: Store, manifest: RunManifest, entry: Entry) -> pa.Table | N
     try:
         table = pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False)
         origin = FooterLogOrigin.model_validate_json(table.schema.metadata[FOOTER_KEY])
-        if not table.schema.equals(FOOTERS):
-            return None
     except UNREADABLE:
         return None
     ours = FooterLogOrigin(run_id=manifest.run_id, fingerprint=manifest.fingerprint)
-    return table.replace_schema_metadata(None) if origin == ours else None
+    return _as_rows(table) if origin == ours and table.schema.equals(FOOTERS) else None
 
 
-def _numbers(table: pa.Table) -> Ints:
+def _numbers(rows: Rows) -> Rows:
     """Shard and supplement of each row as one number, which sorts as they do."""
-    return ints(table, "shard") * MAX_SUPPLEMENTS + ints(table, "supplement")
-
-
-def ints(table: pa.Table, column: str) -> Ints:
-    """A column of a table of data objects."""
-    numbers: Ints = table.column(column).to_numpy()
+    numbers: Rows = rows[:, SHARD] * MAX_SUPPLEMENTS + rows[:, SUPPLEMENT]
     return numbers
+
+
+def _etag_number(etag: str) -> int:
+    """64 bits of a digest, which differ where etags differ."""
+    if not etag:
+        return _NO_ETAG
+    digest = hashlib.blake2b(etag.encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True) or 1
+
+
+# To and from Arrow by their memory: its own conversions bring in pandas, 40 MB and half a second.
+
+
+def _as_table(rows: Rows) -> pa.Table:
+    columns = [pa.py_buffer(np.ascontiguousarray(column)) for column in rows.T]
+    arrays = [pa.Array.from_buffers(pa.int64(), len(rows), [None, column]) for column in columns]
+    return pa.Table.from_arrays(arrays, schema=FOOTERS)
+
+
+def _as_rows(table: pa.Table) -> Rows:
+    rows = np.zeros((len(table), len(FOOTERS.names)), np.int64)
+    for number, column in enumerate(table.combine_chunks().columns):
+        for chunk in column.chunks:
+            values = np.frombuffer(chunk.buffers()[1], np.int64)
+            rows[:, number] = values[chunk.offset : chunk.offset + len(chunk)]
+    return rows

@@ -18,7 +18,7 @@ from pipeline.store.contents import scores_not_finite
 from pipeline.store.objects import Store
 from pipeline.store.plans import PlanRow, read_manifest, read_plan_shard
 from pipeline.store.shard_check import Finding, ShardCheck, check_shard, exists, name_some
-from pipeline.store.stock import LoggedShards, logged_shards
+from pipeline.store.status import LoggedShards, logged_shards
 from pipeline.store.traces import UNREADABLE
 from schemas.errors import ObjectMissing
 from schemas.runs import RunManifest

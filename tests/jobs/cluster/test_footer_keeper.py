@@ -10,7 +10,7 @@ from jobs.cluster.footer_keeper import FooterKeeper
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
-from pipeline.store.stock import take_stock
+from pipeline.store.status import take_stock
 from schemas.runs import RunManifest
 from tests.support import at_work, attempt_at, plan_run, run_all
 

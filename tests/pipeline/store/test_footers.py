@@ -3,27 +3,29 @@
 import hashlib
 import os
 import shutil
+import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.store import footers, layout
-from pipeline.store.footers import FooterLog, object_table, read_footer_log
+from pipeline.store.footers import FooterLog, object_rows, read_footer_log
 from pipeline.store.leftovers import find_leftovers
 from pipeline.store.objects import Entry, Source, Store
 from pipeline.store.open import open_store
-from pipeline.store.status import read_status
-from pipeline.store.stock import Stock, keep_footers, take_stock
+from pipeline.store.status import Stock, keep_footers, read_status, take_stock
 from pipeline.store.supplements import read_log
 from pipeline.store.verify import Verification
 from schemas.errors import DamagedObject, ForeignObject, StoreRefused
 from schemas.runs import RunManifest
-from schemas.tables import FOOTERS
 from tests.support import (
     SMALL,
     Wrapped,
@@ -324,7 +326,7 @@ def put_log(store: Store, body: bytes) -> str:
 
 def test_other_bytes_under_a_name_that_is_theirs_are_no_log(store: Store, manifest: RunManifest):
     sink = pa.BufferOutputStream()
-    pa.parquet.write_table(pa.table({"shard": [1]}), sink)
+    pq.write_table(pa.table({"shard": [1]}), sink)
     put_log(store, sink.getvalue().to_pybytes())
     put_log(store, b"text")
 
@@ -390,9 +392,8 @@ def test_verify_does_not_believe_a_log_and_tells_of_one_that_lies(
     store: Store, manifest: RunManifest
 ):
     log = read_footer_log(store, manifest)
-    rows = log.rows.to_pylist()
-    rows[2]["num_ok"] += 1
-    footers.write_footer_log(store, manifest, pa.Table.from_pylist(rows, schema=FOOTERS), log)
+    log.rows[2, footers.NUM_OK] += 1
+    footers.write_footer_log(store, manifest, log.rows, log)
     (key,) = logs(store)
 
     for is_deep in (False, True):
@@ -416,6 +417,11 @@ objects = st.tuples(
 )
 
 
+def rows_of(listed: Iterable[tuple[int, int, int, str]]) -> footers.Rows:
+    entries = [(s, n, Entry(key="x", size_bytes=size, etag=tag)) for s, n, size, tag in listed]
+    return object_rows(entries)
+
+
 @given(
     st.dictionaries(objects, st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12),
     st.lists(objects, max_size=12),
@@ -424,17 +430,35 @@ def test_a_log_knows_an_object_by_all_that_a_list_says(
     logged: dict[tuple[int, int, int, str], tuple[int, int]],
     listed: list[tuple[int, int, int, str]],
 ):
-    by_name = {key[:2]: (key, value) for key, value in logged.items()}  # a log has a name once
-    rows = [
-        dict(zip(FOOTERS.names, (*key, *value), strict=True)) for key, value in by_name.values()
+    true = dict({each[:2]: (each, counts) for each, counts in logged.items()}.values())
+    log = rows_of(true)
+    log[:, footers.NUM_OK :] = np.array(list(true.values())).reshape(-1, 2)
+    rows = rows_of(listed)
+
+    is_known = FooterLog(rows=footers.ordered(log), keys=()).fill_in(rows)
+
+    assert is_known.tolist() == [each in true and each[3] != "" for each in listed]
+    told = [tuple(row) for row in rows[:, footers.NUM_OK :].tolist()]
+    assert told == [
+        true[each] if known else (0, 0) for each, known in zip(listed, is_known, strict=True)
     ]
-    table = footers.ordered(pa.Table.from_pylist(rows, schema=FOOTERS))
-    entries = [(s, n, Entry(key="x", size_bytes=size, etag=tag)) for s, n, size, tag in listed]
 
-    known, num_ok, num_dead = FooterLog(rows=table, keys=()).counts(object_table(entries))
 
-    true = dict(by_name.values())
-    for number, each in enumerate(listed):
-        is_known = each in true and each[3] != ""
-        assert known[number] == is_known
-        assert (num_ok[number], num_dead[number]) == (true[each] if is_known else (0, 0))
+@given(st.lists(objects, max_size=12))
+def test_rows_in_order_have_each_name_once(listed: list[tuple[int, int, int, str]]):
+    names = [tuple(row) for row in footers.ordered(rows_of(listed))[:, :2].tolist()]
+
+    assert names == sorted({each[:2] for each in listed})
+
+
+@given(st.lists(objects, max_size=40), st.integers(0, 2**62))
+def test_what_is_written_is_read_back(listed: list[tuple[int, int, int, str]], num_ok: int):
+    rows = footers.ordered(rows_of(listed))
+    rows[:, footers.NUM_OK] = num_ok
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(folder)
+        manifest = RunManifest.model_construct(run_id="some-run", fingerprint="a-method")
+
+        footers.write_footer_log(store, manifest, rows, FooterLog(rows=rows, keys=()))
+
+        assert read_footer_log(store, manifest).rows.tolist() == rows.tolist()
