@@ -21,7 +21,7 @@ import ray
 from schemas.errors import InputError
 
 CALL_SECONDS = 8.0
-NODE_SECONDS = 10.0  # that a raylet which has just been started may take to be in the table
+NODE_SECONDS = 20.0  # that a raylet which has just been started may take to be in the table
 
 _PLACE = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+):([0-9]{1,5})")
 _CLIENT = "ray://"

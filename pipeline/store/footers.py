@@ -75,7 +75,7 @@ def ordered(rows: Rows) -> Rows:
     in_order = rows[np.lexsort((rows[:, SUPPLEMENT], rows[:, SHARD]))]
     numbers = _numbers(in_order)
     is_last: Mask = np.diff(numbers, append=numbers[-1:] + 1) != 0
-    return in_order[is_last]
+    return in_order if is_last.all() else in_order[is_last]
 
 
 def read_footer_log(store: Store, manifest: RunManifest) -> FooterLog:

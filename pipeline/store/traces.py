@@ -151,7 +151,10 @@ def read_footer(
     """
     key = layout.traces_key(shard, supplement)
     try:
-        with _reading(store, shard, key), open_object(store, key, size_bytes=size_bytes) as file:
+        with (
+            reading_shard_file(store, shard, key),
+            open_object(store, key, size_bytes=size_bytes) as file,
+        ):
             metadata = pq.read_metadata(file).metadata or {}
             return ShardFooter.model_validate_json(metadata[FOOTER_KEY])
     except DamagedObject:
@@ -176,7 +179,7 @@ def read_rows(
     Raises ObjectMissing, and DamagedObject for an object that is no shard file.
     """
     key = layout.traces_key(shard, supplement)
-    with _reading(store, shard, key), open_object(store, key) as file:
+    with reading_shard_file(store, shard, key), open_object(store, key) as file:
         for batch in pq.ParquetFile(file).iter_batches(
             batch_size=16, columns=columns, use_threads=False
         ):
@@ -184,7 +187,7 @@ def read_rows(
 
 
 @contextmanager
-def _reading(store: Store, shard: int, key: str) -> Iterator[None]:
+def reading_shard_file(store: Store, shard: int, key: str) -> Iterator[None]:
     """What is said to a data object that cannot be read. A store's own errors pass."""
     try:
         yield
