@@ -49,6 +49,7 @@ def on_ray(address: str | None) -> Iterator[None]:
 
 def first_sentence(error: Exception) -> str:
     """What an error says first, on one line: Ray's go on for paragraphs."""
-    match = _SENTENCE.fullmatch(str(error).strip())
-    text = " ".join((match[1] if match else str(error)).split())
+    said = str(error).partition("Traceback (most")[0]
+    match = _SENTENCE.fullmatch(said.strip())
+    text = " ".join((match[1] if match else said).split()).rstrip(": ")
     return text[:200] or type(error).__name__

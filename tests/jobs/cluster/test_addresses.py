@@ -175,6 +175,7 @@ def test_of_a_long_error_the_first_sentence_is_told():
     error = RuntimeError("Version mismatch:  the\ncluster is 2.7.0. Do this.\n  Ray: 1\n")
 
     assert first_sentence(error) == "Version mismatch: the cluster is 2.7.0"
+    assert first_sentence(RuntimeError("No: Traceback (most recent call last):\n  File")) == "No"
     assert first_sentence(RuntimeError("")) == "RuntimeError"
     assert len(first_sentence(RuntimeError("word " * 1000))) <= 200
 

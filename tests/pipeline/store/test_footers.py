@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.store import footers, layout
@@ -451,6 +451,7 @@ def test_rows_in_order_have_each_name_once(listed: list[tuple[int, int, int, str
     assert names == sorted({each[:2] for each in listed})
 
 
+@settings(deadline=None, max_examples=30)  # each syncs a file
 @given(st.lists(objects, max_size=40), st.integers(0, 2**62))
 def test_what_is_written_is_read_back(listed: list[tuple[int, int, int, str]], num_ok: int):
     rows = footers.ordered(rows_of(listed))
