@@ -173,7 +173,7 @@ def _measure_driver(url: str, call_seconds: float) -> Rows:
     from pipeline.store.status import keep_footers
 
     store: Any = _Slow(open_store(url), call_seconds)
-    started = time.monotonic()
+    started, cpu_started = time.monotonic(), time.process_time()
     manifest = read_manifest(store)
     num_read = keep_footers(store, manifest).num_read
     driver = Driver(store, manifest, show=lambda _: None, is_stopping=lambda: False)
@@ -185,6 +185,7 @@ def _measure_driver(url: str, call_seconds: float) -> Rows:
     return {
         "peak_bytes": int(peak.split()[1]) * 1024,
         "seconds": seconds,
+        "cpu_seconds": time.process_time() - cpu_started,
         "num_read": num_read,
         "calls": store.num_calls,
     }
@@ -257,6 +258,7 @@ def _start(store: Store, name: str) -> Rows:
     driver = json.loads(_python("benchmarks.scale", *command))
     rows = {
         f"start {name}, seconds": round(driver["seconds"], 1),
+        f"start {name}, of these on a CPU": round(driver["cpu_seconds"], 1),
         f"start {name}, calls": driver["calls"],
         f"start {name}, footers read": driver["num_read"],
         f"start {name}, megabytes": round(driver["peak_bytes"] / 1e6, 1),

@@ -37,36 +37,36 @@ def check_address(address: str) -> None:
     if address == "local":
         return
     is_client = address.startswith(_CLIENT)
-    place = address.removeprefix(_CLIENT).partition("/")[0] if is_client else address
+    host_port = address.removeprefix(_CLIENT).partition("/")[0] if is_client else address
     if address == "auto":
-        place = _found_here()
-    match = _PLACE.fullmatch(place)
+        host_port = _found_here()
+    match = _PLACE.fullmatch(host_port)
     if match is None or not 0 < int(match[1]) < 2**16:
         raise InputError(f"{address!r} is no address of a Ray: {_FORMS}")
     try:
         _check_token(address)
         if is_client:
-            _ask_client_server(address, place)
+            _ask_client_server(address, host_port)
         else:
-            _ask_head(address, place)
+            _ask_head(address, host_port)
     except (ImportError, AttributeError):  # names of another version of Ray
         return
 
 
 def _found_here() -> str:
-    """The place of the Ray that runs on this machine."""
+    """The host:port of the Ray that runs on this machine."""
     from ray._private import services
 
     try:
-        place = services.canonicalize_bootstrap_address("auto")
+        host_port = services.canonicalize_bootstrap_address("auto")
     except (ConnectionError, ValueError, OSError):
-        place = None
-    if not place:
+        host_port = None
+    if not host_port:
         raise InputError(
             "no Ray runs on this machine (the address is auto): start one with ray start --head, "
             "give the host:port of another, or leave the address out"
         )
-    return str(place)
+    return str(host_port)
 
 
 def _check_token(address: str) -> None:
@@ -87,11 +87,11 @@ def _check_token(address: str) -> None:
         )
 
 
-def _ask_head(address: str, place: str) -> None:
+def _ask_head(address: str, host_port: str) -> None:
     from ray._private.gcs_utils import create_gcs_channel
     from ray._private.services import resolve_ip_for_localhost
 
-    host, _, port = place.rpartition(":")
+    host, _, port = host_port.rpartition(":")
     with closing(create_gcs_channel(f"{resolve_ip_for_localhost(host)}:{port}")) as channel:
         table = _generated("gcs_service_pb2_grpc").InternalKVGcsServiceStub(channel)
         request = _generated("gcs_service_pb2").InternalKVGetRequest(
@@ -105,10 +105,10 @@ def _ask_head(address: str, place: str) -> None:
             raise _refusal(address, error) from error
 
 
-def _ask_client_server(address: str, place: str) -> None:
+def _ask_client_server(address: str, host_port: str) -> None:
     from ray._private.gcs_utils import create_gcs_channel
 
-    with closing(create_gcs_channel(place)) as channel:
+    with closing(create_gcs_channel(host_port)) as channel:
         server = _generated("ray_client_pb2_grpc").RayletDriverStub(channel)
         words = _generated("ray_client_pb2")
         ping = words.ClusterInfoRequest(type=words.ClusterInfoType.PING)

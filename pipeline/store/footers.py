@@ -36,6 +36,7 @@ SHARD, SUPPLEMENT, SIZE_BYTES, ETAG, NUM_OK, NUM_DEAD = range(len(FOOTERS.names)
 _OBJECT = [SHARD, SUPPLEMENT, SIZE_BYTES, ETAG]
 _MAX_BYTES = 2**30  # of a log: some forty million data objects
 _NO_ETAG = 0
+_AT_ONCE = 2**14  # rows that are compared at a time: a start is to hold little more than them all
 
 Rows = npt.NDArray[np.int64]
 """(num_objects, 6): a row for each data object, with the columns of `schemas.tables.FOOTERS`."""
@@ -51,13 +52,16 @@ class FooterLog:
 
     def fill_in(self, objects: Rows) -> Mask:
         """Write into rows of listed objects what the log knows. (num_objects,): which it knows."""
-        if not len(self.rows) or not len(objects):
-            return np.zeros(len(objects), np.bool_)
-        known, wanted = _numbers(self.rows), _numbers(objects)
-        rows = self.rows[np.minimum(np.searchsorted(known, wanted), len(known) - 1)]
-        is_known: Mask = (rows[:, _OBJECT] == objects[:, _OBJECT]).all(axis=1)
-        is_known &= objects[:, ETAG] != _NO_ETAG
-        objects[is_known] = rows[is_known]
+        is_known = np.zeros(len(objects), np.bool_)
+        logged = _numbers(self.rows)
+        for start in range(0, len(objects) if len(logged) else 0, _AT_ONCE):
+            listed = objects[start : start + _AT_ONCE]
+            positions = np.searchsorted(logged, _numbers(listed))
+            rows = self.rows[np.minimum(positions, len(logged) - 1)]
+            is_same: Mask = (rows[:, _OBJECT] == listed[:, _OBJECT]).all(axis=1)
+            is_same &= listed[:, ETAG] != _NO_ETAG
+            listed[is_same] = rows[is_same]
+            is_known[start : start + _AT_ONCE] = is_same
         return is_known
 
 
@@ -72,10 +76,10 @@ def object_rows(entries: Sequence[tuple[int, int, Entry]]) -> Rows:
 
 def ordered(rows: Rows) -> Rows:
     """In order of shards and supplements, a name once: of two rows that claim one, any."""
-    in_order = rows[np.lexsort((rows[:, SUPPLEMENT], rows[:, SHARD]))]
-    numbers = _numbers(in_order)
-    is_last: Mask = np.diff(numbers, append=numbers[-1:] + 1) != 0
-    return in_order if is_last.all() else in_order[is_last]
+    numbers = _numbers(rows)
+    if (numbers[1:] > numbers[:-1]).all():
+        return rows
+    return rows[np.unique(numbers, return_index=True)[1]]
 
 
 def read_footer_log(store: Store, manifest: RunManifest) -> FooterLog:
@@ -84,9 +88,12 @@ def read_footer_log(store: Store, manifest: RunManifest) -> FooterLog:
     Raises StoreUnavailable.
     """
     logs = dict(_read_logs(store, manifest))
-    return FooterLog(
-        rows=ordered(np.concatenate([object_rows([]), *logs.values()])), keys=tuple(logs)
+    rows = (
+        next(iter(logs.values()))
+        if len(logs) == 1
+        else np.concatenate([object_rows([]), *logs.values()])
     )
+    return FooterLog(rows=ordered(rows), keys=tuple(logs))
 
 
 def write_footer_log(store: Store, manifest: RunManifest, rows: Rows, read: FooterLog) -> None:
@@ -167,8 +174,10 @@ def _as_table(rows: Rows) -> pa.Table:
 
 def _as_rows(table: pa.Table) -> Rows:
     rows = np.zeros((len(table), len(FOOTERS.names)), np.int64)
-    for number, column in enumerate(table.combine_chunks().columns):
+    for number, column in enumerate(table.columns):
+        start = 0
         for chunk in column.chunks:
-            values = np.frombuffer(chunk.buffers()[1], np.int64)
-            rows[:, number] = values[chunk.offset : chunk.offset + len(chunk)]
+            values = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset :]
+            rows[start : start + len(chunk), number] = values[: len(chunk)]
+            start += len(chunk)
     return rows

@@ -186,13 +186,16 @@ class _Count:
                 self._check(footer)
             num_ok, num_dead = num_ok + log.num_ok, num_dead + log.num_dead
         return Stock(
-            rows=self._rows[counted | (is_base & has_gap)],
+            rows=self._kept(counted | (is_base & has_gap)),
             num_ok=num_ok,
             num_dead=num_dead,
             num_bytes=num_bytes,
             num_read=self._num_read,
             log=self._log,
         )
+
+    def _kept(self, mask: Mask) -> Rows:
+        return self._rows if mask.all() else self._rows[mask]
 
     def _supplements(self, is_base: Mask) -> tuple[Mask, Mask]:
         """Which objects are supplements that count, and which are of a shard with a gap in them.
