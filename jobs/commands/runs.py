@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -108,7 +107,6 @@ def _drive(
             )
             if heartbeat:
                 heartbeat.say_over()
-            sys.stdout.flush()
             os._exit(ExitCode.INCOMPLETE)  # the main thread may wait in Ray for what never comes
 
         def show(snapshot: "Snapshot") -> None:

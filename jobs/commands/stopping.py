@@ -7,7 +7,6 @@ to go on is printed. A third one does not even clean up.
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -81,7 +80,6 @@ class Stop:
     def _say(self, line: str) -> None:
         with suppress(OSError):  # nobody reads any more
             self._terminal.say(line)
-            sys.stdout.flush()
 
 
 @contextmanager
