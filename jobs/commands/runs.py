@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.cluster.heartbeat import DriverHeartbeat
 from jobs.commands.shard_lists import as_shards
 from jobs.commands.status import say_status
-from jobs.commands.stopping import Stop, StoppedAtOnce, hangups_held
+from jobs.commands.stopping import Stop, hangups_held
 from jobs.commands.terminal import Terminal, as_typed, counted, duration
 from pipeline.plan.reruns import OpenRerun, RerunSelection, choose, open_rerun
 from pipeline.store.objects import Store
@@ -45,7 +45,7 @@ def grow_run(
         ):
             _drive(store, manifest, terminal, stop, address=address, heartbeat=heartbeat)
             return say_status(store, read_manifest(store), terminal)
-    except StoppedAtOnce:
+    except KeyboardInterrupt:  # of Stop: what there is to say was said
         return ExitCode.INCOMPLETE
 
 
@@ -73,7 +73,7 @@ def rerun_dead(
         with Stop(terminal, _rerun_command(store, selection)) as stop:
             _drive(store, manifest, terminal, stop, address=address, rerun=opened)
             return say_status(store, read_manifest(store), terminal)
-    except StoppedAtOnce:
+    except KeyboardInterrupt:  # of Stop: what there is to say was said
         return ExitCode.INCOMPLETE
 
 

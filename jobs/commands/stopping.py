@@ -18,15 +18,12 @@ from schemas.errors import ExitCode
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class StoppedAtOnce(BaseException):
-    """Raised on the main thread where a stop does not wait; the user was told.
-
-    No `Exception`: what catches those, to repeat a call say, must not catch this.
-    """
-
-
 class Stop:
-    """A context in which signals stop a run."""
+    """A context in which signals stop a run. Raises KeyboardInterrupt where that is at once.
+
+    Another class of its own would not come through Ray's calls, which know only this one. It is no
+    `Exception`: what catches those, to repeat a call say, does not catch it. The user was told.
+    """
 
     def __init__(self, terminal: Terminal, next_command: str) -> None:
         self._terminal = terminal
@@ -75,7 +72,7 @@ class Stop:
             self._say("Stopping: committing what is nearly done. Once more to stop at once.")
             return
         self._say(f"Stopped; what is committed stays. Next: {self.next_command}")
-        raise StoppedAtOnce
+        raise KeyboardInterrupt
 
     def _say(self, line: str) -> None:
         with suppress(OSError):  # nobody reads any more

@@ -13,6 +13,7 @@ from jobs.cluster.crew import LEFT_ALONE_SECONDS, Crew
 from jobs.cluster.placement import Cluster, Node, NodeType
 from pipeline.store.open import open_store
 from schemas.errors import InputError
+from schemas.runs import Attempt, Grow
 from tests.pipeline.store.test_objects import FakeTime
 from tests.support import fake_config, plan_run
 
@@ -95,7 +96,7 @@ def test_a_run_that_began_on_cpus_goes_over_to_gpus(scene: Scene):
         scene.place(actor, "head")
     assert [actor.device for actor in scene.crew.actors] == ["cpu", "cpu"]
     busy = scene.crew.actors[0]
-    busy.growing["shard"] = "an assignment"  # type: ignore[assignment]
+    busy.growing["shard"] = Grow(attempt=Attempt(shard=0, number=1, attempt_id="a"))
 
     scene.has(HEAD, gpu_node("a"))
     assert [(actor.device, actor.is_leaving) for actor in scene.follow()] == [
@@ -130,7 +131,7 @@ def test_actors_that_no_shard_is_left_for_go(scene: Scene):
     scene.has(gpu_node("a", 4))
     for actor in scene.follow():
         scene.place(actor, "a")
-    scene.crew.actors[0].growing["shard"] = "an assignment"  # type: ignore[assignment]
+    scene.crew.actors[0].growing["shard"] = Grow(attempt=Attempt(shard=0, number=1, attempt_id="a"))
 
     assert len(scene.follow(num_shards=2)) == 2
     assert scene.crew.actors[0].growing

@@ -8,7 +8,7 @@ from io import StringIO
 
 import pytest
 
-from jobs.commands.stopping import Stop, StoppedAtOnce, hangups_held
+from jobs.commands.stopping import Stop, hangups_held
 from jobs.commands.terminal import Terminal
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -23,7 +23,7 @@ def test_the_first_signal_asks_and_the_second_one_ends_at_once(number: signal.Si
         assert stop.is_asked()
         assert "Stopping" in said.getvalue()
         assert NEXT not in said.getvalue()
-        with pytest.raises(StoppedAtOnce):
+        with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert f"Next: {NEXT}" in said.getvalue()
 
@@ -31,7 +31,7 @@ def test_the_first_signal_asks_and_the_second_one_ends_at_once(number: signal.Si
 @pytest.mark.parametrize("number", SIGNALS)
 def test_there_is_nothing_to_wait_for_before_anything_was_grown(number: signal.Signals):
     said = StringIO()
-    with Stop(Terminal(said, width=200), NEXT), pytest.raises(StoppedAtOnce):
+    with Stop(Terminal(said, width=200), NEXT), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), number)
     assert f"Next: {NEXT}" in said.getvalue()
 
@@ -56,10 +56,6 @@ def test_nohup_is_respected():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_stop_is_no_exception_that_a_repeated_call_would_swallow():
-    assert not issubclass(StoppedAtOnce, Exception)
-
-
 def test_a_process_started_while_hangups_are_held_never_hears_of_them():
     with hangups_held():
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -68,13 +64,3 @@ def test_a_process_started_while_hangups_are_held_never_hears_of_them():
         child.wait(0.5)
     child.communicate(b"\n", timeout=20)
     assert child.returncode == 0
-
-
-def test_a_hangup_while_they_are_held_is_heard_afterwards():
-    heard: list[str] = []
-    with Stop(Terminal(StringIO()), NEXT) as stop, stop.committing():
-        with hangups_held():
-            os.kill(os.getpid(), signal.SIGHUP)
-            heard.append("while held" if stop.is_asked() else "not yet")
-        heard.append("afterwards" if stop.is_asked() else "never")
-    assert heard == ["not yet", "afterwards"]
