@@ -14,6 +14,7 @@ from jobs.cluster.placement import (
     Cluster,
     decide_device,
     need_of,
+    num_fitting,
     num_held,
     num_reachable,
     num_wanted,
@@ -186,5 +187,7 @@ class Crew:
         waiting = [actor for actor in self._staying() if not actor.is_placed]
         num_too_many = len(self._staying()) - num_held(need, cluster, self._shunned)
         num_late = sum(now - actor.started_at >= _PLACED_SECONDS for actor in waiting)
+        if num_too_many <= 0 and cluster.free and num_fitting(need, cluster.free):
+            return ""  # there is room: a process is being started
         num_waiting = min(len(waiting), max(num_too_many, num_late))
         return waits_for(need, cluster, num_waiting) if num_waiting > 0 else ""
