@@ -8,14 +8,14 @@ turns:
 - ray: `coppice run` with one actor, on a local disk;
 - s3: `coppice run` with one actor, on a loopback S3 over the wire, the emulator of the tests.
 
-And `fake`: a `Worker` without a model, whose traces are as large as those of Janus-Pro-7B; and `idle`:
-a driver and an actor that do nothing, since threads of Ray's in them work all the time.
+And `fake`: a `Worker` without a model, whose traces are as large as those of Janus-Pro-7B; and
+`idle`: a driver and an actor that do nothing, since threads of Ray's in them work all the time.
 
 All figures but one are CPU time while rollouts grow, which other work on the machine disturbs
-least. Starting and ending stand apart, as do Ray's own daemons and threads and the S3 server. The engine is its
-calls (`submit`, `poll`, `paint`), counted where they are made; an actor of Ray cannot be looked
-into, so there the thread of the models is divided as in `worker`. Prints a table and, last, one
-JSON line.
+least. Starting and ending stand apart, as do Ray's own daemons and threads and the S3 server. The
+engine is its calls (`submit`, `poll`, `paint`), counted where they are made; an actor of Ray cannot
+be looked into, so there the thread of the models is divided as in `worker`. Prints a table and,
+last, one JSON line.
 """
 
 import argparse

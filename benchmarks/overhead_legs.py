@@ -29,7 +29,6 @@ from pipeline.twig.requests import Answer, Backend, Codes, Request, RequestId
 from schemas.errors import RolloutError
 from schemas.runs import Attempt, Grow, RunManifest
 
-
 _SETTLING_SECONDS = 5.0  # Ray starts processes and looks around
 _SITTING_SECONDS = 40.0
 
