@@ -4,7 +4,8 @@
     |-- InputError               2  what was given cannot be used: a prompt file, an option
     |-- ConfigMismatch           5  the run was planned with another method
     |-- DriverAlive              6  another driver is at work on this run
-    |-- TooManyDead              8  more rollouts are dead than the run puts up with
+    |-- ClusterLost              3  the Ray that the work was done on is gone
+    |-- TooManyDead              8  more rollouts, or workers, died than the run puts up with
     |-- StoreError               7
     |   |-- ObjectMissing           no object at this key
     |   |-- StoreUnavailable        down, slow or throttling: the same call may succeed later
@@ -74,8 +75,14 @@ class DriverAlive(CoppiceError):
     exit_code = ExitCode.DRIVER_ALIVE
 
 
+class ClusterLost(CoppiceError):
+    """The Ray that the work was done on is gone. What is committed stays, the rest is missing."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
 class TooManyDead(CoppiceError):
-    """More rollouts are dead than the run puts up with."""
+    """More rollouts are dead than the run puts up with, or workers die and none commits."""
 
     exit_code = ExitCode.TOO_MANY_DEAD
 
