@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from jobs.cluster.footer_keeper import FooterKeeper
 from jobs.cluster.heartbeat import DriverHeartbeat
 from jobs.commands.shard_lists import as_shards
 from jobs.commands.status import say_status
@@ -91,7 +92,6 @@ def _drive(
     """Grow on Ray until all is settled that is planned by then, and say what came of it."""
     from jobs.cluster.connect import on_ray
     from jobs.cluster.driver import Driver
-    from jobs.cluster.footer_keeper import FooterKeeper
     from jobs.cluster.head_watch import HeadWatch
     from jobs.cluster.ray_state import head_address
 
@@ -116,8 +116,7 @@ def _drive(
                 heartbeat.check()
             line.show(snapshot)
 
-        head = head_address()
-        watch = stack.enter_context(HeadWatch(head, end)) if head else None
+        watch = stack.enter_context(HeadWatch(head, end)) if (head := head_address()) else None
         publish = _Places(terminal, heartbeat, is_told=address is not None)
         while True:
             driver = Driver(
@@ -133,10 +132,9 @@ def _drive(
             with FooterKeeper(store, manifest):
                 summary = driver.run()
             _say_grown(summary, terminal)
-            planned = manifest.num_shards
-            manifest = _as_planned_now(store, manifest)
-            is_more = manifest.num_shards > planned
-            if rerun or summary.was_stopped or summary.given_up or not is_more:
+            planned, manifest = manifest.num_shards, _as_planned_now(store, manifest)
+            is_all = manifest.num_shards == planned
+            if rerun or summary.was_stopped or summary.given_up or is_all:
                 return
             terminal.say(
                 f"The plan was extended meanwhile, to {counted(manifest.num_shards, 'shard')}."
