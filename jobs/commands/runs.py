@@ -16,7 +16,7 @@ from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
-from pipeline.store.status import read_status
+from pipeline.store.status import keep_footers
 from schemas.errors import ExitCode
 from schemas.runs import Key, RunManifest
 
@@ -34,7 +34,8 @@ def grow_run(
     Raises DriverAlive while another driver is at work.
     """
     store = open_store(url)
-    if not read_status(store, manifest).num_missing:
+    stock = keep_footers(store, manifest)
+    if stock.num_ok + stock.num_dead == manifest.num_rollouts:
         terminal.say("Nothing is missing.")
         return say_status(store, manifest, terminal)
 
@@ -91,6 +92,7 @@ def _drive(
     """Grow on Ray until all is settled that is planned by then, and say what came of it."""
     from jobs.cluster.connect import on_ray
     from jobs.cluster.driver import Driver
+    from jobs.cluster.footer_keeper import FooterKeeper
 
     with ExitStack() as stack:
         with hangups_held():
@@ -117,7 +119,8 @@ def _drive(
                 is_head_there=is_head_there,
                 rerun=rerun,
             )
-            summary = driver.run()
+            with FooterKeeper(store, manifest):
+                summary = driver.run()
             _say_grown(summary, terminal)
             num_driven, manifest = manifest.num_shards, _as_planned_now(store, manifest)
             is_more = manifest.num_shards > num_driven
