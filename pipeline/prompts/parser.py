@@ -4,16 +4,17 @@ What it cannot read is None, with a reason: a prompt in another language has no 
 may take that for a spec that any picture fits.
 """
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
+from pipeline.prompts.language import is_english, is_latin, known_share
 from pipeline.prompts.lexicon import Lexicon, Preposition, lexicon
 from pipeline.prompts.noun_phrases import NounPhrase
 from pipeline.prompts.phrases import Join, Piece, Verb, pieces, tokens
+from pipeline.prompts.wording import strip_wording
 from schemas.ids import normalise
 from schemas.specs import (
     Attribute,
@@ -25,11 +26,6 @@ from schemas.specs import (
     SpecObject,
     SpecSource,
 )
-
-LEAD_IN = re.compile(
-    r"^(?:an?|the)?\s*(?:photo(?:graph)?|image|picture)s?\s+of\s+(?:an?\s+scene\s+of\s+)?", re.I
-)
-"""`a photo of`: says how, not what."""
 
 _MAX_WORDS = 400  # relations of lists grow with the square of their length
 _MIN_KNOWN_SHARE = 0.6  # of the words, for a prompt to count as English
@@ -77,7 +73,7 @@ def parse(prompt: str, category: Category | None = None) -> Parse:
 @lru_cache(maxsize=16)  # a prompt is read for its annotation, its spec and its leaks in turn
 def _read(prompt: str) -> tuple[tuple[SpecObject, ...], tuple[Relation, ...]] | Unread:
     words_of = lexicon()
-    text = LEAD_IN.sub("", normalise(prompt))
+    text = strip_wording(normalise(unicodedata.normalize("NFKC", prompt)))
     words = tokens(text)
     if len(words) > _MAX_WORDS:
         return Unread.LENGTH
@@ -115,22 +111,11 @@ def guess_category(objects: Sequence[SpecObject], relations: Sequence[Relation])
 
 
 def _foreign(text: str, words: Sequence[str], words_of: Lexicon) -> Unread | None:
-    if not all(_is_latin(letter) for letter in text if letter.isalpha()):
+    if not is_latin(text):
         return Unread.SCRIPT
     spelled = [word for word in words if word[0].isalpha()]
-    if any(word in words_of.foreign for word in spelled):
-        return Unread.LANGUAGE
-    num_known = sum(_is_known(word, words_of) for word in spelled)
-    is_english = num_known >= _MIN_KNOWN_SHARE * len(spelled)
-    return None if is_english else Unread.LANGUAGE
-
-
-def _is_latin(letter: str) -> bool:
-    return letter.isascii() or unicodedata.name(letter, "").startswith("LATIN")
-
-
-def _is_known(word: str, words_of: Lexicon) -> bool:
-    return words_of.knows(word) or ("-" in word and any(map(words_of.knows, word.split("-"))))
+    is_known = known_share(spelled, words_of) >= _MIN_KNOWN_SHARE
+    return None if is_known and is_english(text) else Unread.LANGUAGE
 
 
 @dataclass(kw_only=True, slots=True)
