@@ -62,6 +62,7 @@ class Lexicon:
     foreign: frozenset[str]
     prepositions: Mapping[tuple[str, ...], Preposition]  # by the words of the phrase
     inverses: Mapping[str, str]
+    negations: frozenset[tuple[str, ...]]  # the words of each phrase
 
     def singular(self, word: str) -> str:
         """The dictionary form of a noun; the word itself where no rule fits."""
@@ -146,6 +147,7 @@ def lexicon() -> Lexicon:
         foreign=_word_set("foreign"),
         prepositions=prepositions,
         inverses=inverses,
+        negations=frozenset(tuple(line.split()) for line in _lines("negations")),
     )
 
 

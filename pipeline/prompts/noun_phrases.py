@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from pipeline.prompts.cursor import Cursor
 from schemas.specs import Attribute, AttributeKind
 
-_COUNTED_PARTITIVES = {"pair": 2, "couple": 2, "trio": 3, "dozen": 12}
+_COUNTED_PARTITIVES = {"pair": 2, "couple": 2, "trio": 3, "dozen": 12, "duo": 2, "quartet": 4}
+_ALSO_THINGS = frozenset(("team", "lot", "set", "school", "pack", "band", "line", "number"))
+_PAIRED = frozenset(  # a pair of them is one thing
+    ("scissors", "pants", "jeans", "shorts", "trousers", "glasses", "sunglasses", "eyeglasses")
+    + ("headphones", "earphones", "binoculars", "tweezers", "tongs", "pliers", "goggles", "shears")
+    + ("pajamas", "overalls", "leggings", "tights", "spectacles")
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +29,7 @@ class NounPhrase:
     is_one: bool  # said with a or an
     is_plural: bool
     is_abstract: bool
+    is_definite: bool  # said with the, this or that: perhaps named before
 
     @property
     def noun(self) -> str:
@@ -47,6 +54,7 @@ class NounPhraseReader:
         self._lexicon = cursor.lexicon
         self._is_bare = True  # no determiner and no number
         self._is_one = False
+        self._is_definite = False
 
     def take(self) -> NounPhrase:
         """The noun phrase here. Moves the cursor behind it."""
@@ -80,7 +88,8 @@ class NounPhraseReader:
             if word not in self._lexicon.determiners and number is None:
                 break
             is_one = is_one or word in ("a", "an", "another")
-            count = number or count
+            self._is_definite = self._is_definite or word in ("the", "this", "that", "these")
+            count = self._cursor.count(count) or count
             self._cursor.at += 1
         return is_one, count
 
@@ -190,7 +199,9 @@ class NounPhraseReader:
         head = self._lexicon.singular(noun)
         follows = self._cursor.word(1)
         if head in self._lexicon.partitives:
-            return self._cursor.is_nominal(follows) or self._cursor.number(follows) is not None
+            is_counted = self._cursor.number(follows) is not None
+            is_theirs = follows in self._lexicon.determiners and head not in _ALSO_THINGS
+            return is_counted or is_theirs or self._cursor.is_nominal(follows)
         is_plain = follows not in self._lexicon.attributes  # else both are things of their own
         return head in self._lexicon.portions and is_plain and self._cursor.is_nominal(follows)
 
@@ -203,17 +214,20 @@ class NounPhraseReader:
     ) -> NounPhrase:
         """`a group of friends` is friends; `a slice of pizza` is one thing."""
         self._cursor.at += 1
+        head = self._lexicon.singular(nouns[-1])
+        is_group = head in self._lexicon.partitives
+        _, inner_count = self._take_determiners() if is_group else (False, None)
         inner_attributes, inner = self._take_attributes()
         self._take_nouns(inner)
-        head = self._lexicon.singular(nouns[-1])
-        attributes = [*attributes, *inner_attributes]
         if not inner:
-            return self._phrase(nouns, attributes, count, is_one)
-        if head in self._lexicon.partitives:
-            is_sole = count in (None, 1)
-            return self._phrase(
-                inner, attributes, _COUNTED_PARTITIVES.get(head) if is_sole else None, False
-            )
+            return self._phrase(nouns, [*attributes, *inner_attributes], count, is_one)
+        if is_group:
+            outer = attributes if head in ("pair", "couple") else []  # a tall stack of low tables
+            count = self._number_of(head, count, inner_count, inner[-1])
+            if inner[-1] == "glasses" and head != "pair":
+                inner = [*inner[:-1], "glass"]
+            return self._phrase(inner, [*outer, *inner_attributes], count, False)
+        attributes = [*attributes, *inner_attributes]
         material = [*inner[:-1], self._lexicon.singular(inner[-1])]
         whole = self._phrase([*nouns[:-1], head], attributes, count, is_one)
         return NounPhrase(
@@ -223,7 +237,20 @@ class NounPhraseReader:
             is_one=is_one,
             is_plural=self._lexicon.is_plural(nouns[-1]),
             is_abstract=False,
+            is_definite=self._is_definite,
         )
+
+    def _number_of(
+        self, head: str, count: int | None, inner_count: int | None, noun: str
+    ) -> int | None:
+        """`two pairs of shoes` are 4; `two groups of 3` are 6; of `two stacks` nobody knows."""
+        if inner_count is not None:
+            # Of "a couple of three boats" the number alone is sure.
+            return inner_count * (count or 1)
+        if head == "pair" and noun in _PAIRED:
+            return count
+        size = _COUNTED_PARTITIVES.get(head)
+        return size * (count or 1) if size else None
 
     def _phrase(
         self,
@@ -233,6 +260,8 @@ class NounPhraseReader:
         is_one: bool,
     ) -> NounPhrase:
         head = self._lexicon.singular(nouns[-1]) if nouns else ""
+        if head == "glasses" and count:
+            head = "glass"  # counted, they are for drinking
         return NounPhrase(
             nouns=(*nouns[:-1], head) if nouns else (),
             attributes=tuple(attributes),
@@ -240,6 +269,7 @@ class NounPhraseReader:
             is_one=is_one,
             is_plural=bool(nouns) and self._lexicon.is_plural(nouns[-1]),
             is_abstract=self._is_abstract(nouns, head, bool(attributes)),
+            is_definite=self._is_definite,
         )
 
     def _is_abstract(self, nouns: Sequence[str], head: str, is_described: bool) -> bool:

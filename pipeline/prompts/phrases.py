@@ -12,15 +12,26 @@ from enum import StrEnum
 from pipeline.prompts.cursor import Cursor
 from pipeline.prompts.lexicon import Lexicon, Preposition
 from pipeline.prompts.noun_phrases import Before, NounPhrase, NounPhraseReader
+from schemas.specs import Attribute, AttributeKind
 
+_NOT = re.compile(r"\b(is|are|was|were|do|does|did|has|have|had|ca|wo|would|could|should)n't\b")
+_IS = re.compile(r"\b(who|that|which|there|it|he|she)'s\b")
+_HIMSELF = ("him", "it", "them")
 _TOKEN = re.compile(r"[^\W_]+(?:[-\u2010\u2011][^\W_]+)*|'s\b|'(?=\s)|[^\w\s]")
 _MAX_COMPOUND_WORDS = 3
+_OUT_OF = {("of",), ("from",), ("out", "of"), ("with",)}
 
 
 class Join(StrEnum):
     """Words that are neither thing nor relation, for what they do to a sentence."""
 
     AND = "and"
+    OR = "or"
+    NO = "no"  # what follows is absent
+    RELATIVE = "relative"  # that, which
+    WHO = "who"
+    WHOSE = "whose"
+    IT = "it"  # a thing that was named: it, them
     COMMA = "comma"
     AUXILIARY = "auxiliary"
     MODAL = "modal"
@@ -34,6 +45,7 @@ class Verb:
     """An action, as the bare verb."""
 
     verb: str
+    is_finite: bool = False  # holds, not holding: it has a subject of its own
 
 
 Piece = NounPhrase | Verb | Preposition | Join
@@ -41,7 +53,8 @@ Piece = NounPhrase | Verb | Preposition | Join
 
 def tokens(text: str) -> list[str]:
     """Words in lower case, punctuation marks one by one, and a possessive 's on its own."""
-    return _TOKEN.findall(text.casefold().replace("\u2019", "'"))
+    plain = text.casefold().replace("\u2019", "'")
+    return _TOKEN.findall(_IS.sub(r"\1 is", _NOT.sub(r"\1 not", plain)))
 
 
 def pieces(words: Sequence[str], lexicon: Lexicon) -> list[Piece]:
@@ -93,9 +106,20 @@ class _Reader:
         if not word[0].isalnum():
             self._cursor.at += 1
             return _punctuation(word)
+        if self._cursor.word() == "not" and self._cursor.word(1) in ("only", "just"):
+            self._cursor.at += 2
+            return None
+        if self._cursor.word() == "no" and self._cursor.word(1) == "one":
+            self._cursor.at += 2
+            return Join.PRONOUN
+        if length := self._cursor.negation():
+            self._cursor.at += length
+            return Join.NO
         if self._is_infinitive():
             self._cursor.at += 1
             return Join.MODAL
+        if material := self._material():
+            return material
         if phrase := self._cursor.preposition():
             return self._take_preposition(*phrase)
         if (join := self._join(word)) is not None:
@@ -108,7 +132,7 @@ class _Reader:
             return self._take_verb()
         before = Before(
             is_auxiliary=self._last is Join.AUXILIARY,
-            is_and=self._last is Join.AND,
+            is_and=self._last in (Join.AND, Join.OR),
             is_in=isinstance(self._last, Preposition) and self._last.name == "in",
         )
         return NounPhraseReader(self._cursor, before).take()
@@ -121,6 +145,30 @@ class _Reader:
             and (
                 not self._lexicon.is_noun(verb) or self._cursor.is_clause_word(self._cursor.word(2))
             )
+        )
+
+    def _material(self) -> NounPhrase | None:
+        """`made of glass`, as what it says of the thing before it."""
+        words = [self._cursor.word(ahead) for ahead in range(5)]
+        if words[0] not in ("made", "built", "constructed", "carved", "woven", "crafted"):
+            return None
+        length = next((n for n in (2, 3) if tuple(words[1:n]) in _OUT_OF), 0)
+        length += bool(length) and words[length] in ("entirely", "only", "pure", "solid")
+        material = words[length]
+        if not length or not self._cursor.is_nominal(material):
+            return None
+        if self._lexicon.is_plural(material) or self._cursor.is_nominal(words[length + 1]):
+            return None
+        self._cursor.at += length + 1
+        attribute = Attribute(kind=AttributeKind.TEXTURE, value=material)
+        return NounPhrase(
+            nouns=(),
+            attributes=(attribute,),
+            count=None,
+            is_one=False,
+            is_plural=False,
+            is_abstract=False,
+            is_definite=False,
         )
 
     def _take_preposition(self, preposition: Preposition, length: int) -> Preposition | None:
@@ -138,10 +186,18 @@ class _Reader:
         return None if is_stranded and is_particle and length == 1 else preposition
 
     def _join(self, word: str) -> Join | None:
-        if word == "that" and self._cursor.word(1) in self._lexicon.verbs:
-            return Join.PRONOUN  # "a bathroom that has"
-        if word in ("and", "or"):
+        if word == "who":
+            return Join.WHO
+        if word == "which" or (word == "that" and self._is_relative()):
+            return Join.RELATIVE
+        if word == "whose":
+            return Join.WHOSE
+        if word in _HIMSELF:
+            return Join.IT
+        if word == "and":
             return Join.AND
+        if word == "or":
+            return Join.OR
         if word in self._lexicon.conjunctions:
             self._has_verb = False
             return Join.STOP
@@ -150,6 +206,15 @@ class _Reader:
         if word in self._lexicon.modals:
             return Join.MODAL
         return Join.PRONOUN if word in self._lexicon.pronouns else None
+
+    def _is_relative(self) -> bool:
+        """Of "that": in "a bathroom that has" and "the ball that the boy throws", not "that dog"."""
+        follows = self._cursor.word(1)
+        return (
+            follows in self._lexicon.verbs
+            or self._lexicon.is_function(follows)
+            or (isinstance(self._last, NounPhrase) and not self._is_list())
+        )
 
     def _is_adverb(self, word: str) -> bool:
         is_bare = word not in self._lexicon.attributes and word not in self._lexicon.verbs
@@ -173,11 +238,13 @@ class _Reader:
             return word not in self._lexicon.attributes or self._cursor.is_clause_word(
                 self._cursor.word(1)
             )
-        if last in (Join.MODAL, Join.PRONOUN):
+        if last in (Join.MODAL, Join.PRONOUN, Join.RELATIVE, Join.WHO, Join.IT):
             return True
+        if last is Join.NO:
+            return not is_other
         if isinstance(last, NounPhrase):
             return self._cursor.is_verb_after(is_plural=last.is_plural, is_list=self._is_list())
-        if last in (Join.AND, Join.COMMA):
+        if last in (Join.AND, Join.OR, Join.COMMA):
             is_free = not is_other or self._cursor.is_clause_word(self._cursor.word(1))
             return self._has_verb and is_free and not self._is_participle_of_noun()
         if isinstance(last, Verb) and word.endswith("ed") and not is_other:
@@ -203,12 +270,13 @@ class _Reader:
 
     def _is_list(self) -> bool:
         """Whether the noun phrase before is the end of a list."""
-        return len(self._pieces) > 2 and self._pieces[-2] in (Join.AND, Join.COMMA)
+        return len(self._pieces) > 2 and self._pieces[-2] in (Join.AND, Join.OR, Join.COMMA)
 
     def _take_verb(self) -> Verb:
         word = self._cursor.word()
         self._cursor.at += 1
-        return Verb(verb=self._lexicon.verbs.get(word, word))
+        is_bare_form = word.endswith(("ing", "ed", "en")) or self._last is Join.AUXILIARY
+        return Verb(verb=self._lexicon.verbs.get(word, word), is_finite=not is_bare_form)
 
 
 def _punctuation(mark: str) -> Join | None:

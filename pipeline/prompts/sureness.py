@@ -1,0 +1,85 @@
+"""How sure a reading is, and what of it is sure where the whole is not.
+
+Rules that fit short prompts go wrong in captions of several sentences. There a spec holds only
+objects whose words are known, what stood right before their nouns, and relations of neighbours.
+"""
+
+from collections.abc import Sequence
+
+from pipeline.prompts.lexicon import Lexicon
+from pipeline.prompts.reading import Reading, SeenObject
+from schemas.specs import Confidence, Relation
+
+_MAX_SHORT_WORDS = 32  # of a prompt that is read whole
+_MAX_SHORT_SENTENCES = 2
+# Nouns that captions use of the picture itself, of light, or of a part of the room.
+_VAGUE = frozenset(
+    "image picture photo photograph scene view setting viewer camera background foreground side "
+    "light glow shadow reflection surface detail touch row heap streak trail close-up shot frame "
+    "composition contrast texture pattern space area end rest left right distance air".split()
+)
+_SURE_RELATIONS = frozenset(
+    ("on", "in", "above", "below", "behind", "in front of", "left of", "right of", "next to")
+)
+
+
+def confidence_of(
+    words: Sequence[str], reading: Reading, words_of: Lexicon
+) -> tuple[Confidence, str]:
+    """How far a spec may be trusted, and why: LOW says that only a part of it may."""
+    num_words = sum(word[0].isalnum() for word in words)
+    num_sentences = sum(word in ".!?" for word in words[:-1]) + 1
+    if num_words > _MAX_SHORT_WORDS or num_sentences > _MAX_SHORT_SENTENCES:
+        return Confidence.LOW, f"a caption of {num_words} words: only what is sure of it"
+    unknown = [seen.noun for seen in reading.seen if not _is_known(seen, words_of)]
+    if unknown:
+        return Confidence.MEDIUM, f"unknown nouns: {', '.join(dict.fromkeys(unknown))}"
+    if reading.had_clause:
+        return Confidence.MEDIUM, "a relative clause"
+    if reading.had_negation:
+        return Confidence.MEDIUM, "a negation: what is absent is left out"
+    if num_sentences > 1:
+        return Confidence.MEDIUM, "several sentences"
+    return Confidence.HIGH, "a short prompt of known words"
+
+
+def sure_part(
+    reading: Reading, words_of: Lexicon
+) -> tuple[list[SeenObject], tuple[Relation, ...]]:
+    """The objects that are sure, with the attributes that are, and the relations between them."""
+    kept = [index for index, seen in enumerate(reading.seen) if _is_sure(seen, words_of)]
+    seen = []
+    for index in kept:
+        own = reading.seen[index]
+        own.attributes = [
+            attribute
+            for attribute in own.attributes[: own.num_own_attributes]
+            if attribute.value in words_of.attributes
+        ]
+        seen.append(own)
+    at = {index: position for position, index in enumerate(kept)}
+    relations = [
+        relation.model_copy(
+            update={"subject": at[relation.subject], "object": at[relation.object or 0]}
+        )
+        for relation in reading.relations
+        if relation in reading.sure
+        and relation.relation in _SURE_RELATIONS
+        and relation.subject in at
+        and relation.object in at
+    ]
+    return seen, tuple(dict.fromkeys(relations))
+
+
+def _is_known(seen: SeenObject, words_of: Lexicon) -> bool:
+    words = seen.noun.split()
+    return seen.noun in words_of.objects or all(
+        word == "of" or word in words_of.attributes or words_of.is_noun(word) for word in words
+    )
+
+
+def _is_sure(seen: SeenObject, words_of: Lexicon) -> bool:
+    head = seen.noun.split()[-1]
+    if head in _VAGUE or head not in words_of.objects or not _is_known(seen, words_of):
+        return False
+    return seen.is_introduced or head not in words_of.verbs
