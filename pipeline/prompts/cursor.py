@@ -40,6 +40,13 @@ class Cursor:
                 return length
         return 0
 
+    def is_modal(self) -> bool:
+        """Whether "can" here is no thing that holds beans."""
+        follows = self.word(1)
+        return follows in ("be", "not") or (
+            self.lexicon.verbs.get(follows) == follows and not self.lexicon.is_noun(follows)
+        )
+
     def is_nominal(self, word: str) -> bool:
         """Whether it may stand inside a noun phrase, after its first word."""
         if not word or not word[0].isalnum() or self.lexicon.is_function(word):

@@ -40,6 +40,7 @@ class Lexicon:
     attributes: Mapping[str, AttributeKind]
     objects: frozenset[str]  # nouns that a picture can show, singular, the compounds among them
     people: frozenset[str]  # those of the objects that act
+    animals: frozenset[str]  # and these
     nouns: frozenset[str]  # the objects, and all others
     compounds: frozenset[str]  # singular, the words with a space between them
     plurals: Mapping[str, str]  # irregular ones
@@ -63,6 +64,7 @@ class Lexicon:
     prepositions: Mapping[tuple[str, ...], Preposition]  # by the words of the phrase
     inverses: Mapping[str, str]
     negations: frozenset[tuple[str, ...]]  # the words of each phrase
+    adverbials: frozenset[tuple[str, ...]]  # the same
 
     def singular(self, word: str) -> str:
         """The dictionary form of a noun; the word itself where no rule fits."""
@@ -112,8 +114,8 @@ class Lexicon:
 def lexicon() -> Lexicon:
     """The shipped word lists, read once."""
     prepositions, inverses = _prepositions()
-    people = _word_set("people")
-    objects = people | frozenset((*_words("nouns"), *_lines("compounds")))
+    people, animals = _word_set("people"), _word_set("animals")
+    objects = people | animals | frozenset((*_words("nouns"), *_lines("compounds")))
     abstract, partitives, portions = map(_word_set, ("abstract", "partitives", "portions"))
     adverbs, particles = _word_set("adverbs"), _word_set("particles")
     closed = {name: _word_set(name) for name in _CLOSED}
@@ -126,6 +128,7 @@ def lexicon() -> Lexicon:
         },
         objects=objects,
         people=people,
+        animals=animals,
         nouns=objects | abstract | partitives | portions,
         compounds=frozenset(_lines("compounds")),
         plurals=dict(_pairs("irregular_plurals")),
@@ -147,7 +150,8 @@ def lexicon() -> Lexicon:
         foreign=_word_set("foreign"),
         prepositions=prepositions,
         inverses=inverses,
-        negations=frozenset(tuple(line.split()) for line in _lines("negations")),
+        negations=_phrases("negations"),
+        adverbials=_phrases("adverbials"),
     )
 
 
@@ -165,6 +169,10 @@ def _words(name: str) -> Iterator[str]:
 
 def _word_set(name: str) -> frozenset[str]:
     return frozenset(_words(name))
+
+
+def _phrases(name: str) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(line.split()) for line in _lines(name))
 
 
 def _pairs(name: str) -> Iterator[tuple[str, str]]:

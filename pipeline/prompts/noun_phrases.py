@@ -13,9 +13,9 @@ from schemas.specs import Attribute, AttributeKind
 _COUNTED_PARTITIVES = {"pair": 2, "couple": 2, "trio": 3, "dozen": 12, "duo": 2, "quartet": 4}
 _ALSO_THINGS = frozenset(("team", "lot", "set", "school", "pack", "band", "line", "number"))
 _PAIRED = frozenset(  # a pair of them is one thing
-    ("scissors", "pants", "jeans", "shorts", "trousers", "glasses", "sunglasses", "eyeglasses")
-    + ("headphones", "earphones", "binoculars", "tweezers", "tongs", "pliers", "goggles", "shears")
-    + ("pajamas", "overalls", "leggings", "tights", "spectacles")
+    "scissors pants jeans shorts trousers glasses sunglasses eyeglasses headphones earphones "
+    "binoculars tweezers tongs pliers goggles shears pajamas overalls leggings tights "
+    "spectacles".split()
 )
 
 
@@ -65,10 +65,18 @@ class NounPhraseReader:
         self._is_bare = self._cursor.at == start
         self._is_one = is_one
         attributes, nouns = self._take_attributes()
-        self._take_nouns(nouns)
+        if not (attributes and not nouns and self._is_said_of_subject()):
+            self._take_nouns(nouns)
         if nouns and self._cursor.word() == "of" and self._is_measure(nouns[-1]):
             return self._take_measured(nouns, attributes, count, is_one)
         return self._phrase(nouns, attributes, count, is_one)
+
+    def _is_said_of_subject(self) -> bool:
+        """Whether attributes end before a verb: "whose coat is red stands on", "is red holding"."""
+        word = self._cursor.word()
+        if not (self._before.is_auxiliary and self._is_bare) or word not in self._lexicon.verbs:
+            return False
+        return not self._lexicon.is_noun(word) or self._cursor.is_clause_word(self._cursor.word(1))
 
     def _is_worn(self, word: str) -> bool:
         """Whether it is a colour alone: "a woman in pink"."""
@@ -173,6 +181,8 @@ class NounPhraseReader:
                 break
             if nouns and word in self._lexicon.numbers:
                 break
+            if word == "can" and self._cursor.is_modal():
+                break
             if not nouns and not self._is_bare and self._is_doing(word):
                 break  # "each one wearing a scarf"
             if nouns and (self._ends_nouns(word, nouns) or self._cursor.is_adverb(word)):
@@ -191,6 +201,9 @@ class NounPhraseReader:
         if word in self._lexicon.verbs:
             is_plural = self._lexicon.is_plural(nouns[-1])
             is_list = self._before.is_and and not self._is_one
+            is_second_plural = word != self._lexicon.verbs[word] and word.endswith("s")
+            if is_plural and is_second_plural and self._cursor.is_clause_word(self._cursor.word(1)):
+                return nouns[-1] not in self._lexicon.unchanging  # "rows of desks face(s) a"
             return self._cursor.is_verb_after(is_plural=is_plural, is_list=is_list)
         is_known = self._lexicon.is_noun(word)
         return not is_known and word.endswith(("ed", "ing")) and len(word) > 5
@@ -223,7 +236,8 @@ class NounPhraseReader:
             return self._phrase(nouns, [*attributes, *inner_attributes], count, is_one)
         if is_group:
             outer = attributes if head in ("pair", "couple") else []  # a tall stack of low tables
-            count = self._number_of(head, count, inner_count, inner[-1])
+            is_plural = nouns[-1] != head
+            count = self._number_of(head, count, inner_count, inner[-1], is_plural=is_plural)
             if inner[-1] == "glasses" and head != "pair":
                 inner = [*inner[:-1], "glass"]
             return self._phrase(inner, [*outer, *inner_attributes], count, False)
@@ -241,7 +255,13 @@ class NounPhraseReader:
         )
 
     def _number_of(
-        self, head: str, count: int | None, inner_count: int | None, noun: str
+        self,
+        head: str,
+        count: int | None,
+        inner_count: int | None,
+        noun: str,
+        *,
+        is_plural: bool,
     ) -> int | None:
         """`two pairs of shoes` are 4; `two groups of 3` are 6; of `two stacks` nobody knows."""
         if inner_count is not None:
@@ -250,7 +270,8 @@ class NounPhraseReader:
         if head == "pair" and noun in _PAIRED:
             return count
         size = _COUNTED_PARTITIVES.get(head)
-        return size * (count or 1) if size else None
+        is_known = size is not None and (count is not None or not is_plural)  # not "dozens of"
+        return size * (count or 1) if size and is_known else None
 
     def _phrase(
         self,

@@ -19,6 +19,7 @@ _IS = re.compile(r"\b(who|that|which|there|it|he|she)'s\b")
 _HIMSELF = ("him", "it", "them")
 _TOKEN = re.compile(r"[^\W_]+(?:[-\u2010\u2011][^\W_]+)*|'s\b|'(?=\s)|[^\w\s]")
 _MAX_COMPOUND_WORDS = 3
+_MAX_ADVERBIAL_WORDS = 5
 _OUT_OF = {("of",), ("from",), ("out", "of"), ("with",)}
 
 
@@ -59,7 +60,25 @@ def tokens(text: str) -> list[str]:
 
 def pieces(words: Sequence[str], lexicon: Lexicon) -> list[Piece]:
     """The words as phrases, in order. Adverbs are left out."""
-    return _Reader(_with_compounds(words, lexicon), lexicon).read()
+    shown = _without_adverbials(words, lexicon)
+    return _Reader(_with_compounds(shown, lexicon), lexicon).read()
+
+
+def _without_adverbials(words: Sequence[str], lexicon: Lexicon) -> list[str]:
+    """Without `side by side` and its like, unless "of" follows: "on the left of a tree"."""
+    kept: list[str] = []
+    at = 0
+    while at < len(words):
+        lengths = range(_MAX_ADVERBIAL_WORDS, 1, -1)
+        length = next((n for n in lengths if tuple(words[at : at + n]) in lexicon.adverbials), 0)
+        follows = words[at + length] if at + length < len(words) else ""
+        is_last = not follows.isalpha() or lexicon.is_function(follows) or follows in lexicon.verbs
+        if length and is_last and follows not in ("of", "with"):
+            at += length
+        else:
+            kept.append(words[at])
+            at += 1
+    return kept
 
 
 def _with_compounds(words: Sequence[str], lexicon: Lexicon) -> list[str]:
@@ -203,7 +222,7 @@ class _Reader:
             return Join.STOP
         if word in self._lexicon.auxiliaries:
             return Join.AUXILIARY
-        if word in self._lexicon.modals:
+        if word in self._lexicon.modals or (word == "can" and self._cursor.is_modal()):
             return Join.MODAL
         return Join.PRONOUN if word in self._lexicon.pronouns else None
 
@@ -229,10 +248,11 @@ class _Reader:
 
     def _is_verb(self) -> bool:
         """Whether the word here is a verb, from its form and from what stands around it."""
-        word = self._cursor.word()
+        word, last = self._cursor.word(), self._last
+        if last is Join.WHOSE:
+            return False
         if word not in self._lexicon.verbs:
             return self._is_unknown_verb(word)
-        last = self._last
         is_other = self._lexicon.is_noun(word) or word in self._lexicon.attributes
         if last is Join.AUXILIARY:
             return word not in self._lexicon.attributes or self._cursor.is_clause_word(
@@ -251,12 +271,15 @@ class _Reader:
             return not self._cursor.is_nominal(self._cursor.word(1))  # "getting vaccinated"
         if isinstance(last, Verb | Preposition):
             return word.endswith("ing") and not self._is_participle_of_noun()
-        return last is Join.STOP and word.endswith("ing")
+        is_begun = last is None and not is_other and self._cursor.is_clause_word(self._cursor.word(1))
+        return (last is Join.STOP or is_begun) and word.endswith("ing")
 
     def _is_unknown_verb(self, word: str) -> bool:
         if self._lexicon.is_noun(word) or word in self._lexicon.attributes:
             return False
         last = self._last
+        if last in (Join.RELATIVE, Join.WHO):
+            return word.endswith(("s", "ed")) and not word.endswith("ss")
         is_after_subject = last is Join.AUXILIARY or isinstance(last, NounPhrase)
         return is_after_subject and word.endswith(("ed", "ing")) and len(word) > 5
 

@@ -166,12 +166,14 @@ class Reading:
                 follows.is_finite or self._before_last is Join.COMMA
             )
         if isinstance(follows, Preposition) and self._group_link and not self._group_link.is_verb:
-            is_parallel = follows.name == self._group_link.relation and follows.name != "of"
-            return is_parallel and self._is_actor(phrase.noun) and self._has_actor()
+            # "a knight on a horse and a princess in a gown"
+            is_own = follows.name != "of" and self._group_link.relation != "of"
+            return is_own and self._is_actor(phrase.noun) and self._has_actor()
         return False
 
     def _is_actor(self, noun: str) -> bool:
-        return noun in self.words.people or noun.split()[-1] in self.words.people
+        actors = (self.words.people, self.words.animals)
+        return any(noun in words or noun.split()[-1] in words for words in actors)
 
     def _has_actor(self) -> bool:
         return any(self._is_actor(self.seen[index].noun) for index in self._subject)
@@ -250,10 +252,14 @@ class Reading:
             kind=RelationKind.NON_SPATIAL,
             is_verb=not is_having,
             is_direct=True,
-            is_sure=isinstance(self._last, NounPhrase) and self._group_link is None,
+            is_sure=self._is_after_subject() and self._group_link is None,
         )
         if self._clause:
             self._clause.is_done = True
+
+    def _is_after_subject(self) -> bool:
+        is_said = self._last is Join.AUXILIARY and isinstance(self._before_last, NounPhrase)
+        return is_said or isinstance(self._last, NounPhrase)
 
     def _relate_clause(self, clause: _Clause, verb: Verb) -> None:
         """`the ball that the boy throws`: the boy throws the ball."""

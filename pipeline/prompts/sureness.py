@@ -18,9 +18,6 @@ _VAGUE = frozenset(
     "light glow shadow reflection surface detail touch row heap streak trail close-up shot frame "
     "composition contrast texture pattern space area end rest left right distance air".split()
 )
-_SURE_RELATIONS = frozenset(
-    ("on", "in", "above", "below", "behind", "in front of", "left of", "right of", "next to")
-)
 
 
 def confidence_of(
@@ -48,6 +45,7 @@ def sure_part(
 ) -> tuple[list[SeenObject], tuple[Relation, ...]]:
     """The objects that are sure, with the attributes that are, and the relations between them."""
     kept = [index for index, seen in enumerate(reading.seen) if _is_sure(seen, words_of)]
+    is_counted = any((reading.seen[index].count or 0) > 1 for index in kept)
     seen = []
     for index in kept:
         own = reading.seen[index]
@@ -56,6 +54,7 @@ def sure_part(
             for attribute in own.attributes[: own.num_own_attributes]
             if attribute.value in words_of.attributes
         ]
+        own.is_one = own.is_one and is_counted
         seen.append(own)
     at = {index: position for position, index in enumerate(kept)}
     relations = [
@@ -64,7 +63,6 @@ def sure_part(
         )
         for relation in reading.relations
         if relation in reading.sure
-        and relation.relation in _SURE_RELATIONS
         and relation.subject in at
         and relation.object in at
     ]
@@ -74,7 +72,8 @@ def sure_part(
 def _is_known(seen: SeenObject, words_of: Lexicon) -> bool:
     words = seen.noun.split()
     return seen.noun in words_of.objects or all(
-        word == "of" or word in words_of.attributes or words_of.is_noun(word) for word in words
+        word in ("of", *words_of.gerunds) or word in words_of.attributes or words_of.is_noun(word)
+        for word in words
     )
 
 
