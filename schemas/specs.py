@@ -152,8 +152,10 @@ class PromptSpec(Frozen):
 
     @classmethod
     def from_json(cls, table: JsonMapping) -> Self:
-        """The inverse of `to_json`; reads version 1, too, which had no confidence. Raises InputError
-        for what this version cannot read."""
+        """The inverse of `to_json`. Reads version 1, too, which had no confidence.
+
+        Raises InputError for what this version cannot read.
+        """
         stored = {name: value for name, value in table.items() if name != "detector_phrases"}
         if stored.get("version") == 1:
             stored["version"] = SPEC_VERSION

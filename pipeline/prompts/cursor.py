@@ -84,9 +84,9 @@ class Cursor:
         """The number that a word or digits name."""
         if word in self.lexicon.numbers:
             return self.lexicon.numbers[word]
-        tens, _, ones = word.partition("-")
-        if tens in self.lexicon.numbers and ones in self.lexicon.numbers:  # twenty-five
-            return self.lexicon.numbers[tens] + self.lexicon.numbers[ones]
+        tens, _, units = word.partition("-")
+        if tens in self.lexicon.numbers and units in self.lexicon.numbers:  # twenty-five
+            return self.lexicon.numbers[tens] + self.lexicon.numbers[units]
         is_small = word.isascii() and word.isdigit() and len(word) < 5
         return int(word) or None if is_small else None
 

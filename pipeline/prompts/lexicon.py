@@ -59,6 +59,9 @@ class Lexicon:
     gerunds: frozenset[str]
     partitives: frozenset[str]
     portions: frozenset[str]
+    formations: frozenset[str]
+    vague: frozenset[str]
+    paired: frozenset[str]
     abstract: frozenset[str]
     foreign: frozenset[str]
     prepositions: Mapping[tuple[str, ...], Preposition]  # by the words of the phrase
@@ -146,6 +149,9 @@ def lexicon() -> Lexicon:
         gerunds=_word_set("nominal_gerunds"),
         partitives=partitives,
         portions=portions,
+        vague=_word_set("vague"),
+        formations=_word_set("formations"),
+        paired=_word_set("paired"),
         abstract=abstract,
         foreign=_word_set("foreign"),
         prepositions=prepositions,

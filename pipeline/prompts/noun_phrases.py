@@ -12,11 +12,6 @@ from schemas.specs import Attribute, AttributeKind
 
 _COUNTED_PARTITIVES = {"pair": 2, "couple": 2, "trio": 3, "dozen": 12, "duo": 2, "quartet": 4}
 _ALSO_THINGS = frozenset(("team", "lot", "set", "school", "pack", "band", "line", "number"))
-_PAIRED = frozenset(  # a pair of them is one thing
-    "scissors pants jeans shorts trousers glasses sunglasses eyeglasses headphones earphones "
-    "binoculars tweezers tongs pliers goggles shears pajamas overalls leggings tights "
-    "spectacles".split()
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,8 +206,10 @@ class NounPhraseReader:
     def _is_measure(self, noun: str) -> bool:
         head = self._lexicon.singular(noun)
         follows = self._cursor.word(1)
+        is_counted = self._cursor.number(follows) is not None
+        if head in self._lexicon.formations and is_counted:
+            return True
         if head in self._lexicon.partitives:
-            is_counted = self._cursor.number(follows) is not None
             is_theirs = follows in self._lexicon.determiners and head not in _ALSO_THINGS
             return is_counted or is_theirs or self._cursor.is_nominal(follows)
         is_plain = follows not in self._lexicon.attributes  # else both are things of their own
@@ -228,7 +225,7 @@ class NounPhraseReader:
         """`a group of friends` is friends; `a slice of pizza` is one thing."""
         self._cursor.at += 1
         head = self._lexicon.singular(nouns[-1])
-        is_group = head in self._lexicon.partitives
+        is_group = head in self._lexicon.partitives or head in self._lexicon.formations
         _, inner_count = self._take_determiners() if is_group else (False, None)
         inner_attributes, inner = self._take_attributes()
         self._take_nouns(inner)
@@ -267,7 +264,7 @@ class NounPhraseReader:
         if inner_count is not None:
             # Of "a couple of three boats" the number alone is sure.
             return inner_count * (count or 1)
-        if head == "pair" and noun in _PAIRED:
+        if head == "pair" and noun in self._lexicon.paired:
             return count
         size = _COUNTED_PARTITIVES.get(head)
         is_known = size is not None and (count is not None or not is_plural)  # not "dozens of"

@@ -14,7 +14,8 @@ from functools import lru_cache
 from pipeline.prompts.language import is_english, is_latin, known_share
 from pipeline.prompts.lexicon import Lexicon, lexicon
 from pipeline.prompts.phrases import pieces, tokens
-from pipeline.prompts.reading import Reading, SeenObject
+from pipeline.prompts.reading import Reading
+from pipeline.prompts.seen import SeenObject
 from pipeline.prompts.sureness import confidence_of, sure_part
 from pipeline.prompts.wording import strip_wording
 from schemas.ids import normalise
@@ -35,8 +36,9 @@ _CLINGS = frozenset(("of", "with", "without", "from"))
 _FORMS = (AttributeKind.COLOUR, AttributeKind.SHAPE, AttributeKind.TEXTURE)
 # What a prompt begins with that says how a thing is drawn, though the drawing may be a thing, too.
 _SHOWN_AS = re.compile(
-    r"^(?:(?:an?|the)\s+)?(?:[\w-]+\s+){0,2}(?:logos?|icons?|emblems?|cross[- ]sections?|silhouettes?"
-    r"|diagrams?|stickers?|depictions?)\s+of\s+|^(?:an?\s+)?(?:pixel|line|clip|concept)[- ]art\s+",
+    r"^(?:(?:an?|the)\s+)?(?:[\w-]+\s+){0,2}(?:logos?|icons?|emblems?|cross[- ]sections?"
+    r"|silhouettes?|diagrams?|stickers?|depictions?)\s+of\s+"
+    r"|^(?:an?\s+)?(?:pixel|line|clip|concept)[- ]art\s+",
     re.I,
 )
 

@@ -125,18 +125,15 @@ class _Reader:
         if not word[0].isalnum():
             self._cursor.at += 1
             return _punctuation(word)
-        if self._cursor.word() == "not" and self._cursor.word(1) in ("only", "just"):
-            self._cursor.at += 2
+        if length := self._length_of_nothing():
+            self._cursor.at += length
             return None
-        if self._cursor.word() == "no" and self._cursor.word(1) == "one":
-            self._cursor.at += 2
-            return Join.PRONOUN
+        if self._is_modal():
+            self._cursor.at += 1
+            return Join.MODAL
         if length := self._cursor.negation():
             self._cursor.at += length
             return Join.NO
-        if self._is_infinitive():
-            self._cursor.at += 1
-            return Join.MODAL
         if material := self._material():
             return material
         if phrase := self._cursor.preposition():
@@ -155,6 +152,19 @@ class _Reader:
             is_in=isinstance(self._last, Preposition) and self._last.name == "in",
         )
         return NounPhraseReader(self._cursor, before).take()
+
+    def _length_of_nothing(self) -> int:
+        """How many words here say nothing: "not only a cat", "no one is there"."""
+        pair = (self._cursor.word(), self._cursor.word(1))
+        return 2 * (pair in (("not", "only"), ("not", "just"), ("no", "one")))
+
+    def _is_modal(self) -> bool:
+        """Of what stands before a bare verb: `to`, `can`, and `do` before "not"."""
+        word, follows = self._cursor.word(), self._cursor.word(1)
+        if word == "can":
+            return self._cursor.is_modal()
+        is_doing = word in ("do", "does", "did") and follows in ("not", "never")
+        return is_doing or self._is_infinitive()
 
     def _is_infinitive(self) -> bool:
         verb = self._cursor.word(1)
@@ -222,12 +232,12 @@ class _Reader:
             return Join.STOP
         if word in self._lexicon.auxiliaries:
             return Join.AUXILIARY
-        if word in self._lexicon.modals or (word == "can" and self._cursor.is_modal()):
+        if word in self._lexicon.modals:
             return Join.MODAL
         return Join.PRONOUN if word in self._lexicon.pronouns else None
 
     def _is_relative(self) -> bool:
-        """Of "that": in "a bathroom that has" and "the ball that the boy throws", not "that dog"."""
+        """Of "that": in "a bathroom that has", "the ball that the boy throws"; not "that dog"."""
         follows = self._cursor.word(1)
         return (
             follows in self._lexicon.verbs
@@ -271,7 +281,9 @@ class _Reader:
             return not self._cursor.is_nominal(self._cursor.word(1))  # "getting vaccinated"
         if isinstance(last, Verb | Preposition):
             return word.endswith("ing") and not self._is_participle_of_noun()
-        is_begun = last is None and not is_other and self._cursor.is_clause_word(self._cursor.word(1))
+        is_begun = (
+            last is None and not is_other and self._cursor.is_clause_word(self._cursor.word(1))
+        )
         return (last is Join.STOP or is_begun) and word.endswith("ing")
 
     def _is_unknown_verb(self, word: str) -> bool:

@@ -7,48 +7,16 @@ from pipeline.prompts.absence import Absence
 from pipeline.prompts.lexicon import Lexicon, Preposition
 from pipeline.prompts.noun_phrases import NounPhrase
 from pipeline.prompts.phrases import Join, Piece, Verb
-from schemas.specs import Attribute, Relation, RelationKind
+from pipeline.prompts.seen import Clause, Link, SeenObject
+from schemas.specs import Relation, RelationKind
 
 _GEOMETRY = frozenset(
     ("left of", "right of", "above", "below", "next to", "in front of", "behind", "hidden by")
 )
 _CLINGS = frozenset(("of", "with", "without", "from"))  # to the noun right before it
 _COMPLETES = frozenset(("to", "with", "for", "from", "about"))  # "add a touch to"
+_SAID = RelationKind.NON_SPATIAL
 _GOES_ON = (Join.AUXILIARY, Join.MODAL, Join.RELATIVE, Join.WHO, Join.AND, Join.OR, Join.COMMA)
-
-
-@dataclass(kw_only=True, slots=True)
-class SeenObject:
-    """An object while the prompt is read: its attributes may come later ("the cat is black")."""
-
-    noun: str
-    attributes: list[Attribute]
-    count: int | None
-    is_one: bool
-    num_own_attributes: int  # that stood before the noun; they come first
-    is_introduced: bool  # by an article, a number or an attribute: hardly a verb
-
-
-@dataclass(kw_only=True, slots=True)
-class _Link:
-    """A relation that waits for its object."""
-
-    subjects: list[int]
-    relation: str
-    kind: RelationKind
-    is_verb: bool
-    is_direct: bool = False  # "holds a book", not "sits on a chair"
-    is_sure: bool = False  # its subject stands right before it
-
-
-@dataclass(kw_only=True, slots=True)
-class _Clause:
-    """A relative clause, and whom the words after it speak of."""
-
-    outer: list[int]
-    object_of: list[int] = field(default_factory=list)  # "the ball that the boy throws"
-    is_whose: bool = False  # its own subject is still to come
-    is_done: bool = False  # it has said what it says
 
 
 @dataclass(slots=True)
@@ -64,9 +32,9 @@ class Reading:
     _absence: Absence = field(default_factory=Absence)
     _subject: list[int] = field(default_factory=list)  # of the clause
     _group: list[int] = field(default_factory=list)  # the last noun phrases, joined by "and"
-    _group_link: _Link | None = None  # what made the group an object
-    _open: _Link | None = None
-    _clause: _Clause | None = None
+    _group_link: Link | None = None  # what made the group an object
+    _open: Link | None = None
+    _clause: Clause | None = None
     _last: Piece | None = None
     _before_last: Piece | None = None
     _is_joined: bool = False
@@ -206,14 +174,14 @@ class Reading:
         self.had_clause = True
         head = self._nearest_person() if join is Join.WHO else self._group[-1:]
         outer = self._subject if self._subject and not self._has_verb else head
-        self._clause = _Clause(outer=list(outer), is_whose=join is Join.WHOSE)
+        self._clause = Clause(outer=list(outer), is_whose=join is Join.WHOSE)
         self._group, self._subject, self._group_link = list(head), list(head), None
         self._is_joined = self._has_verb = False
         if join is Join.WHOSE:
-            self._open = _Link(
+            self._open = Link(
                 subjects=list(head),
                 relation="with",
-                kind=RelationKind.NON_SPATIAL,
+                kind=_SAID,
                 is_verb=False,
             )
         elif _is_subject_and_verb(ahead):
@@ -246,10 +214,10 @@ class Reading:
         self._has_verb = True
         self._is_joined = False
         is_having = verb.verb == "have"
-        self._open = _Link(
+        self._open = Link(
             subjects=list(self._subject or self._group),
             relation="with" if is_having else verb.verb,
-            kind=RelationKind.NON_SPATIAL,
+            kind=_SAID,
             is_verb=not is_having,
             is_direct=True,
             is_sure=self._is_after_subject() and self._group_link is None,
@@ -261,12 +229,12 @@ class Reading:
         is_said = self._last is Join.AUXILIARY and isinstance(self._before_last, NounPhrase)
         return is_said or isinstance(self._last, NounPhrase)
 
-    def _relate_clause(self, clause: _Clause, verb: Verb) -> None:
+    def _relate_clause(self, clause: Clause, verb: Verb) -> None:
         """`the ball that the boy throws`: the boy throws the ball."""
-        link = _Link(
+        link = Link(
             subjects=list(self._group),
             relation="with" if verb.verb == "have" else verb.verb,
-            kind=RelationKind.NON_SPATIAL,
+            kind=_SAID,
             is_verb=True,
         )
         for index in clause.object_of:
@@ -281,7 +249,7 @@ class Reading:
             self._follow_abstract(preposition)
             return
         self._close_verb()
-        self._open = _Link(
+        self._open = Link(
             subjects=self._nearest(preposition),
             relation=preposition.name,
             kind=preposition.kind,
@@ -295,7 +263,7 @@ class Reading:
         """`sits on` says where, `looks at` is an action, `runs behind` is both."""
         assert self._open
         self._open.is_direct = False
-        is_place = preposition.kind is not RelationKind.NON_SPATIAL
+        is_place = preposition.kind is not _SAID
         is_at = verb in self.words.place_verbs and is_place
         if is_at or preposition.name in _GEOMETRY:
             if not is_at:
@@ -315,7 +283,7 @@ class Reading:
             link.relation += f" {preposition.name}"
             return
         self._close_verb()
-        self._open = _Link(
+        self._open = Link(
             subjects=link.subjects,
             relation=preposition.name,
             kind=preposition.kind,
@@ -329,12 +297,12 @@ class Reading:
         is_direct = self._group_link is not None and self._group_link.is_direct
         if is_direct and self._has_actor() and preposition.name not in _CLINGS:
             return list(self._subject)  # "a man holds a book at the beach"
-        is_place = preposition.kind is not RelationKind.NON_SPATIAL
+        is_place = preposition.kind is not _SAID
         if self._group_link is None and is_place and not self._has_verb:
             return list(self._group)  # "a cat and a dog on a sofa"
         return self._group[-1:]
 
-    def _relate(self, link: _Link, index: int) -> None:
+    def _relate(self, link: Link, index: int) -> None:
         is_sure = link.is_sure and isinstance(self._last, Verb | Preposition)
         for subject in link.subjects:
             if subject != index:
@@ -350,7 +318,7 @@ class Reading:
             self._close_verb_of(self._open)
             self._open = None
 
-    def _close_verb_of(self, link: _Link) -> None:
+    def _close_verb_of(self, link: Link) -> None:
         self.relations.extend(
             Relation(subject=subject, relation=link.relation, kind=link.kind)
             for subject in link.subjects
@@ -396,14 +364,9 @@ class Reading:
         """`a plate with a fork on it`: the fork is on the plate. Of other uses nothing is said."""
         link, self._open = self._open, None
         named = self._group_link.subjects if self._group_link else []
-        if link and not link.is_verb and len(named) == 1 and self._last_is_place():
+        if link and not link.is_verb and len(named) == 1 and link.kind is not _SAID:
             self._relate(link, named[0])
         self._is_joined = False
-
-    def _last_is_place(self) -> bool:
-        return isinstance(self._last, Preposition) and (
-            self._last.kind is not RelationKind.NON_SPATIAL
-        )
 
     def _take_owner(self) -> None:
         """What is done to "the dog's belly" is done to both; "the dog's tail wags" is not."""

@@ -5,19 +5,15 @@ objects whose words are known, what stood right before their nouns, and relation
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from pipeline.prompts.lexicon import Lexicon
-from pipeline.prompts.reading import Reading, SeenObject
+from pipeline.prompts.reading import Reading
+from pipeline.prompts.seen import SeenObject
 from schemas.specs import Confidence, Relation
 
 _MAX_SHORT_WORDS = 32  # of a prompt that is read whole
 _MAX_SHORT_SENTENCES = 2
-# Nouns that captions use of the picture itself, of light, or of a part of the room.
-_VAGUE = frozenset(
-    "image picture photo photograph scene view setting viewer camera background foreground side "
-    "light glow shadow reflection surface detail touch row heap streak trail close-up shot frame "
-    "composition contrast texture pattern space area end rest left right distance air".split()
-)
 
 
 def confidence_of(
@@ -25,7 +21,9 @@ def confidence_of(
 ) -> tuple[Confidence, str]:
     """How far a spec may be trusted, and why: LOW says that only a part of it may."""
     num_words = sum(word[0].isalnum() for word in words)
-    num_sentences = sum(word in ".!?" for word in words[:-1]) + 1
+    num_sentences = 1 + sum(
+        word in (".", "!", "?") and follows[0].isalnum() for word, follows in pairwise(words)
+    )
     if num_words > _MAX_SHORT_WORDS or num_sentences > _MAX_SHORT_SENTENCES:
         return Confidence.LOW, f"a caption of {num_words} words: only what is sure of it"
     unknown = [seen.noun for seen in reading.seen if not _is_known(seen, words_of)]
@@ -40,12 +38,9 @@ def confidence_of(
     return Confidence.HIGH, "a short prompt of known words"
 
 
-def sure_part(
-    reading: Reading, words_of: Lexicon
-) -> tuple[list[SeenObject], tuple[Relation, ...]]:
+def sure_part(reading: Reading, words_of: Lexicon) -> tuple[list[SeenObject], tuple[Relation, ...]]:
     """The objects that are sure, with the attributes that are, and the relations between them."""
     kept = [index for index, seen in enumerate(reading.seen) if _is_sure(seen, words_of)]
-    is_counted = any((reading.seen[index].count or 0) > 1 for index in kept)
     seen = []
     for index in kept:
         own = reading.seen[index]
@@ -54,7 +49,7 @@ def sure_part(
             for attribute in own.attributes[: own.num_own_attributes]
             if attribute.value in words_of.attributes
         ]
-        own.is_one = own.is_one and is_counted
+        own.is_one = False  # among so many objects "a" is hardly meant as a number
         seen.append(own)
     at = {index: position for position, index in enumerate(kept)}
     relations = [
@@ -63,10 +58,17 @@ def sure_part(
         )
         for relation in reading.relations
         if relation in reading.sure
+        and _is_plain(relation.relation, words_of)
         and relation.subject in at
         and relation.object in at
     ]
     return seen, tuple(dict.fromkeys(relations))
+
+
+def _is_plain(relation: str, words_of: Lexicon) -> bool:
+    """A position or a bare verb; what belongs to a verb and a preposition is told in many ways."""
+    names = {preposition.name for preposition in words_of.prepositions.values()}
+    return " " not in relation or (relation in names and relation != "covered in")
 
 
 def _is_known(seen: SeenObject, words_of: Lexicon) -> bool:
@@ -79,6 +81,6 @@ def _is_known(seen: SeenObject, words_of: Lexicon) -> bool:
 
 def _is_sure(seen: SeenObject, words_of: Lexicon) -> bool:
     head = seen.noun.split()[-1]
-    if head in _VAGUE or head not in words_of.objects or not _is_known(seen, words_of):
+    if head in words_of.vague or head not in words_of.objects or not _is_known(seen, words_of):
         return False
     return seen.is_introduced or head not in words_of.verbs

@@ -6,6 +6,8 @@ photo of a dog") are things.
 
 import re
 
+from pipeline.prompts.lexicon import lexicon
+
 _ADJECTIVES = (
     "realistic|photo[- ]?realistic|hyper[- ]?realistic|ultra[- ]?realistic|lifelike|surreal"
     "|beautiful|stunning|gorgeous|nice|cute|simple|minimalist(?:ic)?|abstract|colou?rful"
@@ -20,20 +22,23 @@ _ADJECTIVES = (
     "|cinematic|dramatic|vintage|retro|old|impressionist(?:ic)?|expressionist|cubist|baroque"
     "|black[- ]and[- ]white|black & white|monochrome|sepia|colou?r|bright|dark"
     "|rendered|hand[- ]drawn|hand[- ]painted|ai[- ]generated|computer[- ]generated|octane|blender"
-    "|sketchy|quick"
+    "|sketchy|quick|artistic|(?:children'?s'? )?(?:story)?book|artist'?s|polaroid|gritty"
+    r"|\w+-style"
 )
 _MEDIA = (
     "photos?|photographs?|photography|pictures?|pics?|images?|snapshots?|close[- ]?ups?"
     "|paintings?|drawings?|sketch(?:es)?|illustrations?|renders?|renderings?|artworks?|art"
     "|portraits?|depictions?|doodles?|watercolou?rs?|cartoons?|headshots?|selfies?|stills?|views?"
-    "|still life|scenes?|clip[- ]?art|(?:artistic )?renditions?"
+    "|still life|scenes?|polaroids?|clip[- ]?art|(?:artistic )?renditions?"
 )
 _ARTICLE = r"(?:an?|the|this|one|some|my)"
 _MEDIUM = (
     rf"(?:{_ARTICLE}\s+)?(?:(?:(?:{_ADJECTIVES})[\s,]+)*(?:(?:{_MEDIA})\s+)*(?:{_MEDIA})"
     rf"|(?:(?:{_ADJECTIVES})[\s,]+)+shots?)"
 )
-_SHOWS = r"(?:shows?|showing|depicts?|depicting|features?|featuring|captures?|portrays?|portraying)"
+_SHOWS = (
+    r"(?:show(?:s|ing)?|depict(?:s|ing)?|featur(?:es?|ing)|captur(?:es?|ing)|portray(?:s|ing)?)"
+)
 _ASKS = (
     r"(?:please\s+)?(?:(?:can|could|would|will)\s+you\s+(?:please\s+)?|i\s+(?:want|need)\s+(?:you\s+to\s+)?"
     r"|i(?:\s+would|'?d)\s+like\s+(?:you\s+to\s+)?|let'?s\s+|help\s+me\s+(?:to\s+)?)?"
@@ -43,13 +48,16 @@ _ASKS = (
 _NOUN_FOLLOWS = r"(?=(?:an?|the|one|two|three|four|five|six|seven|eight|nine|ten|some|\d+)\s)"
 _LEADS = re.compile(
     r"(?:"
-    rf"{_ASKS}{_MEDIUM}(?:\s+(?:of|in\s+which(?:\s+there\s+(?:is|are))?|(?:that\s+)?{_SHOWS})\b"
+    rf"{_ASKS}{_MEDIUM}(?:\s+(?:of|in\s+which(?:\s+there\s+(?:is|are))?|(?:that\s+)?{_SHOWS}|taken\s+of)\b"
     r"|\s*:)\s*"
-    rf"|(?:generate|create|draw|paint|render|imagine|visuali[sz]e|depict|illustrate|sketch)\s+"
+    rf"|(?:an?|the)\s+(?:scene|image)\s+with\s+{_NOUN_FOLLOWS}"
+    r"|(?:(?:can|could|would)\s+you\s+(?:please\s+)?)?"
+    rf"(?:make|show|give|produce|generate|create|draw|paint|render|imagine|visuali[sz]e|depict|illustrate|sketch)\s+"
     rf"(?:me\s+|us\s+)?{_NOUN_FOLLOWS}"
     rf"|(?:please\s+)?(?:make|show|give)\s+(?:me|us)\s+{_NOUN_FOLLOWS}"
     rf"|(?:i\s+(?:want|need)|i(?:\s+would|'?d)\s+like)\s+(?:to\s+see\s+)?{_NOUN_FOLLOWS}"
     r"|(?:please\s+|prompt\s*:\s*|/imagine(?:\s+prompt\s*:)?\s*)"
+    r"|in\s+the\s+style\s+of\s+[^,]+,\s*"
     r"|in\s+(?:this|the)\s+(?:image|picture|photo|painting|scene)\s*,?\s*"
     r"|(?:there\s+(?:is|are)|there's|here\s+is|this\s+is)\s+" + _NOUN_FOLLOWS + r")",
     re.I,
@@ -79,6 +87,9 @@ _STYLE_TAIL = (
     r"(?:light(?:s|ing)?|illumination)|golden hour|backlit|lighting|cinematic"
     r"|bokeh|(?:shallow\s+)?depth of field|dof"
     r"|\d+\s?mm(?:\s+(?:lens|film|photo(?:graph)?))?|f/?\d(?:[.,]\d)?"
+    r"|ultra|shot\s+(?:on|with)\s+[^,.]+|rendered\s+(?:in|with|by)\s+[^,.]+"
+    r"|(?:isometric|top|side|front|aerial|close[- ]?up|wide|low[- ]angle)\s+(?:view|angle|shot)"
+    r"|(?:beautiful|perfect|stunning|dynamic)\s+composition|(?:oil|acrylic)\s+on\s+canvas"
     r"|award[- ]winning|stock|wallpaper|background blur|blurred background|photorealism"
     r"|(?:concept|digital|pixel|vector|line|fan)\s+art|in\s+(?:the\s+)?style\s+of\s+[^,.]+"
     r"|by\s+(?!the\b|an?\b)[^,.]+|please|thanks|thank you"
@@ -91,9 +102,18 @@ _TAIL = re.compile(
 _BARE_TAIL = re.compile(
     r"\s+(?:(?:in\s+)?(?:4k|8k|uhd|hdr|hd)(?:\s+(?:resolution|quality))?|please"
     r"|in\s+(?:high|best)[- ](?:quality|resolution|definition)"
-    r"|(?P<medium>(?:stock\s+)?(?:photo|photograph|photography|hd wallpaper)))[\s.!]*$",
+    r"|in\s+(?:an?\s+|the\s+)?(?:[\w-]+\s+){1,3}style|in\s+the\s+style\s+of\s+[\w\s.'-]+"
+    rf"|as\s+an?\s+(?:(?:{_ADJECTIVES})[\s,]+)*(?:{_TAIL_MEDIA})"
+    r"|(?P<medium>(?:stock\s+)?(?:photo|photograph|photography|illustration|artwork|wallpaper)))[\s.!]*$",
     re.I,
 )
+# With other adjectives: `a crisp photo of`.
+_OTHER_LEAD = re.compile(
+    r"(?:an?|the)\s+((?:[\w'-]+,?\s+){1,4})(?:photo(?:graph)?|picture|image|painting|drawing|sketch"
+    r"|illustration|render(?:ing)?|artwork)\s+of\s+",
+    re.I,
+)
+_THINGS = frozenset(("framed", "torn", "faded", "family", "missing", "giant", "wall"))
 _FLAGS = re.compile(r"\s+--?[a-z]+(?:\s+[\w:.]+)?$", re.I)  # --ar 16:9
 # A photo with one of these before it is a thing: "a wall with a photo", "a family photo".
 _KEEP_PHOTO = re.compile(
@@ -123,7 +143,7 @@ def strip_wording(text: str) -> str:
 
 def _strip_once(text: str) -> str:
     text = _FLAGS.sub("", text)
-    lead = _LEADS.match(text)
+    lead = _LEADS.match(text) or _other_lead(text)
     if lead:
         text = text[lead.end() :].lstrip()
     text = _TAIL.sub("", text)
@@ -131,3 +151,15 @@ def _strip_once(text: str) -> str:
     if tail and not (tail["medium"] and _KEEP_PHOTO.search(text[: tail.start()])):
         text = text[: tail.start()]
     return text
+
+
+def _other_lead(text: str) -> re.Match[str] | None:
+    """A lead-in with adjectives that no list knows; not "a man painting a picture of"."""
+    lead = _OTHER_LEAD.match(text)
+    words = lead[1].lower().replace(",", "").split() if lead else []
+    return None if any(word in _THINGS or _is_of_sentence(word) for word in words) else lead
+
+
+def _is_of_sentence(word: str) -> bool:
+    is_known = lexicon().knows(word) and word not in lexicon().attributes
+    return is_known and not re.fullmatch(_ADJECTIVES, word)
