@@ -33,8 +33,8 @@ _MEDIA = (
 )
 _ARTICLE = r"(?:an?|the|this|one|some|my)"
 _MEDIUM = (
-    rf"(?:{_ARTICLE}\s+)?(?:(?:(?:{_ADJECTIVES})[\s,]+)*(?:(?:{_MEDIA})\s+)*(?:{_MEDIA})"
-    rf"|(?:(?:{_ADJECTIVES})[\s,]+)+shots?)"
+    rf"(?:{_ARTICLE}\s+)?(?:(?:(?:{_ADJECTIVES})[\s,]+){{0,6}}(?:(?:{_MEDIA})\s+){{0,2}}(?:{_MEDIA})"
+    rf"|(?:(?:{_ADJECTIVES})[\s,]+){{1,6}}shots?)"
 )
 _SHOWS = (
     r"(?:show(?:s|ing)?|depict(?:s|ing)?|featur(?:es?|ing)|captur(?:es?|ing)|portray(?:s|ing)?)"
@@ -73,7 +73,7 @@ _TAIL_MEDIA = (
     "|rendering|artwork|portrait|shot|art"
 )
 _STYLE_TAIL = (
-    rf"(?:(?:{_ADJECTIVES})[\s,]+)*(?:{_TAIL_MEDIA}|{_STYLE_WORDS})"
+    rf"(?:(?:{_ADJECTIVES})\s+){{0,4}}(?:{_TAIL_MEDIA}|{_STYLE_WORDS})"
     r"|(?:in\s+)?(?:4k|8k|16k|hd|uhd|hdr|full hd|ultra[- ]?hd)"
     r"(?:\s+(?:resolution|quality|uhd|hdr))?"
     r"|(?:in\s+)?(?:very\s+|super\s+|ultra[- ]?)?(?:high|best|good|top|highest)[- ]"
@@ -96,14 +96,13 @@ _STYLE_TAIL = (
     r"|[\w' -]*\bstyle|cyberpunk|steampunk|vaporwave|synthwave|impressionism|surrealism|art deco"
     r"|isometric|low[- ]poly|minimalism|(?:pastel|vibrant|vivid|muted) colou?rs"
 )
-_TAIL = re.compile(
-    rf"(?:\s*[,;:.|(\[]+|\s+[-\u2013\u2014]+)\s*(?:and\s+)?(?:{_STYLE_TAIL})[\s.,;!)\]]*$", re.I
-)
+_TAIL = re.compile(rf"(?:and\s+)?(?:{_STYLE_TAIL})", re.I)
+_SEPARATOR = re.compile(r"[,;:.|(\[]|\s[-\u2013\u2014]+\s")
 _BARE_TAIL = re.compile(
     r"\s+(?:(?:in\s+)?(?:4k|8k|uhd|hdr|hd)(?:\s+(?:resolution|quality))?|please"
     r"|in\s+(?:high|best)[- ](?:quality|resolution|definition)"
     r"|in\s+(?:an?\s+|the\s+)?(?:[\w-]+\s+){1,3}style|in\s+the\s+style\s+of\s+[\w\s.'-]+"
-    rf"|as\s+an?\s+(?:(?:{_ADJECTIVES})[\s,]+)*(?:{_TAIL_MEDIA})"
+    rf"|as\s+an?\s+(?:(?:{_ADJECTIVES})[\s,]+){{0,6}}(?:{_TAIL_MEDIA})"
     r"|(?P<medium>(?:stock\s+)?(?:photo|photograph|photography|illustration|artwork|wallpaper)))[\s.!]*$",
     re.I,
 )
@@ -123,14 +122,13 @@ _KEEP_PHOTO = re.compile(
     re.I,
 )
 _MAX_ROUNDS = 24
-_MAX_CHARACTERS = 4000  # of a text that is searched; wording of a longer one stays
+_MAX_CHARACTERS = 200  # of a lead-in or a tail
+_ENDS = " \t.,;!?)]"
 
 
 def strip_wording(text: str) -> str:
     """A text without its lead-ins and tails, however many; as it is where nothing else is left."""
     bare = text.strip()
-    if len(bare) > _MAX_CHARACTERS:
-        return bare
     for _ in range(_MAX_ROUNDS):
         shorter = _strip_once(bare)
         if not any(letter.isalnum() for letter in shorter):
@@ -142,11 +140,20 @@ def strip_wording(text: str) -> str:
 
 
 def _strip_once(text: str) -> str:
-    text = _FLAGS.sub("", text)
-    lead = _LEADS.match(text) or _other_lead(text)
+    head = text[:_MAX_CHARACTERS]
+    lead = _LEADS.match(head) or _other_lead(head)
     if lead:
         text = text[lead.end() :].lstrip()
-    text = _TAIL.sub("", text)
+    at = max(len(text) - _MAX_CHARACTERS, 0)
+    return text[:at] + _without_tail(text[at:])
+
+
+def _without_tail(text: str) -> str:
+    text = _FLAGS.sub("", text)
+    whole = text.rstrip(_ENDS)
+    separators = list(_SEPARATOR.finditer(whole))
+    if separators and _TAIL.fullmatch(whole[separators[-1].end() :].strip()):
+        text = text[: separators[-1].start()].rstrip()
     tail = _BARE_TAIL.search(text)
     if tail and not (tail["medium"] and _KEEP_PHOTO.search(text[: tail.start()])):
         text = text[: tail.start()]

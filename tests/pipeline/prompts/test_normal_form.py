@@ -1,4 +1,4 @@
-"""What counts as one prompt: a table of near-leaks and innocent pairs, and what every text obeys."""
+"""What counts as one prompt: a table of near-leaks and innocents, and what every text obeys."""
 
 from collections import Counter
 from pathlib import Path
@@ -92,7 +92,9 @@ def test_any_text_has_a_key_that_case_and_outer_space_do_not_change(text: str):
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("piece", [", 4k", ",", " ", "a photo of ", "very ", "(", "in the style of "])
+@pytest.mark.parametrize(
+    "piece", [", 4k", ",", " ", "a photo of ", "very ", "(", "in the style of "]
+)
 def test_long_hostile_prompts_take_no_time(piece: str):
     assert prompt_key("a cat" + piece * 20_000) is not None
     assert prompt_key("a cat" + piece * 300) is not None
