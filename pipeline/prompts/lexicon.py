@@ -76,9 +76,9 @@ class Lexicon:
         if word in self.unchanging or len(word) < 4 or not word.endswith("s"):
             return word
         if word.endswith(("ss", "us", "is")):
-            return word
+            return word[:-1] if word[:-1] in self.nouns else word  # taxis, menus
         if word.endswith("ies"):
-            return word[:-3] + "y"
+            return word[:-1] if word[:-1] in self.nouns else word[:-3] + "y"
         if word.endswith(("ches", "shes", "sses", "xes", "zzes")):
             return word[:-2]
         return word[:-1]

@@ -174,7 +174,7 @@ class NounPhraseReader:
         while (word := self._cursor.word()) and word[0].isalnum():
             if self._lexicon.is_function(word) or (nouns and self._cursor.preposition()):
                 break
-            if nouns and word in self._lexicon.numbers:
+            if nouns and (word in self._lexicon.numbers or self._cursor.negation()):
                 break
             if word == "can" and self._cursor.is_modal():
                 break

@@ -182,6 +182,19 @@ def test_a_split_never_divides_a_record_and_knows_nothing_of_the_others(
     assert [sides[record] for record in records] == alone
 
 
+@given(records=RECORDS, seed=st.integers(0, 9))
+def test_prompts_that_are_equal_but_for_their_form_stand_on_one_side(records: list[int], seed: int):
+    prompts = np.array([record % 3 for record in records], np.uint64)
+    ids = np.array(records, np.uint64)
+
+    is_aside = validation_records(ids, prompts, seed, 0.5)
+
+    for prompt in set(prompts.tolist()):
+        alike = is_aside[prompts == prompt]
+        first = ids[prompts == prompt].min(keepdims=True)
+        assert set(alike.tolist()) == set(validation_records(first, first, seed, 0.5).tolist())
+
+
 def test_a_larger_share_sets_the_same_records_aside_and_more():
     records = np.arange(2000, dtype=np.uint64)
     shares = [validation_records(records, records, 0, share) for share in (0.0, 0.1, 0.3, 0.9)]
