@@ -68,7 +68,8 @@ def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
     )
     if not curated.kept:
         raise InputError(
-            f"all {len(curated.dropped)} prompts are in the evaluation files as well, so none "
+            f"all of {counted(len(curated.dropped), 'prompt')}, each in whatever form it has, are in "
+            "the evaluation files as well, so none "
             "would be left; give other prompts, or keep levels with --keep-leaks"
         )
     has_evaluation = bool(request.against)
