@@ -67,7 +67,7 @@ def test_json_says_what_to_ask_a_detector_for():
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 3},
         {"objects": []},
         {"objects": [{"noun": ""}]},
         {"objects": [{"noun": "cat", "count": 0}]},
