@@ -69,7 +69,8 @@ def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
     if not curated.kept:
         raise InputError(
             f"all of {counted(len(curated.dropped), 'distinct prompt')} are in the evaluation "
-            "files as well, so none would be left; give other prompts, or keep levels with --keep-leaks"
+            "files as well, so none would be left; give other prompts, or keep levels with "
+            "--keep-leaks"
         )
     has_evaluation = bool(request.against)
     _write_lines(
