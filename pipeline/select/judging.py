@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.prompts.normal_form import prompt_key
 from pipeline.select.candidates import CandidateRows, candidate_rows
 from pipeline.select.columns import (
     REFLECT,
@@ -87,6 +88,7 @@ def judge(
         traces=ShardTraces(
             position=columns.position,
             record=columns.record,
+            prompt=_prompt_keys(columns.prompts),
             rollout=columns.rollout,
             category=np.array([indices[name] for name in categories], np.int64),
             categories=names,
@@ -110,6 +112,16 @@ def judge(
             is_revise=_asks_for_revision(rows, columns),
         ),
     )
+
+
+def _prompt_keys(prompts: Sequence[str]) -> Keys:
+    """[traces] of prompts [traces]: 64 bits of the one form that equal prompts have."""
+    keys = {prompt: _digest64(prompt_key(prompt)) for prompt in set(prompts)}
+    return np.array([keys[prompt] for prompt in prompts], np.uint64)
+
+
+def _digest64(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 class _FirstReasons:

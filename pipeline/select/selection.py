@@ -59,7 +59,9 @@ def open_curation(
     checked = check_recipe(recipe, folder, ordered, evaluation)
     candidates, shards = _judged(ordered, checked.criteria, num_workers)
     decide(candidates, recipe, [run.manifest.plan.rollouts_per_record for run in ordered])
-    is_validation = validation_records(candidates.record, recipe.seed, recipe.split.validation)
+    is_validation = validation_records(
+        candidates.record, candidates.prompt, recipe.seed, recipe.split.validation
+    )
     return Curation(
         runs=ordered,
         checked=checked,
