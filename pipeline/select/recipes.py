@@ -143,7 +143,7 @@ def _check_possible(recipe: Recipe, methods: Sequence[MethodConfig]) -> None:
 
 def _check_run(recipe: Recipe, run: RunSource) -> None:
     method, where = run.manifest.config.method, f"run {run.run_id} at {run.store.url}"
-    num_rollouts = run.manifest.plan.rollouts_per_record
+    num_rollouts = max(part.rollouts_per_record for part in run.manifest.parts)
     if recipe.kind == SetKind.SFT and recipe.pictures == "required":
         seen = sorted(task for task in tasks_of(method) if recipe.wants(task) and _sees(task))
         if seen and method.pictures is not Pictures.ALL:

@@ -22,7 +22,7 @@ FILTERED = 1
 
 def mixed(rows: list[Row], recipe: Recipe) -> Candidates:
     candidates = gathered([Rollout(rows=tuple(rows))], recipe)
-    decide(candidates, recipe, (1,))
+    decide(candidates, recipe, np.array([False]))
     return candidates
 
 
@@ -140,6 +140,115 @@ def test_a_larger_mix_holds_the_smaller_one(
 
     assert smaller <= larger
     assert len(larger) <= limits[1]
+
+
+# Balance in a mix
+
+
+BALANCE = '[agreement]\nby = "toy.value"\naccept_min = 1\nrevise_max = 0\n'
+Side = tuple[int, bool, bool]
+"""Of a critique: the region, whether it asks for a revision, whether it is set aside."""
+SIDES = st.lists(
+    st.tuples(st.integers(0, 2), st.booleans(), st.booleans()), min_size=12, max_size=30
+)
+
+
+def balanced(mix: str) -> Recipe:
+    return recipe_of(f'scorers = ["toy@1"]\n{BALANCE}[mix]\n{mix}')
+
+
+def kept_sides(
+    sides: list[Side], lots: list[int], recipe: Recipe
+) -> tuple[Counter[Side], set[int]]:
+    """Of traces with one critique and one thought each, the critiques that stay: their sides and
+    their lots.
+    """
+    rollouts = [
+        Rollout(
+            record=index,
+            rows=(
+                Row(task=REFLECT_1 + region, event=0, lot=lot, is_revise=is_revise),
+                Row(task=THINK_1, event=1, lot=lot + 100),
+            ),
+        )
+        for index, ((region, is_revise, _), lot) in enumerate(zip(sides, lots, strict=False))
+    ]
+    candidates = gathered(rollouts, recipe)
+    decide(candidates, recipe, np.array([is_aside for _, _, is_aside in sides]))
+    is_critique = candidates.is_kept & (candidates.task >= REFLECT_1)
+    kept = candidates.trace[is_critique].tolist()
+    return Counter(sides[trace] for trace in kept), set(candidates.lot[is_critique].tolist())
+
+
+def num_pairs(sides: list[Side]) -> int:
+    """How many pairs of a revision and an acceptance there are, each in one split."""
+    nums = Counter((is_revise, is_aside) for _, is_revise, is_aside in sides)
+    return sum(min(nums[True, split], nums[False, split]) for split in (True, False))
+
+
+@given(sides=SIDES, lots=st.permutations(range(30)), weight=st.integers(1, 9))
+def test_a_mix_keeps_as_many_revisions_as_acceptances_in_each_split(
+    sides: list[Side], lots: list[int], weight: int
+):
+    recipe = balanced(f"weights = {{ think = 9, reflect = {weight} }}")
+    if not num_pairs(sides):
+        with pytest.raises(InputError, match="reflect 0 in 2 equal parts"):
+            kept_sides(sides, lots, recipe)
+        return
+    kept, _ = kept_sides(sides, lots, recipe)
+
+    for split in (True, False):
+        revisions, acceptances = (
+            sum(num for side, num in kept.items() if side[1:] == (is_revise, split))
+            for is_revise in (True, False)
+        )
+        assert revisions == acceptances
+    share = min(Fraction(len(sides), 9), Fraction(2 * num_pairs(sides), weight))
+    assert kept.total() == int(share * weight) // 2 * 2
+
+
+@given(sides=SIDES, lots=st.permutations(range(30)))
+def test_a_larger_balanced_mix_holds_the_smaller_one(sides: list[Side], lots: list[int]):
+    mixes = [
+        kept_sides(sides, lots, balanced(f"counts = {{ reflect = {2 * num} }}"))[1]
+        for num in range(1, num_pairs(sides) + 1)
+    ]
+
+    assert [len(kept) for kept in mixes] == [2 * num for num in range(1, len(mixes) + 1)]
+    for smaller, larger in pairwise(mixes):
+        assert smaller < larger
+
+
+def test_regions_may_be_equal_in_a_pool_that_is_a_role():
+    rows = rows_of(*[THINK_1] * 7, *[THINK_2] * 3, *[DRAW_1] * 6)
+    recipe = recipe_of('mix = { weights = { think = 1, draw = 1 }, regions = "equal" }')
+
+    candidates = mixed(rows, recipe)
+
+    assert Counter(candidates.task[candidates.is_kept].tolist()) == {
+        THINK_1: 3,
+        THINK_2: 3,
+        DRAW_1: 6,
+    }
+
+
+@given(sides=SIDES, lots=st.permutations(range(40)))
+def test_regions_and_verdicts_may_both_be_equal(sides: list[Side], lots: list[int]):
+    cells = [(region, is_revise, False) for region in (0, 1) for is_revise in (False, True)]
+    some = [(region % 2, is_revise, False) for region, is_revise, _ in sides]
+    recipe = balanced('weights = { reflect = 1 }\nregions = "equal"')
+
+    kept, _ = kept_sides([*cells, *some], lots, recipe)
+
+    assert kept.keys() == set(cells)
+    assert len(set(kept.values())) == 1
+
+
+def test_a_count_that_has_no_equal_parts_is_refused():
+    sides = [(0, index % 2 == 0, False) for index in range(8)]
+
+    with pytest.raises(InputError, match="reflect is to have 2 equal parts; ask for a multiple"):
+        kept_sides(sides, list(range(8)), balanced("counts = { reflect = 3 }"))
 
 
 # Splits
