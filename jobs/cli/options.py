@@ -92,6 +92,12 @@ Address = Annotated[
         envvar="RAY_ADDRESS", help="A Ray cluster to join. Without one, Ray starts here and ends."
     ),
 ]
+CurateAddress = Annotated[
+    str | None,
+    typer.Option(
+        envvar="RAY_ADDRESS", help="A Ray cluster to join. Without one, processes of this machine."
+    ),
+]
 
 PromptSources = Annotated[
     list[str],

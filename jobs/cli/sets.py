@@ -6,6 +6,7 @@ import typer
 
 from jobs.cli.options import (
     Address,
+    CurateAddress,
     EvaluationFiles,
     HitsFile,
     KeepLeaks,
@@ -107,7 +108,10 @@ def curate(
         list[str] | None,
         typer.Option(metavar="FILE", help="The template pack of a run, if it is not bundled."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes. The set is the same.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes, or CPUs of the cluster. The set is the same.")
+    ] = 1,
+    address: CurateAddress = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Decide and print the funnel; write nothing.")
     ] = False,
@@ -115,7 +119,8 @@ def curate(
     """Make a training set of scored runs, by a recipe.
 
     Everything is checked before any work starts. Equal inputs make equal bytes, whatever the number
-    of workers. Shipped: twig-50k, think-draw-equal, reflect-lite, natural, grpo, dpo.
+    of workers; a job that was killed goes on. Shipped: twig-50k, think-draw-equal, reflect-lite,
+    natural, grpo, dpo.
 
         coppice curate runs/first sets/first --recipe twig-50k --export trl
     """
@@ -131,6 +136,7 @@ def curate(
         exports=export or [],
         packs=pack or [],
         num_workers=workers,
+        address=address,
         dry_run=dry_run,
     )
     curate_runs(request, Terminal())

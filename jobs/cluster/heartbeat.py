@@ -97,10 +97,10 @@ class DriverHeartbeat:
 
     def publish(self, actors: Iterable[object]) -> None:
         """Say where the actors are now. Waits for no store, and does without one that is away."""
-        note = ActorPlaces(actors=tuple(str(actor) for actor in actors))
+        listed = ActorPlaces(actors=tuple(str(actor) for actor in actors))
         with suppress(StoreError):
             key = layout.actors_key(self._number)
-            self._store.inner.put(key, note.model_dump_json(indent=1).encode())
+            self._store.inner.put(key, listed.model_dump_json(indent=1).encode())
 
     def say_over(self) -> None:
         """Beat for the last time, as a process does that is about to end by force."""
@@ -165,10 +165,10 @@ def read_newest_driver(store: Store) -> tuple[DriverNote, tuple[str, ...]] | Non
     except (ObjectMissing, ValidationError):  # it is being written, or of another version
         return None
     try:
-        actor_note = ActorPlaces.model_validate_json(store.read(layout.actors_key(number)))
+        listed = ActorPlaces.model_validate_json(store.read(layout.actors_key(number)))
     except (ObjectMissing, ValidationError):
         return note, ()
-    return note, actor_note.actors
+    return note, listed.actors
 
 
 def _highest(store: Store) -> int:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from jobs.cluster.footer_keeper import FooterKeeper
 from jobs.cluster.heartbeat import DriverHeartbeat
 from jobs.commands.shard_lists import as_shards
 from jobs.commands.status import say_status
 from jobs.commands.stopping import Stop, hangups_held
-from jobs.commands.terminal import Terminal, as_typed, counted, duration
+from jobs.commands.terminal import ProgressLine, Terminal, as_typed, counted, duration
 from pipeline.plan.reruns import OpenRerun, RerunSelection, choose, open_rerun
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
@@ -23,6 +22,7 @@ from schemas.runs import Key, RunManifest
 
 if TYPE_CHECKING:
     from jobs.cluster.actors import ActorAddress
+    from jobs.cluster.head_watch import HeadWatch
     from jobs.cluster.snapshot import Snapshot, Summary
 
 
@@ -92,8 +92,7 @@ def _drive(
     """Grow on Ray until all is settled that is planned by then, and say what came of it."""
     from jobs.cluster.connect import on_ray
     from jobs.cluster.driver import Driver
-    from jobs.cluster.head_watch import HeadWatch
-    from jobs.cluster.ray_state import head_address
+    from jobs.cluster.footer_keeper import FooterKeeper
 
     with ExitStack() as stack:
         with hangups_held():
@@ -101,22 +100,13 @@ def _drive(
         stack.enter_context(stop.committing())
         line = stack.enter_context(terminal.progress())
 
-        def end(silent_seconds: float) -> None:
-            line.stop()
-            terminal.say(
-                f"Ray's head has not answered for {silent_seconds:.0f} s: it is gone, and the "
-                f"actors with it. What is committed stays. Next: {stop.next_command}"
-            )
-            if heartbeat:
-                heartbeat.say_over()
-            os._exit(ExitCode.INCOMPLETE)  # the main thread may wait in Ray for what never comes
-
         def show(snapshot: "Snapshot") -> None:
             if heartbeat:
                 heartbeat.check()
             line.show(snapshot)
 
-        watch = stack.enter_context(HeadWatch(head, end)) if (head := head_address()) else None
+        watch = _watch_head(terminal, line, stop, heartbeat)
+        is_head_there = stack.enter_context(watch).is_there if watch else lambda: True
         publish = _Places(terminal, heartbeat, is_told=address is not None)
         while True:
             driver = Driver(
@@ -126,19 +116,40 @@ def _drive(
                 is_stopping=stop.is_asked,
                 note=terminal.say,
                 publish=publish,
-                is_head_there=watch.is_there if watch else lambda: True,
+                is_head_there=is_head_there,
                 rerun=rerun,
             )
             with FooterKeeper(store, manifest):
                 summary = driver.run()
             _say_grown(summary, terminal)
-            planned, manifest = manifest.num_shards, _as_planned_now(store, manifest)
-            is_all = manifest.num_shards == planned
-            if rerun or summary.was_stopped or summary.given_up or is_all:
+            num_driven, manifest = manifest.num_shards, _as_planned_now(store, manifest)
+            is_more = manifest.num_shards > num_driven
+            if rerun or summary.was_stopped or summary.given_up or not is_more:
                 return
             terminal.say(
                 f"The plan was extended meanwhile, to {counted(manifest.num_shards, 'shard')}."
             )
+
+
+def _watch_head(
+    terminal: Terminal, line: ProgressLine, stop: Stop, heartbeat: DriverHeartbeat | None
+) -> "HeadWatch | None":
+    """What ends this process when Ray's head is gone; None where nobody tells where the head is."""
+    from jobs.cluster.head_watch import HeadWatch
+    from jobs.cluster.ray_state import head_address
+
+    def end(silent_seconds: float) -> None:
+        line.stop()
+        terminal.say(
+            f"Ray's head has not answered for {silent_seconds:.0f} s: it is gone, and the actors "
+            f"with it. What is committed stays. Next: {stop.next_command}"
+        )
+        if heartbeat:
+            heartbeat.say_over()
+        os._exit(ExitCode.INCOMPLETE)  # the main thread may wait in Ray for what never comes
+
+    address = head_address()
+    return HeadWatch(address, end) if address else None
 
 
 class _Places:
