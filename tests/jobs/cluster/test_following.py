@@ -207,7 +207,13 @@ def fake_cluster_file(address: str) -> dict[str, Any]:
             },
         },
         "head_node_type": "ray.head.default",
-        "auth": {},
+        # `ray up` fills these in; `ray start` takes the file as it is.
+        **{name: {} for name in ("auth", "docker", "file_mounts")},
+        **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
+        **{f"{step}_commands": [] for step in ("initialization", "setup")},
+        **{f"{kind}_setup_commands": [] for kind in ("head", "worker")},
+        **{f"{kind}_start_ray_commands": [] for kind in ("head", "worker")},
+        "file_mounts_sync_continuously": False,
     }
 
 
@@ -224,7 +230,7 @@ def test_pending_actors_bring_nodes_and_idle_ones_go(tmp_path: Path):
         assert answer.returncode == 0, answer.stdout + answer.stderr
         waited = "waiting for 2 GPUs: this Ray has 0; its autoscaler can bring 2"
         assert waited in answer.stdout.splitlines()
-        assert len(set(re.findall(r"Actor on \S+ \(node (\w{8})", answer.stdout))) == 2
+        assert len(set(re.findall(r"Actor on \S+ \(.*process (\d+)\), GPU 0", answer.stdout))) == 2
         assert not list(Verification(store, manifest, is_deep=True).findings())
         deadline = time.monotonic() + 150
         while num_nodes(client) > 1:
