@@ -156,7 +156,8 @@ def test_a_run_follows_its_cluster_through_everything_that_ray_does(
     store = open_store(str(tmp_path))
     story.play(store, plan(store, 240, 0.05, device="gpu"))
 
-    assert {node for node, _ in story.held} == {node.node_id for node in nodes}
+    unused = {node.node_id for node in nodes} - {node for node, _ in story.held}
+    assert unused <= {nodes[3].node_id}  # whose actors are ended before they say where they are
     assert any("Ray takes a node away" in line for line in story.said)
 
 
