@@ -190,4 +190,6 @@ class Crew:
         if num_too_many <= 0 and cluster.free and num_fitting(need, cluster.free):
             return ""  # there is room: a process is being started
         num_waiting = min(len(waiting), max(num_too_many, num_late))
-        return waits_for(need, cluster, num_waiting) if num_waiting > 0 else ""
+        if num_waiting <= 0:
+            return ""
+        return waits_for(need, cluster, num_waiting, may_be_starting=num_too_many <= 0)

@@ -143,7 +143,7 @@ def test_status_and_log_say_where_each_actor_is(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_run_whose_head_is_killed_ends_before_ray_ends_it_and_resumes(
     coppice: Coppice, tmp_path: Path
 ):
@@ -157,4 +157,4 @@ def test_a_run_whose_head_is_killed_ends_before_ray_ends_it_and_resumes(
 
         assert process.returncode == 3, said
         assert f"Next: coppice run {tmp_path / 'run'}" in said
-    assert coppice("run", "run").returncode == 0
+    assert coppice("run", "run", timeout=300).returncode == 0

@@ -156,7 +156,8 @@ def test_a_run_follows_its_cluster_through_everything_that_ray_does(
     store = open_store(str(tmp_path))
     story.play(store, plan(store, 240, 0.05, device="gpu"))
 
-    assert {node for node, _ in story.held} == {node.node_id for node in nodes}
+    unused = {node.node_id for node in nodes} - {node for node, _ in story.held}
+    assert unused <= {nodes[3].node_id}  # whose actors are ended before they say where they are
     assert any("Ray takes a node away" in line for line in story.said)
 
 
@@ -207,7 +208,13 @@ def fake_cluster_file(address: str) -> dict[str, Any]:
             },
         },
         "head_node_type": "ray.head.default",
-        "auth": {},
+        # `ray up` fills these in; `ray start` takes the file as it is.
+        **{name: {} for name in ("auth", "docker", "file_mounts")},
+        **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
+        **{f"{step}_commands": [] for step in ("initialization", "setup")},
+        **{f"{kind}_setup_commands": [] for kind in ("head", "worker")},
+        **{f"{kind}_start_ray_commands": [] for kind in ("head", "worker")},
+        "file_mounts_sync_continuously": False,
     }
 
 
@@ -224,7 +231,7 @@ def test_pending_actors_bring_nodes_and_idle_ones_go(tmp_path: Path):
         assert answer.returncode == 0, answer.stdout + answer.stderr
         waited = "waiting for 2 GPUs: this Ray has 0; its autoscaler can bring 2"
         assert waited in answer.stdout.splitlines()
-        assert len(set(re.findall(r"Actor on \S+ \(node (\w{8})", answer.stdout))) == 2
+        assert len(set(re.findall(r"Actor on \S+ \(.*process (\d+)\), GPU 0", answer.stdout))) == 2
         assert not list(Verification(store, manifest, is_deep=True).findings())
         deadline = time.monotonic() + 150
         while num_nodes(client) > 1:
