@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.store.objects import Store
 from schemas.rows import ImageCell
 
-ROW_GROUP_BYTES = 16 * 2**20
+ROW_GROUP_BYTES = 8 * 2**20
 """Of one row group: as many as there are streams are in memory at once."""
 
 

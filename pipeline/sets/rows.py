@@ -34,7 +34,7 @@ from schemas.rows import (
 from schemas.trace import Role
 from schemas.training import IGNORED
 
-_ROWS_AT_ONCE = 32
+_ROWS_AT_ONCE = 16
 _TRACE_COLUMNS = (
     *("trace_id", "run_id", "record_id", "rollout_index", "prompt", "model", "codes"),
     "final_picture",

@@ -14,7 +14,7 @@ from pipeline.store.open import open_store
 from schemas.config import Pictures
 from tests.support import fake_config, fake_method, plan_run, run_all
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 RECIPE = 'name = "all"\npictures = "required"\nexports = ["trl", "webdataset"]'
 JOB = """
@@ -30,7 +30,7 @@ run_job(["curate", *sys.argv[1:]])
 def run(tmp_path: Path) -> Store:
     store = open_store(str(tmp_path / "run"))
     config = fake_config(fake_method(pictures=Pictures.ALL))
-    run_all(store, plan_run(store, 24, config, rollouts_per_shard=2))
+    run_all(store, plan_run(store, 12, config, rollouts_per_shard=2))
     (tmp_path / "all.toml").write_text(RECIPE)
     return store
 

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from jobs.cluster.spread import on_cluster
+from pipeline.select.parallel import in_processes
+from pipeline.select.recipes import read_recipe
+from pipeline.select.selection import open_curation
+from pipeline.sets import units
+from pipeline.sets.write import write_set
+from pipeline.store.open import open_store
+from pipeline.store.runs import open_run
 from schemas.errors import FatalFailure, InputError
+from tests.support import plan_run, run_all
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 
@@ -56,6 +64,24 @@ def test_what_a_task_raises_is_raised_as_it_is(function: "partial[int]"):
         list(on_cluster(1)(function, [7]))
     assert type(raised.value) in (InputError, FatalFailure)
     assert getattr(raised.value, "reason", "some_reason") == "some_reason"
+
+
+def test_a_set_made_on_a_cluster_has_the_bytes_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(units, "_UNIT_BYTES", (1.0, 20_000.0))
+    store = open_store(str(tmp_path / "run"))
+    run_all(store, plan_run(store, 6, rollouts_per_shard=2))
+    recipe = read_recipe('name = "all"\npictures = "tokens"\nexports = ["trl"]', origin="test")
+    sets = []
+    for name, spread in (("here", in_processes(1)), ("there", on_cluster(2))):
+        curation = open_curation([open_run(store.url)], recipe, tmp_path, spread=spread)
+        write_set(curation, open_store(str(tmp_path / name)), spread=spread)
+        files = (path for path in (tmp_path / name).rglob("*") if path.is_file())
+        sets.append({str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files})
+
+    assert sets[0] == sets[1]
+    assert len([name for name in sets[0] if name.startswith("sft/draw_1/train")]) > 1
 
 
 def test_a_task_whose_process_dies_is_done_again(tmp_path: Path):

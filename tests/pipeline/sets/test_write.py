@@ -14,6 +14,8 @@ import pytest
 from pipeline.select.parallel import in_processes
 from pipeline.select.recipes import load_recipe, read_recipe
 from pipeline.select.selection import Curation, open_curation
+from pipeline.sets import units
+from pipeline.sets.picks import SPLITS
 from pipeline.sets.rows import read_positions
 from pipeline.sets.write import write_set
 from pipeline.store.objects import Source, Store
@@ -85,6 +87,38 @@ def test_a_killed_job_started_again_leaves_no_duplicate_and_no_hole(
     assert not (tmp_path / "out" / "manifest.json").exists()
     write_set(undisturbed, out)
     assert files_in(tmp_path / "out") == files_in(tmp_path / "whole")
+
+
+class Noting(Wrapped):
+    """Keeps the keys that were put."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.keys: list[str] = []
+
+    def put(self, key: str, source: Source) -> None:
+        self.keys.append(key)
+        self.store.put(key, source)
+
+
+def test_a_job_after_a_killed_one_makes_only_the_units_that_were_not_done(
+    fake_run: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(units, "_UNIT_BYTES", (1.0, 1.0))  # a unit a trace
+    undisturbed = curate(fake_run, ALL, tmp_path / "whole")
+    files = files_in(tmp_path / "whole")
+    out = open_store(str(tmp_path / "out"))
+    with pytest.raises(StoreRefused):
+        write_set(undisturbed, Dying(out, 40))
+    done = {entry.key.rpartition("/")[2][:5] for entry in out.list_folder("_units")}
+    again = Noting(out)
+    write_set(undisturbed, again)
+
+    assert 0 < len(done) < 16
+    numbers = {key.rpartition("-")[2][:5] for key in again.keys if key.startswith("sft/")}
+    assert numbers == {f"{number:05d}" for number in range(16)} - done
+    assert files_in(tmp_path / "out") == files
+    assert {f"sft/draw_1/{split}-00000.parquet" in files for split in SPLITS} == {True, False}
 
 
 def test_a_place_that_holds_something_else_is_refused(toy_run: Store, tmp_path: Path):
