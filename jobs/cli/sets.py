@@ -70,23 +70,45 @@ def prompts(
 def score(
     run: RunUrl,
     scorer: Annotated[
-        list[str],
-        typer.Option(metavar="NAME", help="A bundled scorer, or module:object. Repeatable."),
-    ],
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A bundled scorer, or module:object, perhaps with settings in brackets: "
+            "'NAME\\[key=value,...]'. Repeatable.",
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A TOML file with \\[scorers.NAME] tables of settings. Without --scorer all of "
+            "its scorers are at work.",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Scorers at work at once.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs that each of them takes.")] = 0.0,
     address: Address = None,
 ) -> None:
     """Score the traces of a run. What is scored already stays; the same command again resumes.
 
-    Scores lie beside the traces, a file a scorer and shard; pictures are never rewritten. Bundled:
-    toy, thoughts, critiques, tokens, phash, prompt_filter, picture_filter.
+    Scores lie beside the traces, a file a scorer and shard. Pictures that a trace does not keep are
+    painted from its tokens. The scorers of one command go over a shard together. Bundled: toy,
+    thoughts, critiques, own_critic, tokens, phash, prompt_filter, picture_filter.
 
         coppice score runs/first --scorer toy --scorer thoughts --scorer critiques
+        coppice score runs/first --config judges.toml --workers 4 --gpus 1
     """
-    from jobs.commands.score import score_run
+    from jobs.commands.score import ScoreRequest, score_run
 
-    score_run(run, scorer, Terminal(), num_workers=workers, num_gpus=gpus, address=address)
+    request = ScoreRequest(
+        run=run,
+        scorers=scorer or [],
+        config=config,
+        num_workers=workers,
+        num_gpus=gpus,
+        address=address,
+    )
+    score_run(request, Terminal())
 
 
 @app.command(rich_help_panel="Training sets")

@@ -42,12 +42,14 @@ class ScorerSettings(Frozen):
         return self
 
     @property
+    def told(self) -> JsonObject:
+        """What is not as by default, and may change a score."""
+        return self.model_dump(mode="json", exclude=set(self.NOT_COMPARED), exclude_defaults=True)
+
+    @property
     def digest(self) -> str:
-        """8 hex digits of all that is not as by default."""
-        told = self.model_dump(
-            mode="json", exclude=set(self.NOT_COMPARED), exclude_defaults=True, round_trip=True
-        )
-        return hashlib.sha256(canonical_json(told).encode()).hexdigest()[:8]
+        """8 hex digits of what is told."""
+        return hashlib.sha256(canonical_json(self.told).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
