@@ -117,6 +117,17 @@ def curate(
         list[str], typer.Argument(metavar="RUN... OUT", help="Runs, and last where the set goes.")
     ],
     recipe: Annotated[str, typer.Option(help="A shipped recipe's name, or a TOML file.")],
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCORER.COLUMN",
+            help="Who judges, in the place of those that the recipe names. Repeatable.",
+        ),
+    ] = None,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCORER.COLUMN", help="With --judge: who is scored and not gone by."),
+    ] = None,
     evaluation: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Prompts to leave out, one a line. Repeatable."),
@@ -137,9 +148,12 @@ def curate(
     """Make a training set of scored runs, by a recipe.
 
     Everything is checked before any work starts. Equal inputs make equal bytes, whatever the number
-    of workers. Shipped: twig-50k, think-draw-equal, reflect-lite, natural, grpo, dpo.
+    of workers. Shipped, for real pictures: twig-50k, think-draw-equal, reflect-lite, natural, grpo
+    and dpo go by an ensemble of judges, or by what --judge names; twig-50k-self needs none. For the
+    toy's world: twig-50k-toy.
 
-        coppice curate runs/first sets/first --recipe twig-50k --export trl
+        coppice curate runs/first sets/first --recipe twig-50k-toy --export trl
+        coppice curate runs/second sets/second --recipe twig-50k --judge hps.value
     """
     from jobs.commands.curate import CurateRequest, curate_runs
 
@@ -149,6 +163,8 @@ def curate(
         runs=runs[:-1],
         out=runs[-1],
         recipe=recipe,
+        judges=judge or [],
+        held_out=held_out or [],
         evaluation=evaluation or [],
         exports=export or [],
         packs=pack or [],

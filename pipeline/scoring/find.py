@@ -28,6 +28,7 @@ SCORERS: Mapping[str, str] = {
     "toy": "pipeline.toy.scorer:ToyScorer",
     "thoughts": "pipeline.scoring.text_checks:ThoughtChecks",
     "critiques": "pipeline.scoring.text_checks:CritiqueChecks",
+    "own_critic": "pipeline.scoring.own_critic:OwnCritic",
     "tokens": "pipeline.scoring.picture_checks:TokenChecks",
     "phash": "pipeline.scoring.picture_checks:PerceptualHash",
     "prompt_filter": "pipeline.scoring.safety:PromptFilter",
@@ -68,6 +69,13 @@ def find_scorer(
             f"score with {bare}@{scorer.version}, or install the coppice that had {bare}@{version}"
         )
     return scorer
+
+
+def bundled_version(name: str) -> str:
+    """The version of a bundled scorer here, whatever its settings."""
+    module, _, attribute = SCORERS[name].partition(":")
+    version: str = getattr(importlib.import_module(module), attribute).version
+    return version
 
 
 def find_in(folder: str) -> None:
