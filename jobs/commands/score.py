@@ -259,6 +259,6 @@ def _score_on_ray(
 
 def _error_of(kind: str, message: str) -> CoppiceError:
     """The error that a task told of: of its own class, so that it has its exit code."""
-    made = getattr(errors, kind)
-    is_ours = issubclass(made, InputError | StoreError)
-    return made(message) if is_ours else CoppiceError(message)
+    error_class = getattr(errors, kind)
+    is_plain = issubclass(error_class, InputError | StoreError)
+    return error_class(message) if is_plain else CoppiceError(message)

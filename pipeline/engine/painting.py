@@ -44,8 +44,8 @@ class VqPainter:
         batch_size: int = 1,
         num_remembered: int = 0,
     ) -> None:
-        self._decode_tokens: Callable[..., torch.Tensor] = decoder.decode
-        self._device = decoder.device
+        self._decoder, self._device = decoder, decoder.device
+        self._decode_tokens: Callable[..., torch.Tensor] = decoder.decode  # of any integers
         self._geometry = geometry
         self._batch_size = batch_size
         self._num_remembered = num_remembered

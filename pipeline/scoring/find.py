@@ -86,7 +86,11 @@ def find_in(folder: str) -> None:
 
 def describe_failure(error: Exception) -> str:
     """What went wrong in a scorer's code, and where: `KeyError: 'x' (my_scorer.py line 12)`."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen ")  # the machinery of imports
+    ]
     where = f" ({Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error!s:.300}{where}"
 
@@ -147,8 +151,8 @@ def _made(kind: type, path: str, settings: JsonMapping, is_pinned: bool) -> Scor
 
 def _called(kind: type, path: str, *arguments: ScorerSettings, **settings: object) -> Scorer:
     try:
-        made: Scorer = kind(*arguments, **settings)
-        return made
+        scorer: Scorer = kind(*arguments, **settings)
+        return scorer
     except CoppiceError:
         raise
     except Exception as error:  # whatever the constructor of a user's does

@@ -110,12 +110,14 @@ def _canvases(row: TraceRow, wanted: set[str]) -> dict[int | None, Codes]:
 
 def _kept(row: TraceRow, canvases: Mapping[int | None, Codes]) -> dict[int | None, Pixels]:
     """The pictures of these canvases that the trace has."""
-    places: dict[int | None, int | None] = {None: row["final_picture"]}
-    places |= {event["index"]: event["picture"] for event in row["events"]}
+    if not canvases:  # the row may be without its pictures
+        return {}
+    indices: dict[int | None, int | None] = {None: row["final_picture"]}
+    indices |= {event["index"]: event["picture"] for event in row["events"]}
     decoded: dict[int, Pixels] = {}
     pictures: dict[int | None, Pixels] = {}
     for subject in canvases:
-        index = places[subject]
+        index = indices[subject]
         if index is not None:
             if index not in decoded:
                 decoded[index] = _decoded(row, index)

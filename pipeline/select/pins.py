@@ -146,11 +146,11 @@ def _as_asked(wanted: _Wanted, scorer: ScorerId | None, runs: Sequence[RunSource
         find_scorer(str(wanted))  # a slip of the pen
     name = wanted.name if is_bundled else "MODULE:CLASS"
     if is_bundled and wanted.pin is not None:
-        here = ScorerId(name=wanted.name, version=bundled_version(wanted.name))
-        if not here.covers(wanted.pin):
+        bundled = ScorerId(name=wanted.name, version=bundled_version(wanted.name))
+        if not bundled.covers(wanted.pin):
             raise InputError(
-                f"{wanted.name} is at version {here.version} here, and the recipe pins {wanted}; "
-                f"pin {here}, or install the coppice that had {wanted}"
+                f"{wanted.name} is at {bundled.version} here, and the recipe pins {wanted}; "
+                f"pin {bundled}, or install the coppice that had {wanted}"
             )
     settings: JsonObject | None = None
     if scorer is not None:
