@@ -173,6 +173,7 @@ class Scoring:
             failure = self._try_load(number)
             if failure and not fitting and self._loaded:
                 self._loaded.clear()
+                free_memory()
                 failure = self._try_load(number)
             if failure and not fitting:
                 raise InputError(
