@@ -233,6 +233,12 @@ def _score_on_ray(
     """
     import ray.data
 
+    num_there = ray.cluster_resources().get("GPU", 0)
+    if request.address is None and num_there < request.num_gpus:  # a cluster may grow
+        raise InputError(
+            f"asked for {request.num_gpus:g} GPUs an actor, and this machine has {num_there:g}; "
+            "leave --gpus away to score on CPUs, or name a cluster with --address"
+        )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     items = [{"object": index, "scorers": work[index]} for index in sorted(work)]

@@ -134,6 +134,8 @@ def test_what_the_judges_choose_is_what_their_scores_say(toy_run: Store, tmp_pat
     recipe = with_judge(recipe_of(pairs), ["toy", "tokens.entropy"], ["tokens.top_share"][:0])
     write_set(open_curation([run], recipe, Path()), open_store(str(tmp_path / "set")))
     assert '"toy@1"' in (tmp_path / "set/recipe.json").read_text()
+    card = (tmp_path / "set/README.md").read_text()
+    assert "`judge.value` is the mean of `toy`, `tokens.entropy`. Held out: nobody." in card
 
 
 def test_a_version_with_several_settings_is_ambiguous_until_one_is_named(fake_run: Store):
