@@ -1,13 +1,16 @@
 """Curating at scale: time and peak memory on synthetic traces, and how fast thresholds replay.
 
-`python -m benchmarks.curate [--traces N ...] [--workers N] [--million] [--pictures]`: the fake
-backend grows one shard of 1,000 real traces, which is then copied under other keys, with its
-scores. With `--pictures` a trace keeps all its canvases, 48 pixels wide, and rows hold those that
-they look at. Prints a table for people and, last, one JSON line for machines. Memory is of all
-processes together, sampled; pages that they share count twice.
+`python -m benchmarks.curate [--traces N ...] [--workers N] [--million] [--pictures] [--exports]`:
+the fake backend grows one shard of real traces, which is then copied under other keys, with its
+scores. Shards have 1,000 traces; with `--pictures` they have 256, as `coppice plan` cuts them, and
+a trace keeps all its canvases, 384 pixels wide, which rows hold that look at them. With `--exports`
+nothing is left out, and all rows are written in every trainer's form as well. Prints a table for
+people and, last, one JSON line for machines. Memory is that of all processes together, sampled:
+what they share is counted once (PSS).
 """
 
 import argparse
+import json
 import os
 import resource
 import shutil
@@ -34,15 +37,18 @@ from pipeline.rollout.worker import Worker
 from pipeline.scoring.find import find_scorer
 from pipeline.scoring.scorers import id_of
 from pipeline.scoring.sidecars import score_object
+from pipeline.sets.exports import EXPORTS, KIND_OF_ROWS
 from pipeline.store.layout import sidecar_key
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 from schemas.config import FakeConfig, MethodConfig, PackConfig, Pictures, RunConfig
 from schemas.prompts import Prompt
+from schemas.recipes import SetKind
 from schemas.runs import FOOTER_KEY, Attempt, Grow, ShardFooter
 from schemas.scores import SCORES_KEY, ScoresFooter
 
-_RECORDS, _ROLLOUTS = 250, 4  # of one shard: a thousand traces
+_ROLLOUTS = 4
+_SHARD, _SHARD_WITH_PICTURES = 1000, 256  # traces
 _SCORERS = ("tokens", "thoughts", "critiques")
 _SAMPLE_SECONDS = 0.2
 _RECIPE = """
@@ -59,6 +65,14 @@ per_prompt = { keep = 3, by = "tokens.entropy" }
 mix = { weights = { think = 17, reflect = 17, draw = 16 }, max_rows = 50000 }
 """
 
+_EVERYTHING = """
+name = "benchmark"
+pictures = "{PICTURES}"
+exports = {EXPORTS}
+scorers = ["tokens@1"]
+filters = [{ column = "tokens.entropy", min = {ENTROPY} }]
+"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -66,19 +80,25 @@ def main() -> None:
     parser.add_argument("--million", action="store_true", help="1,000,000 traces as well")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--pictures", action="store_true")
+    parser.add_argument("--exports", action="store_true")
     options = parser.parse_args()
     rows: Rows = {
         "workers": options.workers,
         "pictures": options.pictures,
+        "exports": options.exports,
         "cpus": os.cpu_count(),
         "commit": commit(),
     }
-    recipe = _RECIPE.replace("{PICTURES}", "required" if options.pictures else "tokens")
+    exports = [name for name in EXPORTS if KIND_OF_ROWS[EXPORTS[name].takes] is SetKind.SFT]
+    recipe = _EVERYTHING if options.exports else _RECIPE
+    recipe = recipe.replace("{PICTURES}", "required" if options.pictures else "tokens")
+    recipe = recipe.replace("{EXPORTS}", json.dumps(exports))
+    size = _SHARD_WITH_PICTURES if options.pictures else _SHARD
     with tempfile.TemporaryDirectory(prefix="coppice-bench-") as scratch:
-        template = grow_template(Path(scratch) / "template", with_pictures=options.pictures)
+        template = grow_template(Path(scratch) / "template", size, with_pictures=options.pictures)
         for number in [*options.traces, *([1_000_000] if options.million else [])]:
             run = Path(scratch) / f"run-{number}"
-            copy_shards(template, run, number // (_RECORDS * _ROLLOUTS))
+            copy_shards(template, run, number // size)
             rows |= measure(run, Path(scratch), number, options.workers, recipe)
             shutil.rmtree(run)
     show(rows)
@@ -103,10 +123,11 @@ def measure(run: Path, scratch: Path, number: int, workers: int, recipe: str) ->
     return rows
 
 
-def grow_template(folder: Path, *, with_pictures: bool) -> Path:
-    """A run of one shard, scored."""
+def grow_template(folder: Path, size: int, *, with_pictures: bool) -> Path:
+    """A run of one shard with so many traces, scored."""
     store = open_store(str(folder))
-    fake = FakeConfig(image_size=48, patch_size=8, num_codes=260, num_text_tokens=16)
+    small = FakeConfig(image_size=48, patch_size=8, num_codes=260, num_text_tokens=16)
+    fake = FakeConfig() if with_pictures else small
     facts = fake_facts(fake)
     pack = PackConfig(name="default", digest=load_pack("default").digest)
     pictures = Pictures.ALL if with_pictures else Pictures.NONE
@@ -114,7 +135,7 @@ def grow_template(folder: Path, *, with_pictures: bool) -> Path:
         model=facts.model, pack=pack, backend="fake", fake=fake, pictures=pictures
     )
     config = RunConfig(method=method)
-    texts = (f"a photograph of a red scene with {n} cats" for n in range(_RECORDS))
+    texts = (f"a photograph of a red scene with {n} cats" for n in range(size // _ROLLOUTS))
     given = PromptSet(
         prompts=[
             Prompt(text=text, metadata={}, source="prompts.txt", line=line)
@@ -129,7 +150,7 @@ def grow_template(folder: Path, *, with_pictures: bool) -> Path:
         facts,
         sources=["prompts.txt"],
         rollouts_per_record=_ROLLOUTS,
-        rollouts_per_shard=_RECORDS * _ROLLOUTS,
+        rollouts_per_shard=size,
     )
     manifest = commit_plan(store, plan, given, config, facts)
     worker = Worker(store, manifest, open_backends(config), name="benchmark")
@@ -147,6 +168,7 @@ def copy_shards(template: Path, run: Path, num_shards: int) -> None:
     (run / "run.json").write_bytes((template / "run.json").read_bytes())
     source = template / "traces" / "shard-00000.parquet"
     traces = pq.read_table(source)
+    rows_a_group = pq.read_metadata(source).row_group(0).num_rows
     footer = ShardFooter.model_validate_json(pq.read_metadata(source).metadata[FOOTER_KEY])
     sidecars = {
         name: pq.read_table(template / sidecar_key(source.name, id_of(find_scorer(name))))
@@ -164,7 +186,8 @@ def copy_shards(template: Path, run: Path, num_shards: int) -> None:
         records = pa.array([new_ids[record_id] for record_id in ids])
         names = _trace_ids(footer.run_id, records, traces["rollout_index"])
         columns = {"record_id": records, "trace_id": names}
-        _write(run / "traces" / target, traces, columns, {FOOTER_KEY: note.model_dump_json()})
+        footer_note = {FOOTER_KEY: note.model_dump_json()}
+        _write(run / "traces" / target, traces, columns, footer_note, rows_a_group)
         renamed = dict(zip(traces["trace_id"].to_pylist(), names.to_pylist(), strict=True))
         for name, table in sidecars.items():
             scorer = id_of(find_scorer(name))
@@ -187,13 +210,17 @@ def _trace_ids(run_id: str, records: pa.Array, rollouts: pa.ChunkedArray) -> pa.
 
 
 def _write(
-    path: Path, table: pa.Table, columns: dict[str, pa.Array], note: dict[bytes, str]
+    path: Path,
+    table: pa.Table,
+    columns: dict[str, pa.Array],
+    note: dict[bytes, str],
+    rows_a_group: int | None = None,
 ) -> None:
     for name, column in columns.items():
         index = table.schema.get_field_index(name)
         table = table.set_column(index, table.schema.field(name), column)
     with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
-        writer.write_table(table)
+        writer.write_table(table, row_group_size=rows_a_group)
         writer.add_key_value_metadata({key: text.encode() for key, text in note.items()})
 
 
@@ -206,7 +233,7 @@ def _timed(arguments: list[str]) -> tuple[float, float, int]:
     peak = 0
     while process.poll() is None:
         time.sleep(_SAMPLE_SECONDS)
-        peak = max(peak, sum(map(_resident_bytes, _family(process.pid))))
+        peak = max(peak, sum(map(_own_bytes, _family(process.pid))))
     if process.returncode:
         raise SystemExit(f"coppice curate ended with {process.returncode}")
     return time.monotonic() - started, _cpu_seconds() - cpu, peak
@@ -230,12 +257,13 @@ def _family(pid: int) -> Iterator[int]:
             yield from _family(int(child))
 
 
-def _resident_bytes(pid: int) -> int:
+def _own_bytes(pid: int) -> int:
+    """The memory of a process, what it shares with n others counted for one n-th; 0: it ended."""
     try:
-        fields = Path(f"/proc/{pid}/statm").read_text().split()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 if __name__ == "__main__":

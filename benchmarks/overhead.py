@@ -8,13 +8,14 @@ turns:
 - ray: `coppice run` with one actor, on a local disk;
 - s3: `coppice run` with one actor, on a loopback S3 over the wire, the emulator of the tests.
 
-And `fake`: a `Worker` without a model, whose traces are as large as those of Janus-Pro-7B.
+And `fake`: a `Worker` without a model, whose traces are as large as those of Janus-Pro-7B; and
+`idle`: a driver and an actor that do nothing, since threads of Ray's in them work all the time.
 
 All figures but one are CPU time while rollouts grow, which other work on the machine disturbs
-least. Starting and ending stand apart, as do Ray's own daemons and the S3 server. The engine is its
-calls (`submit`, `poll`, `paint`), counted where they are made; an actor of Ray cannot be looked
-into, so there the thread of the models is divided as in `worker`. Prints a table and, last, one
-JSON line.
+least. Starting and ending stand apart, as do Ray's own daemons and threads and the S3 server. The
+engine is its calls (`submit`, `poll`, `paint`), counted where they are made; an actor of Ray cannot
+be looked into, so there the thread of the models is divided as in `worker`. Prints a table and,
+last, one JSON line.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from benchmarks.harness import Rows, environment, show
 from benchmarks.processes import Sampled, run_sampled
 from pipeline.toy.scenes import NUM_WORDINGS, prompt_of, sample_scene, sample_spec
 
-LEGS = ("engine", "worker", "ray", "s3", "fake")
+LEGS = ("engine", "worker", "idle", "ray", "s3", "fake")
 _RATE_7B = 2.3  # rollouts a second of Janus-Pro-7B on one H200: docs/engine.md
 _S3_SETTINGS = {
     "AWS_ACCESS_KEY_ID": "an-access-key",
@@ -100,7 +101,8 @@ def measure(size: Size, legs: Sequence[str]) -> Rows:
             for leg in legs:
                 url = f"s3://bucket/{number}" if leg == "s3" else f"{folder}/{leg}-{number}"
                 settings = _S3_SETTINGS | {"AWS_ENDPOINT_URL": endpoint} if leg == "s3" else {}
-                _plan(prompts, url, leg, size, settings)
+                if leg != "idle":
+                    _plan(prompts, url, leg, size, settings)
                 spent[leg].append(_grow(leg, url, folder / "marks", settings))
     return _rows(size, {leg: sum(rest, first) for leg, (first, *rest) in spent.items()})
 
@@ -130,7 +132,7 @@ def _grow(leg: str, url: str, marks_path: Path, settings: dict[str, str]) -> Spe
     ready, ended = marks["ready"], marks["ended"]
     whole = sum(process.totals[-1] for process in processes.values() if process.totals)
     grown = {pid: process.between(ready, ended) for pid, process in processes.items()}
-    on_ray = leg in ("ray", "s3")
+    on_ray = leg in ("idle", "ray", "s3")
     workers = (
         [pid for pid, process in processes.items() if _is_actor(process)] if on_ray else [root]
     )
@@ -163,6 +165,10 @@ def _rows(size: Size, spent: dict[str, Spent]) -> Rows:
     }
     seen = spent.get("worker")
     engine_share = seen.engine / seen.models if seen else 1.0
+    idle = spent.pop("idle", None)
+    idle_share = (idle.models + idle.rest + idle.driver) / idle.wall if idle else 0.0
+    if idle:
+        rows["idle_percent_of_a_core"] = round(100 * idle_share, 2)
     for leg, parts in spent.items():
         engine = parts.engine or parts.models * engine_share
         outside = {
@@ -170,6 +176,8 @@ def _rows(size: Size, spent: dict[str, Spent]) -> Rows:
             "worker": parts.rest,
             "driver": parts.driver,
         }
+        if leg in ("ray", "s3"):
+            outside["ray"] = -idle_share * parts.wall
         total = sum(outside.values())
         for name, seconds in {"engine": engine, **outside, "outside": total}.items():
             rows[f"{leg}_{name}_ms"] = round(1000 * seconds / num_rollouts, 3)

@@ -29,6 +29,9 @@ from pipeline.twig.requests import Answer, Backend, Codes, Request, RequestId
 from schemas.errors import RolloutError
 from schemas.runs import Attempt, Grow, RunManifest
 
+_SETTLING_SECONDS = 5.0  # Ray starts processes and looks around
+_SITTING_SECONDS = 40.0
+
 
 def main() -> None:
     leg, url, marks = sys.argv[1:]
@@ -184,7 +187,25 @@ def grow_on_ray(url: str) -> Rows:
     return marks
 
 
+def sit_on_ray(url: str) -> Rows:
+    """A driver and an actor that do nothing: what Ray itself takes in such processes."""
+    import ray
+
+    class RolloutActor:
+        def is_there(self) -> bool:
+            return True
+
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    actor = ray.remote(RolloutActor).remote()
+    ray.get(actor.is_there.remote())
+    time.sleep(_SETTLING_SECONDS)
+    ready = time.monotonic()
+    time.sleep(_SITTING_SECONDS)
+    return {"ready": ready, "ended": time.monotonic()}
+
+
 _LEGS: dict[str, Callable[[str], Rows]] = {
+    "idle": sit_on_ray,
     "engine": grow_bare,
     "worker": grow_in_worker,
     "fake": grow_in_worker,

@@ -141,10 +141,14 @@ class MethodConfig(Frozen):
 class ExecutionConfig(Frozen):
     """How the work is spread. Changing it changes no token, so a resumed run may."""
 
-    num_actors: int | None = Field(default=None, ge=1)  # None: one a GPU, or one a CPU
-    device: Literal["auto", "gpu", "cpu"] = "auto"  # auto: GPUs if the cluster has any now
-    gpus_per_actor: float = Field(default=1.0, gt=0)
+    num_actors: int | None = Field(default=None, ge=1)  # at most; None: all that there is room for
+    min_actors: int | None = Field(default=None, ge=1)  # asked for, also where there is no room yet
+    device: Literal["auto", "gpu", "cpu"] = "auto"  # auto: GPUs if the cluster has any, or can
+    gpus_per_actor: float = Field(default=1.0, gt=0)  # whole, or at most 1
     cpus_per_actor: float = Field(default=1.0, gt=0)
+    resources: dict[str, float] = Field(
+        default_factory=dict
+    )  # an actor takes, by a cluster's names
     open_shards_per_actor: int = Field(default=2, ge=1, le=8)
     live_rollouts_per_actor: int = Field(default=128, ge=1)
     rows_per_actor: int = Field(default=256, ge=2)  # of the engine's batch; a drawing takes two

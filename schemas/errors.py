@@ -4,7 +4,8 @@
     |-- InputError               2  what was given cannot be used: a prompt file, an option
     |-- ConfigMismatch           5  the run was planned with another method
     |-- DriverAlive              6  another driver is at work on this run
-    |-- TooManyDead              8  more rollouts are dead than the run puts up with
+    |-- ClusterLost              3  the Ray that the work was done on is gone
+    |-- TooManyDead              8  more rollouts, or workers, died than the run puts up with
     |-- StoreError               7
     |   |-- ObjectMissing           no object at this key
     |   |-- StoreUnavailable        down, slow or throttling: the same call may succeed later
@@ -15,6 +16,8 @@
         |-- TaskFailure             this attempt at the shard broke: the shard is given back
         |-- InfrastructureFailure   a worker, node or store went away: the shard is given back
         `-- FatalFailure            nothing that a retry could mend: the run stops
+            |-- ForeignObject    5  an object of another run, or of another method
+            `-- DamagedObject    9  an object that is not whole, or is gone
 
 A message says what was found, what was expected, and what to do.
 """
@@ -72,8 +75,14 @@ class DriverAlive(CoppiceError):
     exit_code = ExitCode.DRIVER_ALIVE
 
 
+class ClusterLost(CoppiceError):
+    """The Ray that the work was done on is gone. What is committed stays, the rest is missing."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
 class TooManyDead(CoppiceError):
-    """More rollouts are dead than the run puts up with."""
+    """More rollouts are dead than the run puts up with, or workers die and none commits."""
 
     exit_code = ExitCode.TOO_MANY_DEAD
 
@@ -138,6 +147,30 @@ class FatalFailure(RolloutError):
     """No retry can mend this: the run stops."""
 
     kind = FailureKind.FATAL
+
+
+class ForeignObject(FatalFailure):
+    """An object of another run, or of another method, stands where one of this run belongs."""
+
+    exit_code = ExitCode.CONFIG_MISMATCH
+
+
+class DamagedObject(FatalFailure):
+    """An object of a run is not what was committed, or is gone."""
+
+    exit_code = ExitCode.DAMAGED
+
+
+_FATAL_BY_REASON: dict[str, type[FatalFailure]] = {
+    "foreign_object": ForeignObject,
+    "damaged_object": DamagedObject,
+    "base_vanished": DamagedObject,
+}
+
+
+def fatal_failure(message: str, *, reason: str) -> FatalFailure:
+    """The failure of this reason, as itself: a report of a worker says no more than the word."""
+    return _FATAL_BY_REASON.get(reason, FatalFailure)(message, reason=reason)
 
 
 _Remake: TypeAlias = Callable[[type[RolloutError], str, str], RolloutError]

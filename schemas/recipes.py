@@ -110,6 +110,8 @@ class Mix(Frozen):
     weights: dict[str, float] = Field(default_factory=dict)  # as many rows as the shares allow
     counts: dict[str, int] = Field(default_factory=dict)  # exactly so many
     max_rows: int | None = Field(default=None, ge=1)  # in all; only with weights
+    # Of a pool that is a role: any of its regions by lot, or as many rows of each.
+    regions: Literal["lot", "equal"] = Field(default="lot", exclude_if=lambda how: how == "lot")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -141,6 +143,8 @@ class Groups(Frozen):
     aggregate: Literal["mean", "sum", "min"] = "mean"  # over those that apply
     picture_only: bool = False  # text is context, and need not have been sampled
     drop_zero_variance: bool = True  # groups whose rewards are all alike teach nothing
+    # So many dead rollouts a group may have; the others are the group then.
+    max_dead: int = Field(default=0, ge=0, exclude_if=lambda num: num == 0)
 
 
 class Judge(Frozen):
@@ -227,6 +231,11 @@ class Recipe(Frozen):
         for row_filter in self.filters:
             if self.kind != SetKind.SFT and (row_filter.of != "trace" or row_filter.tasks):
                 raise ValueError(f"filters of a {self.kind} recipe are on whole traces")
+            if self._has_whole_traces and row_filter.column.startswith("event."):
+                raise ValueError(
+                    f"{row_filter.column} is of single events, and rows of a {self.kind} recipe "
+                    "are whole traces; filter by a field of the trace, or by a score of it"
+                )
         for pool in [] if self.mix is None else (self.mix.weights or self.mix.counts):
             if not self.wants(pool):
                 raise ValueError(f"the mix asks for {pool}, which is not among the tasks")
@@ -251,6 +260,13 @@ class Recipe(Frozen):
     def is_judged(self) -> bool:
         """Whether it goes by whoever judges."""
         return any(column.partition(".")[0] == JUDGE for column in self.columns)
+
+    @property
+    def _has_whole_traces(self) -> bool:
+        """Whether any of its rows is a whole trace."""
+        return self.kind == SetKind.GRPO or (
+            self.pairs is not None and "group" in self.pairs.sources
+        )
 
     def wants(self, task: str) -> bool:
         """Whether a task, or any task of a role, is among those of the recipe."""

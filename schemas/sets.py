@@ -1,5 +1,7 @@
 """What stands beside the rows of a training set, as JSON: its manifest, and its leaks."""
 
+from pydantic import Field
+
 from schemas.config import Frozen
 from schemas.recipes import Recipe
 
@@ -10,6 +12,9 @@ class SetRun(Frozen):
     run_id: str
     fingerprint: str
     objects: dict[str, str]  # the digest of each trace object, by its name below `traces/`
+    # The folders of a plan's parts after the first, named by their digests: they say how many
+    # rollouts there should be.
+    extensions: tuple[str, ...] = Field(default=(), exclude_if=lambda folders: not folders)
 
 
 class SetInputs(Frozen):
@@ -29,6 +34,12 @@ class StreamFiles(Frozen):
 
     num_rows: int
     files: tuple[str, ...]  # keys below the set, in the order of rows
+
+
+class UnitFiles(Frozen):
+    """What was put of one unit of a set, by stream; stands beside an unfinished set."""
+
+    files: dict[str, StreamFiles]
 
 
 class SetManifest(Frozen):

@@ -11,12 +11,14 @@ import typer
 
 from jobs.cli import sets
 from jobs.cli.options import (
+    ActorResources,
     Actors,
     Address,
     Backend,
     ConfigFile,
     DtypeName,
     MaxDeadFraction,
+    MinActors,
     Model,
     Pack,
     PicturesKept,
@@ -28,6 +30,7 @@ from jobs.cli.options import (
     Settings,
     ShardRollouts,
     SkipBad,
+    execution_flags,
 )
 from jobs.cli.prompt_options import (
     DropColumns,
@@ -144,6 +147,8 @@ def run(
     fold_newlines: FoldNewlines = False,
     limit: Limit = None,
     actors: Actors = None,
+    min_actors: MinActors = None,
+    resources: ActorResources = None,
     max_dead_fraction: MaxDeadFraction = None,
     address: Address = None,
 ) -> None:
@@ -160,8 +165,7 @@ def run(
 
     terminal = Terminal()
     flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
-    if actors is not None:
-        flags.append(f"execution.num_actors={actors}")
+    flags += execution_flags(actors, min_actors, resources)
     if max_dead_fraction is not None:
         flags.append(f"execution.max_dead_fraction={max_dead_fraction}")
     request = PlanRequest(
@@ -198,6 +202,8 @@ def rerun(
     ] = False,
     settings: Settings = None,
     actors: Actors = None,
+    min_actors: MinActors = None,
+    resources: ActorResources = None,
     address: Address = None,
 ) -> None:
     """Try dead rollouts of a run again, and keep those that come out well.
@@ -213,14 +219,14 @@ def rerun(
     from jobs.commands.shard_lists import parse_shards
     from pipeline.plan.reruns import RerunSelection
 
-    flags = [] if actors is None else [f"execution.num_actors={actors}"]
+    flags = execution_flags(actors, min_actors, resources)
     request = PlanRequest(sources=[], url=run, settings=[*flags, *(settings or [])])
+    manifest = load_run(request)
     selection = RerunSelection(
         reasons=tuple(sorted(reason or ())),
-        shards=parse_shards(shards) if shards else (),
+        shards=parse_shards(shards, manifest.num_shards) if shards else (),
         records=tuple(sorted(record or ())),
     )
-    manifest = load_run(request)
     code = rerun_dead(run, manifest, selection, Terminal(), address=address, is_dry=dry_run)
     raise typer.Exit(code)
 

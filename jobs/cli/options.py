@@ -1,11 +1,14 @@
 """Options of the command line that several commands share, and those of `coppice prompts`."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from schemas.config import BackendName, Pictures, Program
+from schemas.errors import InputError
+from schemas.json_values import read_json_object
 
 RunUrl = Annotated[str, typer.Argument(metavar="RUN", help="The run: a folder, or s3://...")]
 Prompts = Annotated[
@@ -64,11 +67,35 @@ MaxDeadFraction = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Stop (exit 8) when more than this share is dead (0.5)."),
 ]
-Actors = Annotated[int | None, typer.Option(min=1, help="Actors: one a GPU, or one a CPU.")]
+Actors = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="At most so many actors. By default one for each GPU there is or can be, or CPU.",
+    ),
+]
+MinActors = Annotated[
+    int | None,
+    typer.Option(min=1, help="Ask Ray for so many actors, though it has no room for them yet."),
+]
+ActorResources = Annotated[
+    str | None,
+    typer.Option(
+        "--resources",
+        metavar="JSON",
+        help="What else an actor takes of its node, to choose among nodes: '{\"drawer\": 1}'.",
+    ),
+]
 Address = Annotated[
     str | None,
     typer.Option(
         envvar="RAY_ADDRESS", help="A Ray cluster to join. Without one, Ray starts here and ends."
+    ),
+]
+CurateAddress = Annotated[
+    str | None,
+    typer.Option(
+        envvar="RAY_ADDRESS", help="A Ray cluster to join. Without one, processes of this machine."
     ),
 ]
 
@@ -110,3 +137,33 @@ OriginRevision = Annotated[
 OriginLicence = Annotated[
     str | None, typer.Option("--licence", metavar="NAME", help="Their licence, for data cards.")
 ]
+
+
+def execution_flags(
+    actors: int | None, min_actors: int | None = None, resources: str | None = None
+) -> list[str]:
+    """The options of a run's actors, as `--set` would have them. Raises InputError."""
+    flags = [] if actors is None else [f"execution.num_actors={actors}"]
+    if min_actors is not None:
+        flags.append(f"execution.min_actors={min_actors}")
+    if resources is not None:
+        flags.append(f"execution.resources={_as_toml(resources)}")
+    return flags
+
+
+def _as_toml(resources: str) -> str:
+    """An inline table of TOML, whose basic strings are written as JSON's are."""
+    try:
+        amounts = read_json_object(resources)
+    except ValueError as error:
+        raise InputError(
+            f"--resources {resources!r:.80} is no JSON object ({error}); expected names and "
+            """numbers, such as: --resources '{"drawer": 1}'"""
+        ) from error
+    for name, amount in amounts.items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float):
+            raise InputError(
+                f"--resources: {name!r:.80} is {amount!r:.40}; expected a number, such as 1"
+            )
+    pairs = (f"{json.dumps(name)} = {json.dumps(amount)}" for name, amount in amounts.items())
+    return "{" + ", ".join(pairs) + "}"

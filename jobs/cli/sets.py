@@ -6,6 +6,7 @@ import typer
 
 from jobs.cli.options import (
     Address,
+    CurateAddress,
     EvaluationFiles,
     HitsFile,
     KeepLeaks,
@@ -140,7 +141,10 @@ def curate(
         list[str] | None,
         typer.Option(metavar="FILE", help="The template pack of a run, if it is not bundled."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes. The set is the same.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes, or CPUs of the cluster. The set is the same.")
+    ] = 1,
+    address: CurateAddress = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Decide and print the funnel; write nothing.")
     ] = False,
@@ -148,9 +152,9 @@ def curate(
     """Make a training set of scored runs, by a recipe.
 
     Everything is checked before any work starts. Equal inputs make equal bytes, whatever the number
-    of workers. Shipped, for real pictures: twig-50k, think-draw-equal, reflect-lite, natural, grpo
-    and dpo go by an ensemble of judges, or by what --judge names; twig-50k-self needs none. For the
-    toy's world: twig-50k-toy.
+    of workers; a job that was killed goes on. Shipped, for real pictures: twig-50k,
+    think-draw-equal, reflect-lite, natural, grpo and dpo go by an ensemble of judges, or by what
+    --judge names; twig-50k-self needs none. For the toy's world: twig-50k-toy.
 
         coppice curate runs/first sets/first --recipe twig-50k-toy --export trl
         coppice curate runs/second sets/second --recipe twig-50k --judge hps.value
@@ -169,6 +173,7 @@ def curate(
         exports=export or [],
         packs=pack or [],
         num_workers=workers,
+        address=address,
         dry_run=dry_run,
     )
     curate_runs(request, Terminal())

@@ -1,13 +1,15 @@
 """The Ray actor, and what the driver knows of one.
 
 `RolloutActor` is a process with one set of models, pinned to its GPUs; it adds to a `Worker` only
-where it is. `RemoteActor` is the driver's end of it.
+where it is. `RemoteActor` is the driver's end of it: first it has no place, then a place and no
+models, then it is ready; and it is leaving when it is to take nothing new any more.
 """
 
 import math
 import os
 import signal
 import socket
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -35,10 +37,16 @@ Reference: TypeAlias = ray.ObjectRef[Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActorAddress:
-    """The process that an actor runs in."""
+    """The process that an actor runs in, and what it was given there."""
 
     node_id: str  # Ray's
+    host: str
     pid: int
+    gpus: tuple[str, ...]  # as Ray numbers them on that node; a shared one has several actors
+
+    def __str__(self) -> str:
+        on = f"GPU {' and '.join(self.gpus)}" if self.gpus else "CPU"
+        return f"{self.host} (node {self.node_id[:8]}, process {self.pid}), {on}"
 
 
 class RolloutActor:
@@ -51,7 +59,17 @@ class RolloutActor:
         self._device = device
         self._worker: Worker | None = None
 
-    def open(self) -> ActorAddress:
+    def where(self) -> ActorAddress:
+        """Answers as soon as Ray found a place for it."""
+        context = ray.get_runtime_context()
+        return ActorAddress(
+            node_id=context.get_node_id(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            gpus=tuple(context.get_accelerator_ids().get("GPU", ())),
+        )
+
+    def open(self) -> None:
         """Check that this node sees the run, then load the models on the device decided on.
 
         Raises InputError.
@@ -66,7 +84,6 @@ class RolloutActor:
         loaded = open_backends(self._manifest.config, device=self._device)
         name = f"{socket.gethostname()}/{os.getpid()}"
         self._worker = Worker(store, self._manifest, loaded, name=name)
-        return ActorAddress(node_id=ray.get_runtime_context().get_node_id(), pid=os.getpid())
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
         """Do what is assigned. Blocks; see `Worker.run_shard`."""
@@ -84,16 +101,34 @@ class RemoteActor:
 
     handle: Handle
     opening: Reference | None  # None: its models are loaded
+    placing: Reference | None = None  # None: it has a place
+    device: Device = "cpu"
+    started_at: float = 0.0  # on the driver's clock
+    shunned: frozenset[str] = frozenset()  # Ray's ids of nodes that it is not to be placed on
     asking: Reference | None = None  # how it is doing
     asked_at: float = -math.inf  # on the driver's clock
     growing: dict[Reference, Assignment] = field(default_factory=dict)
     address: ActorAddress | None = None
     num_finished: int = 0  # rollouts that ended there, in shards that are open
     is_store_away: bool = False
+    leaving_by: float | None = None  # on the driver's clock; None: it may take shards
 
     @property
     def is_ready(self) -> bool:
         return self.opening is None
+
+    @property
+    def is_placed(self) -> bool:
+        return self.placing is None
+
+    @property
+    def is_leaving(self) -> bool:
+        return self.leaving_by is not None
+
+    @property
+    def node_id(self) -> str:
+        """Ray's; empty: the actor did not say where it is."""
+        return self.address.node_id if self.address else ""
 
     @property
     def open_shards(self) -> list[Assignment]:
@@ -101,12 +136,14 @@ class RemoteActor:
 
     def references(self) -> list[Reference]:
         """All that it has not answered."""
-        return [asked for asked in (self.opening, self.asking, *self.growing) if asked is not None]
+        asked = (self.placing, self.opening, self.asking, *self.growing)
+        return [reference for reference in asked if reference is not None]
 
     def has_room(self, max_open_shards: int) -> bool:
         """Whether it can take a shard. One that takes a shard alone has no room for others."""
         is_alone = any(assignment.attempt.is_alone for assignment in self.open_shards)
-        return self.is_ready and not is_alone and len(self.growing) < max_open_shards
+        is_free = self.is_ready and not self.is_leaving and not is_alone
+        return is_free and len(self.growing) < max_open_shards
 
     def hand(self, assignment: Assignment) -> None:
         """Have it do what is assigned."""
@@ -137,24 +174,46 @@ class RemoteActor:
             kill = ray.remote(_end_process).options(num_cpus=0, scheduling_strategy=on_its_node)
             kill.remote(self.address.pid)
 
+    def drop(self) -> None:
+        """Have Ray end it, or ask no more for a place for it."""
+        ray.kill(self.handle)
 
-def start_actor(url: str, manifest: RunManifest, *, device: Device) -> RemoteActor:
+
+def start_actor(
+    url: str,
+    manifest: RunManifest,
+    *,
+    device: Device,
+    need: Mapping[str, float],
+    shunned: Collection[str] = (),
+) -> RemoteActor:
     """Ask Ray for an actor that computes on this device, and is given it by Ray.
 
-    It never restarts by itself: the driver must know of every death.
+    `need` is what it takes of its node, which is none of those that are shunned. It never restarts
+    by itself: the driver must know of every death.
     """
-    execution = manifest.config.execution
+    others = {name: amount for name, amount in need.items() if name not in ("CPU", "GPU")}
+    elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(shunned))})"} if shunned else None
     handle: Handle = (
         ray.remote(RolloutActor)
         .options(
-            num_cpus=execution.cpus_per_actor,
-            num_gpus=execution.gpus_per_actor if device == "gpu" else 0,
+            num_cpus=need["CPU"],
+            num_gpus=need.get("GPU", 0),
+            resources=others or None,
+            label_selector=elsewhere,
+            scheduling_strategy="SPREAD",  # a lost node costs as few actors as can be
             max_restarts=0,
-            max_concurrency=execution.open_shards_per_actor + 1,  # and status()
+            max_concurrency=manifest.config.execution.open_shards_per_actor + 1,  # and status()
         )
         .remote(url, manifest, device)
     )
-    return RemoteActor(handle, opening=handle.open.remote())
+    return RemoteActor(
+        handle,
+        placing=handle.where.remote(),
+        opening=handle.open.remote(),
+        device=device,
+        shunned=frozenset(shunned),
+    )
 
 
 def _end_process(pid: int) -> None:

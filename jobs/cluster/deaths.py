@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from jobs.cluster.shard_book import ShardBook
-from schemas.errors import FailureKind, FatalFailure
+from schemas.errors import FailureKind, TooManyDead
 
 MAX_DEATHS_IN_A_ROW = 20
 """Actors that die without a commit or a survived probe between them: then it is not the records."""
@@ -39,14 +39,8 @@ class Deaths:
         self._num_in_a_row = 0
 
     def add(self, node_id: str, shards: Iterable[int], message: str) -> None:
-        """A process died with these shards in hand. Raises FatalFailure for one too many."""
-        self._num_in_a_row += 1
-        if self._num_in_a_row >= MAX_DEATHS_IN_A_ROW:
-            raise FatalFailure(
-                f"{self._num_in_a_row} actors died without a single commit between them; "
-                f"the last one: {message}",
-                reason="actors_die",
-            )
+        """A process died with these shards in hand. Raises TooManyDead for one too many."""
+        self.count(message)
         self._waiting.append(
             _Death(
                 node_id=node_id,
@@ -55,6 +49,15 @@ class Deaths:
                 judged_at=self._clock() + self._node_check_seconds,
             )
         )
+
+    def count(self, message: str) -> None:
+        """An actor was lost, and no record is to blame. Raises TooManyDead for one too many."""
+        self._num_in_a_row += 1
+        if self._num_in_a_row >= MAX_DEATHS_IN_A_ROW:
+            raise TooManyDead(
+                f"{self._num_in_a_row} actors died without a single commit between them; what is "
+                f"committed stays, and the same command goes on; the last one: {message}"
+            )
 
     def break_row(self) -> None:
         """A shard was committed, or a probe survived."""

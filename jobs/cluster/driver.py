@@ -5,25 +5,29 @@ it back there. If the driver dies, the next one reads from storage what is done 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from jobs.cluster.actors import Reference, RemoteActor, start_actor
+from jobs.cluster.actors import ActorAddress, Reference, RemoteActor
+from jobs.cluster.crew import Crew
 from jobs.cluster.deaths import Deaths
+from jobs.cluster.ray_errors import Loss, loss_of, may_live, told
+from jobs.cluster.ray_state import living_nodes
 from jobs.cluster.shard_book import ShardBook, ShardState, Turn
 from jobs.cluster.snapshot import Snapshot, Summary, Tally
-from pipeline.engine.soundness import Device
 from pipeline.plan.reruns import OpenRerun
 from pipeline.store.objects import Store
-from pipeline.store.status import committed_shards, read_logs
+from pipeline.store.status import take_stock
 from schemas.errors import (
+    ClusterLost,
     CoppiceError,
     FailureKind,
-    FatalFailure,
     StoreUnavailable,
     TooManyDead,
+    fatal_failure,
 )
 from schemas.runs import (
     Assignment,
@@ -35,9 +39,11 @@ from schemas.runs import (
     ShardEnd,
     ShardFailure,
     ShardReport,
+    WorkerStatus,
 )
 
 _POLL_SECONDS = 0.5
+_MAX_FAILED_OPENINGS = 3  # before any actor had its models loaded
 
 
 class Driver:
@@ -50,24 +56,36 @@ class Driver:
         *,
         show: Callable[[Snapshot], None],
         is_stopping: Callable[[], bool],
+        note: Callable[[str], None] = lambda line: None,
+        publish: Callable[[Sequence[ActorAddress]], None] = lambda addresses: None,
+        is_head_there: Callable[[], bool] = lambda: True,
         rerun: OpenRerun | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`note` is told what happens to actors, and `publish` where all of them are.
+
+        While `is_head_there` says no, nothing is asked of Ray's head, which would block.
+        """
         self._url = store.url
         self._manifest = manifest
         self._execution = manifest.config.execution
         self._show = show
         self._is_stopping = is_stopping
+        self._note = note
+        self._publish = publish
+        self._is_head_there = is_head_there
         self._rerun = rerun
         self._clock = clock
         self._book, self._tally = (
             _begin_rerun(manifest, rerun) if rerun else _begin_run(store, manifest)
         )
         self._num_left_out = manifest.num_shards - self._tally.num_shards
-        self._actors: list[RemoteActor] = []
+        self._crew = Crew(self._url, manifest, clock=clock, note=note)
+        self._published: list[ActorAddress] = []
+        self._num_failed_openings = 0
         self._deaths = Deaths(
             node_check_seconds=self._execution.node_check_seconds,
-            living_nodes=_living_nodes,
+            living_nodes=living_nodes,
             clock=clock,
         )
         self._growing_since: float | None = None
@@ -75,29 +93,33 @@ class Driver:
     def run(self) -> Summary:
         """Grow what is missing. Ends when every shard is settled, or soon after a stop.
 
-        Raises StoreUnavailable if the store did not come back in time, TooManyDead, FatalFailure.
+        Raises StoreUnavailable if the store did not come back in time, TooManyDead, FatalFailure,
+        ClusterLost, and InputError for what no node of this Ray can ever do.
         """
-        device, num_actors = self._actors_wanted()
         stop_by = float("inf")
         try:
             while self._has_work() and self._clock() < stop_by:
-                if self._is_stopping():
+                if self._is_ending():
                     stop_by = min(stop_by, self._clock() + self._execution.grace_seconds)
                 else:
-                    while len(self._actors) < num_actors:
-                        self._actors.append(start_actor(self._url, self._manifest, device=device))
+                    if self._is_head_there():
+                        self._crew.follow(self._book.num_unsettled)
                     self._hand_out()
                 self._collect()
                 self._end_silent_actors()
-                self._deaths.judge(self._book)
+                self._end_leaving_actors()
+                if self._is_head_there():
+                    self._deaths.judge(self._book)
+                self._publish_places()
                 self._show(self.snapshot())
         finally:
-            for actor in self._actors:
-                ray.kill(actor.handle)
+            for actor in self._crew.actors:
+                with suppress(RayError):  # a Ray that is gone has none of them any more
+                    actor.drop()
         return Summary(
             snapshot=self.snapshot(),
             given_up=dict(self._book.given_up),
-            was_stopped=self._is_stopping(),
+            was_stopped=self._is_ending(),
         )
 
     def snapshot(self) -> Snapshot:
@@ -105,42 +127,32 @@ class Driver:
         # A status may be older than a report: what it counts of settled shards is no work any more.
         num_unsettled = sum(
             min(actor.num_finished, sum(map(self._size_of, actor.open_shards)))
-            for actor in self._actors
+            for actor in self._crew.actors
         )
         since = self._growing_since
         return self._tally.snapshot(
             num_unsettled=num_unsettled,
             num_committed=self._book.count(ShardState.DONE) - self._num_left_out,
-            num_actors=sum(actor.is_ready for actor in self._actors),
+            num_actors=sum(actor.is_ready for actor in self._crew.actors),
             growing_seconds=0.0 if since is None else self._clock() - since,
-            is_store_away=any(actor.is_store_away for actor in self._actors),
+            is_store_away=any(actor.is_store_away for actor in self._crew.actors),
+            waiting=self._crew.waiting,
         )
+
+    def _is_ending(self) -> bool:
+        """Whether it was asked to stop, or its own node is going."""
+        return self._is_stopping() or self._crew.is_own_node_going
 
     def _has_work(self) -> bool:
-        if self._is_stopping():
-            return any(actor.open_shards for actor in self._actors)
-        return bool(self._book.count(ShardState.WAITING) or self._book.count(ShardState.TAKEN))
-
-    def _actors_wanted(self) -> tuple[Device, int]:
-        """What actors compute on, and how many actors there should be."""
-        execution = self._execution
-        resources: dict[str, float] = ray.cluster_resources()
-        gpus = resources.get("GPU", 0.0)
-        decided: Device = "gpu" if gpus > 0 else "cpu"
-        device = decided if execution.device == "auto" else execution.device
-        fitting = (
-            gpus / execution.gpus_per_actor
-            if device == "gpu"
-            else resources.get("CPU", 1.0) / execution.cpus_per_actor
-        )
-        wanted = execution.num_actors or max(1, int(fitting))
-        return device, min(wanted, self._book.count(ShardState.WAITING))
+        if self._is_ending():
+            return any(actor.open_shards for actor in self._crew.actors)
+        return self._book.num_unsettled > 0
 
     def _hand_out(self) -> None:
         """One shard at a time to each actor with room, so that the last ones spread evenly."""
         max_open = self._execution.open_shards_per_actor
         for _ in range(max_open):
-            for actor in sorted(self._actors, key=lambda actor: len(actor.open_shards)):
+            for actor in sorted(self._crew.actors, key=lambda actor: len(actor.open_shards)):
                 if not actor.has_room(max_open):
                     continue
                 turn = self._book.take(is_free=not actor.open_shards)
@@ -163,47 +175,98 @@ class Driver:
 
     def _collect(self) -> None:
         """Wait a little for actors to answer, and act on what they say."""
-        for actor in self._actors:
+        for actor in self._crew.actors:
             actor.ask(self._clock())
-        owner = {reference: actor for actor in self._actors for reference in actor.references()}
+        owner = {
+            reference: actor for actor in self._crew.actors for reference in actor.references()
+        }
         if not owner:
             time.sleep(_POLL_SECONDS)
             return
         ready, _ = ray.wait(list(owner), num_returns=len(owner), timeout=_POLL_SECONDS)
         for reference in ready:
             actor = owner[reference]
-            if actor in self._actors:  # it may have been buried by an earlier reference
+            if actor in self._crew.actors:  # it may have been buried by an earlier reference
                 self._receive(actor, reference)
 
     def _end_silent_actors(self) -> None:
         """End actors that do not even say how they are: frozen, or hanging in one long call."""
-        for actor in list(self._actors):
+        for actor in list(self._crew.actors):
             silent_seconds = actor.silent_seconds(self._clock())
             if silent_seconds > self._execution.no_progress_seconds:
                 actor.end()
                 message = f"the worker has not answered for {silent_seconds:.0f} s"
-                self._bury(actor, actor.open_shards, message)
+                self._bury(actor, actor.open_shards, Loss.PROCESS, message)
+
+    def _end_leaving_actors(self) -> None:
+        """What an actor had in hand when it had to leave goes back, and costs no budget."""
+        for actor in self._crew.pop_gone():
+            for assignment in actor.open_shards:
+                self._book.hand_back(assignment.attempt.shard)
+
+    def _publish_places(self) -> None:
+        addresses = [actor.address for actor in self._crew.actors if actor.address]
+        if addresses != self._published:
+            self._published = addresses
+            self._publish(addresses)
 
     def _receive(self, actor: RemoteActor, reference: Reference) -> None:
-        """Take an answer of an actor, or find that it died."""
+        """Take an answer of an actor, or find that it is lost."""
         assignment = actor.growing.pop(reference, None)
         try:
             answer = ray.get(reference)
-        except RayActorError as error:
-            lost = [*([assignment] if assignment else []), *actor.open_shards]
-            self._bury(actor, lost, str(error), is_preempted=error.preempted)
         except RayTaskError as error:
             if assignment is None:
-                raise _cause(error) from None
-            self._book.failed(assignment.attempt.shard, FailureKind.TASK, str(error.cause))
-        else:
-            if assignment is not None:
-                self._settle(actor, assignment, answer)
-            elif reference == actor.asking:
-                actor.note_status(answer)
+                self._refuse(actor, error)
             else:
-                actor.opening, actor.address = None, answer
+                self._book.failed(assignment.attempt.shard, FailureKind.TASK, str(error.cause))
+        except RayError as error:
+            loss, lost = loss_of(error), [*([assignment] if assignment else []), *actor.open_shards]
+            if loss is Loss.DRIVER:
+                raise ClusterLost(
+                    f"Ray does not take this driver's calls any more: {told(error)}; what is "
+                    f"committed stays, and this goes on: coppice run {self._url}"
+                ) from error
+            (actor.end if may_live(error) else actor.drop)()
+            self._bury(actor, lost, loss, told(error))
+        else:
+            self._take(actor, reference, assignment, answer)
+
+    def _take(
+        self,
+        actor: RemoteActor,
+        reference: Reference,
+        assignment: Assignment | None,
+        answer: ShardReport | WorkerStatus | ActorAddress | None,
+    ) -> None:
+        """Take what an actor answered."""
+        match answer:
+            case ShardReport() if assignment is not None:
+                self._settle(actor, assignment, answer)
+            case WorkerStatus():
+                actor.note_status(answer)
+            case ActorAddress():
+                actor.placing, actor.address = None, answer
+            case _:
+                actor.opening = None
                 self._growing_since = self._growing_since or self._clock()
+
+    def _refuse(self, actor: RemoteActor, error: RayTaskError) -> None:
+        """An actor could not open its models. Where none ever could, that ends the run."""
+        cause = error.cause
+        if self._growing_since is None and isinstance(cause, CoppiceError):
+            raise cause from None
+        self._num_failed_openings += 1
+        is_first = self._growing_since is None
+        message = f"no models on {actor.address or 'a node'}: {type(cause).__name__}: {cause}"
+        if is_first and self._num_failed_openings >= _MAX_FAILED_OPENINGS:
+            raise fatal_failure(
+                f"{self._num_failed_openings} actors could not load the models; {message}",
+                reason="no_models",
+            )
+        self._crew.failed_on(actor.node_id, is_hopeless=isinstance(cause, CoppiceError))
+        actor.end()
+        self._bury(actor, [], Loss.ACTOR, message)
 
     def _settle(self, actor: RemoteActor, assignment: Assignment, report: ShardReport) -> None:
         """An attempt at a shard came to its end on an actor."""
@@ -213,6 +276,7 @@ class Driver:
             self._settle_failed(actor, assignment, report.failure)
             return
         self._deaths.break_row()
+        self._crew.did_well_on(actor.node_id)
         if report.end is ShardEnd.SURVIVED:
             self._book.survived(report.shard)
         else:
@@ -238,48 +302,58 @@ class Driver:
             case Remedy.STOP_FOR_STORE:
                 raise StoreUnavailable(failure.message)
             case Remedy.STOP:
-                raise FatalFailure(failure.message, reason=failure.reason)
+                raise fatal_failure(failure.message, reason=failure.reason)
             case Remedy.SUSPECT_RECORDS:
                 actor.end()
-                self._bury(actor, [assignment, *actor.open_shards], failure.message)
+                lost = [assignment, *actor.open_shards]
+                self._bury(actor, lost, Loss.PROCESS, failure.message)
             case Remedy.REPLACE_WORKER:
                 actor.end()
-                self._actors.remove(actor)
+                self._crew.actors.remove(actor)
+                self._crew.failed_on(actor.node_id)
                 self._give_back([*actor.open_shards, assignment], failure.kind, failure.message)
             case Remedy.GIVE_BACK:
                 self._give_back([assignment], failure.kind, failure.message)
 
     def _bury(
-        self,
-        actor: RemoteActor,
-        lost: list[Assignment],
-        message: str,
-        *,
-        is_preempted: bool = False,
+        self, actor: RemoteActor, lost: Sequence[Assignment], loss: Loss, message: str
     ) -> None:
-        """An actor died with these shards in hand; another takes its place."""
-        self._actors.remove(actor)
-        if is_preempted:
-            self._give_back(lost, FailureKind.INFRASTRUCTURE, message)
+        """An actor is lost with these shards in hand; another takes its place."""
+        self._crew.actors.remove(actor)
+        self._note(f"Lost an actor on {actor.address or 'no node yet'}: {message}")
+        if loss is Loss.PREEMPTED or actor.is_leaving:
+            for assignment in lost:
+                self._book.hand_back(assignment.attempt.shard)
             return
-        node_id = actor.address.node_id if actor.address else ""
-        self._deaths.add(node_id, [assignment.attempt.shard for assignment in lost], message)
+        if all(assignment.attempt.number == 1 for assignment in lost):  # else its record is suspect
+            self._crew.failed_on(actor.node_id)
+        if loss is Loss.PROCESS:
+            shards = [assignment.attempt.shard for assignment in lost]
+            self._deaths.add(actor.node_id, shards, message)
+        else:
+            self._give_back(lost, FailureKind.INFRASTRUCTURE, message)
+            self._deaths.count(message)
 
-    def _give_back(self, assignments: list[Assignment], kind: FailureKind, message: str) -> None:
+    def _give_back(
+        self, assignments: Sequence[Assignment], kind: FailureKind, message: str
+    ) -> None:
         for assignment in assignments:
             self._book.failed(assignment.attempt.shard, kind, message)
 
 
 def _begin_run(store: Store, manifest: RunManifest) -> tuple[ShardBook, Tally]:
     """Read from the store what is done of a run."""
-    done = committed_shards(store, manifest)
-    tally = Tally(num_shards=manifest.num_shards, num_planned=manifest.num_rollouts)
-    for log in read_logs(store, manifest, done):
-        tally.num_ok += log.num_ok
-        tally.num_dead += log.num_dead
-    tally.num_before = tally.num_ok + tally.num_dead
+    stock = take_stock(store, manifest)
+    tally = Tally(
+        num_shards=manifest.num_shards,
+        num_planned=manifest.num_rollouts,
+        num_ok=stock.num_ok,
+        num_dead=stock.num_dead,
+        num_before=stock.num_ok + stock.num_dead,
+    )
     execution = manifest.config.execution
-    return ShardBook(manifest.num_shards, done, execution, manifest.num_rollouts_of), tally
+    book = ShardBook(manifest.num_shards, stock.committed(), execution, manifest.num_rollouts_of)
+    return book, tally
 
 
 def _begin_rerun(manifest: RunManifest, rerun: OpenRerun) -> tuple[ShardBook, Tally]:
@@ -289,12 +363,3 @@ def _begin_rerun(manifest: RunManifest, rerun: OpenRerun) -> tuple[ShardBook, Ta
     tally = Tally(num_shards=len(left), num_planned=sum(map(len, left.values())))
     execution = manifest.config.execution
     return ShardBook(manifest.num_shards, done, execution, lambda shard: len(left[shard])), tally
-
-
-def _living_nodes() -> set[str]:
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-
-
-def _cause(error: RayTaskError) -> Exception:
-    """What went wrong in the actor, as itself if it is ours: Ray wraps it in a traceback."""
-    return error.cause if isinstance(error.cause, CoppiceError) else error

@@ -10,10 +10,12 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Self
+
+from pydantic import ValidationError
 
 from pipeline.store import layout
 from pipeline.store.objects import Store
@@ -39,6 +41,12 @@ class Beat(Frozen):
 
     count: int
     is_over: bool = False
+
+
+class ActorPlaces(Frozen):
+    """`_drivers/000007.actors`: where a driver's actors are, one line each; for people."""
+
+    actors: tuple[str, ...]
 
 
 class DriverHeartbeat:
@@ -87,6 +95,18 @@ class DriverHeartbeat:
                 "still; nothing is lost: it goes on with what is missing"
             )
 
+    def publish(self, actors: Iterable[object]) -> None:
+        """Say where the actors are now. Waits for no store, and does without one that is away."""
+        listed = ActorPlaces(actors=tuple(str(actor) for actor in actors))
+        with suppress(StoreError):
+            key = layout.actors_key(self._number)
+            self._store.inner.put(key, listed.model_dump_json(indent=1).encode())
+
+    def say_over(self) -> None:
+        """Beat for the last time, as a process does that is about to end by force."""
+        self._is_over.set()
+        self._beat(is_over=True)
+
     def _take(self, store: Store) -> int:
         """The number that this driver has. Raises DriverAlive if the one before it beats."""
         number = _highest(store)
@@ -130,6 +150,25 @@ class DriverHeartbeat:
             store.put(layout.beat_key(self._number), beat.model_dump_json().encode())
             with suppress(ObjectMissing):
                 self._successor = _read_note(store, self._number + 1)
+
+
+def read_newest_driver(store: Store) -> tuple[DriverNote, tuple[str, ...]] | None:
+    """Who drives a run, and where its actors are; None if its last driver ended in good order.
+
+    A driver that was killed could not say that it is over.
+    """
+    try:
+        number = _highest(store)
+        if not number or _read_beat(store, number).is_over:
+            return None
+        note = _read_note(store, number)
+    except (ObjectMissing, ValidationError):  # it is being written, or of another version
+        return None
+    try:
+        listed = ActorPlaces.model_validate_json(store.read(layout.actors_key(number)))
+    except (ObjectMissing, ValidationError):
+        return note, ()
+    return note, listed.actors
 
 
 def _highest(store: Store) -> int:

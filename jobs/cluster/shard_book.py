@@ -95,6 +95,11 @@ class ShardBook:
     def count(self, state: ShardState) -> int:
         return self._states.count(state)
 
+    @property
+    def num_unsettled(self) -> int:
+        """Shards that wait or are in hand."""
+        return self.count(ShardState.WAITING) + self.count(ShardState.TAKEN)
+
     def take(self, *, is_free: bool = True) -> Turn | None:
         """The next shard to grow; None if none waits. One that failed only for a free actor."""
         while self._next < len(self._states):
@@ -131,6 +136,10 @@ class ShardBook:
             self.given_up[shard] = message
         else:
             self._give_back(shard)
+
+    def hand_back(self, shard: int) -> None:
+        """Its actor had to leave, by no fault of anybody: nothing is held against the shard."""
+        self._give_back(shard)
 
     def _give_back(self, shard: int) -> None:
         self._states[shard] = ShardState.WAITING

@@ -20,6 +20,7 @@ class Snapshot:
     num_bytes: int  # committed since this driver began
     growing_seconds: float  # since the first actor had its models loaded
     is_store_away: bool = False  # some actor waits for it
+    waiting: str = ""  # for what actors have no place yet, in words
 
     @property
     def rollouts_per_second(self) -> float:
@@ -60,6 +61,7 @@ class Tally:
         num_actors: int,
         growing_seconds: float,
         is_store_away: bool,
+        waiting: str,
     ) -> Snapshot:
         """`num_unsettled`: rollouts that ended on actors, in shards that are open."""
         num_finished = self.num_ok + self.num_dead + num_unsettled
@@ -75,4 +77,5 @@ class Tally:
             num_bytes=self.num_bytes,
             growing_seconds=growing_seconds,
             is_store_away=is_store_away,
+            waiting=waiting,
         )

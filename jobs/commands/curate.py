@@ -1,21 +1,25 @@
 """What `coppice curate` does: a training set of scored runs, by a recipe.
 
-The work is spread over processes of one machine; it takes no Ray.
+The work is spread over processes of one machine, or over a Ray cluster that is joined.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.select.funnel import lines_of
 from pipeline.select.judge import with_judge
+from pipeline.select.parallel import Spread, in_processes
 from pipeline.select.recipes import load_recipe
 from pipeline.select.selection import Curation, open_curation
 from pipeline.sets.exports import check_exports
 from pipeline.sets.write import write_set
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
+from schemas.recipes import Recipe
 
 _LISTED = 3  # of traces with broken numbers
 
@@ -33,6 +37,7 @@ class CurateRequest:
     exports: list[str]
     packs: list[str]  # template packs, names or TOML files
     num_workers: int
+    address: str | None  # of a Ray cluster; None: processes of this machine
     dry_run: bool
 
 
@@ -45,23 +50,41 @@ def curate_runs(request: CurateRequest, terminal: Terminal) -> None:
     check_exports(exports, recipe.kind)
     recipe = with_judge(recipe, request.judges, request.held_out)
     recipe = recipe.model_copy(update={"exports": exports})
+    with _spread_of(request) as spread:
+        _curate(request, recipe, folder, spread, terminal)
+
+
+def _curate(
+    request: CurateRequest, recipe: Recipe, folder: Path, spread: Spread, terminal: Terminal
+) -> None:
     curation = open_curation(
         [open_run(url) for url in request.runs],
         recipe,
         folder,
         evaluation=request.evaluation,
-        num_workers=request.num_workers,
+        spread=spread,
     )
     terminal.say(*lines_of(curation.funnel), *_describe_broken(curation, request.runs))
     if request.dry_run:
         terminal.say("Nothing was written.")
         return
     out = open_store(request.out)
-    manifest = write_set(
-        curation, out, packs=request.packs, num_workers=request.num_workers, say=terminal.say
-    )
+    manifest = write_set(curation, out, packs=request.packs, spread=spread, say=terminal.say)
     num_files = sum(len(stream.files) for stream in manifest.files.values())
     terminal.say(f"Set {manifest.version}: {as_typed(out.url)}, {counted(num_files, 'file')}.")
+
+
+@contextmanager
+def _spread_of(request: CurateRequest) -> Iterator[Spread]:
+    """Where the work is done, while it is."""
+    if request.address is None:
+        yield in_processes(request.num_workers)
+        return
+    from jobs.cluster.connect import on_ray
+    from jobs.cluster.spread import on_cluster
+
+    with on_ray(request.address):
+        yield on_cluster(request.num_workers)
 
 
 def _describe_broken(curation: Curation, runs: Sequence[str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from jobs.commands.terminal import Terminal, as_typed, counted, duration, size
 from pipeline.plan.configs import (
     Resolved,
     Tables,
+    check_resources,
     read_config_file,
     resolve,
     validated,
@@ -139,6 +140,7 @@ def load_run(request: PlanRequest) -> RunManifest:
         check_method(manifest, resolved.config, store.url)
         return manifest.model_copy(update={"config": resolved.config})
     config = validated(RunConfig, asked)
+    check_resources(config.execution)
     return manifest.model_copy(update={"config": config})
 
 

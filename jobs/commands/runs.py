@@ -1,22 +1,29 @@
 """What `coppice run` and `coppice rerun` do: make what is missing, try again what is dead."""
 
-import signal
-from collections.abc import Callable, Mapping, Sequence
-from typing import Self
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from jobs.cluster.heartbeat import DriverHeartbeat
 from jobs.commands.shard_lists import as_shards
 from jobs.commands.status import say_status
-from jobs.commands.terminal import Terminal, counted, duration
+from jobs.commands.stopping import Stop, hangups_held
+from jobs.commands.terminal import ProgressLine, Terminal, as_typed, counted, duration
 from pipeline.plan.reruns import OpenRerun, RerunSelection, choose, open_rerun
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.patient import patient_store
-from pipeline.store.status import read_status
+from pipeline.store.plans import read_manifest
+from pipeline.store.status import keep_footers
 from schemas.errors import ExitCode
 from schemas.runs import Key, RunManifest
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+if TYPE_CHECKING:
+    from jobs.cluster.actors import ActorAddress
+    from jobs.cluster.head_watch import HeadWatch
+    from jobs.cluster.snapshot import Snapshot, Summary
 
 
 def grow_run(
@@ -27,14 +34,21 @@ def grow_run(
     Raises DriverAlive while another driver is at work.
     """
     store = open_store(url)
-    if not read_status(store, manifest).num_missing:
+    stock = keep_footers(store, manifest)
+    if stock.num_ok + stock.num_dead == manifest.num_rollouts:
         terminal.say("Nothing is missing.")
         return say_status(store, manifest, terminal)
 
     beat_seconds = manifest.config.execution.beat_seconds
-    with DriverHeartbeat(patient_store(store, manifest), beat_seconds=beat_seconds) as heartbeat:
-        _drive(store, manifest, terminal, address=address, check=heartbeat.check)
-    return say_status(store, manifest, terminal)
+    try:
+        with (
+            Stop(terminal, f"coppice run {as_typed(store.url)}") as stop,
+            DriverHeartbeat(patient_store(store, manifest), beat_seconds=beat_seconds) as heartbeat,
+        ):
+            _drive(store, manifest, terminal, stop, address=address, heartbeat=heartbeat)
+            return say_status(store, read_manifest(store), terminal)
+    except KeyboardInterrupt:  # of Stop: what there is to say was said
+        return ExitCode.INCOMPLETE
 
 
 def rerun_dead(
@@ -57,32 +71,108 @@ def rerun_dead(
         return say_status(store, manifest, terminal)
     verb = "Goes on with" if opened.is_resumed else "Begins"
     terminal.say(f"{verb} rerun {opened.rerun.rerun_id}. {_describe_keys(opened.left)}")
-    _drive(store, manifest, terminal, address=address, rerun=opened)
-    return say_status(store, manifest, terminal)
+    try:
+        with Stop(terminal, _rerun_command(store, selection)) as stop:
+            _drive(store, manifest, terminal, stop, address=address, rerun=opened)
+            return say_status(store, read_manifest(store), terminal)
+    except KeyboardInterrupt:  # of Stop: what there is to say was said
+        return ExitCode.INCOMPLETE
 
 
 def _drive(
     store: Store,
     manifest: RunManifest,
     terminal: Terminal,
+    stop: Stop,
     *,
     address: str | None,
     rerun: OpenRerun | None = None,
-    check: Callable[[], None] = lambda: None,
+    heartbeat: DriverHeartbeat | None = None,
 ) -> None:
-    """Grow on Ray until all is settled, and say what came of it."""
+    """Grow on Ray until all is settled that is planned by then, and say what came of it."""
     from jobs.cluster.connect import on_ray
     from jobs.cluster.driver import Driver
-    from jobs.cluster.snapshot import Snapshot
+    from jobs.cluster.footer_keeper import FooterKeeper
 
-    with on_ray(address), _Stop(terminal) as stop, terminal.progress() as line:
+    with ExitStack() as stack:
+        with hangups_held():
+            stack.enter_context(on_ray(address))
+        stack.enter_context(stop.committing())
+        line = stack.enter_context(terminal.progress())
 
-        def show(snapshot: Snapshot) -> None:
-            check()
+        def show(snapshot: "Snapshot") -> None:
+            if heartbeat:
+                heartbeat.check()
             line.show(snapshot)
 
-        driver = Driver(store, manifest, show=show, is_stopping=stop.is_asked, rerun=rerun)
-        summary = driver.run()
+        watch = _watch_head(terminal, line, stop, heartbeat)
+        is_head_there = stack.enter_context(watch).is_there if watch else lambda: True
+        publish = _Places(terminal, heartbeat, is_told=address is not None)
+        while True:
+            driver = Driver(
+                store,
+                manifest,
+                show=show,
+                is_stopping=stop.is_asked,
+                note=terminal.say,
+                publish=publish,
+                is_head_there=is_head_there,
+                rerun=rerun,
+            )
+            with FooterKeeper(store, manifest):
+                summary = driver.run()
+            _say_grown(summary, terminal)
+            num_driven, manifest = manifest.num_shards, _as_planned_now(store, manifest)
+            is_more = manifest.num_shards > num_driven
+            if rerun or summary.was_stopped or summary.given_up or not is_more:
+                return
+            terminal.say(
+                f"The plan was extended meanwhile, to {counted(manifest.num_shards, 'shard')}."
+            )
+
+
+def _watch_head(
+    terminal: Terminal, line: ProgressLine, stop: Stop, heartbeat: DriverHeartbeat | None
+) -> "HeadWatch | None":
+    """What ends this process when Ray's head is gone; None where nobody tells where the head is."""
+    from jobs.cluster.head_watch import HeadWatch
+    from jobs.cluster.ray_state import head_address
+
+    def end(silent_seconds: float) -> None:
+        line.stop()
+        terminal.say(
+            f"Ray's head has not answered for {silent_seconds:.0f} s: it is gone, and the actors "
+            f"with it. What is committed stays. Next: {stop.next_command}"
+        )
+        if heartbeat:
+            heartbeat.say_over()
+        os._exit(ExitCode.INCOMPLETE)  # the main thread may wait in Ray for what never comes
+
+    address = head_address()
+    return HeadWatch(address, end) if address else None
+
+
+class _Places:
+    """Tells where actors are: on the store for others, and in the log of a run on a cluster."""
+
+    def __init__(
+        self, terminal: Terminal, heartbeat: DriverHeartbeat | None, *, is_told: bool
+    ) -> None:
+        self._terminal = terminal
+        self._heartbeat = heartbeat
+        self._is_told = is_told
+        self._known: set[ActorAddress] = set()
+
+    def __call__(self, addresses: "Sequence[ActorAddress]") -> None:
+        if self._heartbeat:
+            self._heartbeat.publish(addresses)
+        if self._is_told:
+            new = [address for address in addresses if address not in self._known]
+            self._terminal.say(*(f"Actor on {address}." for address in new))
+        self._known = set(addresses)
+
+
+def _say_grown(summary: "Summary", terminal: Terminal) -> None:
     for shard, message in summary.given_up.items():
         terminal.say(*f"Gave up on shard {shard}: {message}".split("\n"))
     grown = summary.snapshot
@@ -92,32 +182,20 @@ def _drive(
     )
 
 
+def _as_planned_now(store: Store, manifest: RunManifest) -> RunManifest:
+    """The run with the parts that were added meanwhile, and the execution asked for."""
+    return manifest.model_copy(update={"extensions": read_manifest(store).extensions})
+
+
 def _describe_keys(keys_by_shard: Mapping[int, Sequence[Key]]) -> str:
     num_keys = sum(len(keys) for keys in keys_by_shard.values())
     shards = f" (shards {as_shards(keys_by_shard)})" if keys_by_shard else ""
     return f"{counted(num_keys, 'dead rollout')} to try again{shards}."
 
 
-class _Stop:
-    """The first Ctrl-C, SIGTERM or drain notice asks; the second one ends the process at once."""
-
-    def __init__(self, terminal: Terminal) -> None:
-        self._terminal = terminal
-        self._is_asked = False
-
-    def is_asked(self) -> bool:
-        return self._is_asked
-
-    def __enter__(self) -> Self:
-        self._before = {name: signal.signal(name, self._ask) for name in _SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for name, handler in self._before.items():
-            signal.signal(name, handler)
-
-    def _ask(self, *_: object) -> None:
-        if self._is_asked:
-            raise KeyboardInterrupt
-        self._is_asked = True
-        self._terminal.say("Stopping: committing what is nearly done. Once more to stop at once.")
+def _rerun_command(store: Store, selection: RerunSelection) -> str:
+    """The command that goes on with a rerun."""
+    words = [word for reason in selection.reasons for word in ("--reason", reason)]
+    words += ["--shards", as_shards(selection.shards)] if selection.shards else []
+    words += [word for record in selection.records for word in ("--record", record)]
+    return " ".join(["coppice rerun", as_typed(store.url), *map(shlex.quote, words)])

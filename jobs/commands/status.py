@@ -1,5 +1,6 @@
 """What `coppice status` says, and what every run and rerun says when it ends."""
 
+from jobs.cluster.heartbeat import DriverNote, read_newest_driver
 from jobs.commands.terminal import Terminal, as_typed, counted, size
 from pipeline.store.layout import TRACES
 from pipeline.store.objects import Store
@@ -14,7 +15,9 @@ def show_status(url: str, terminal: Terminal, *, as_json: bool) -> ExitCode:
     """Print how far a run is. Returns the exit code that `coppice run` would end with."""
     store = open_store(url)
     manifest = read_manifest(store)
+    driver = read_newest_driver(store)
     if not as_json:
+        _say_driver(driver, terminal)
         return say_status(store, manifest, terminal)
     status = read_status(store, manifest)
     code = _exit_code(status)
@@ -22,9 +25,22 @@ def show_status(url: str, terminal: Terminal, *, as_json: bool) -> ExitCode:
         "num_missing": status.num_missing,
         "fingerprint": manifest.fingerprint,
         "exit_code": code.value,
+        "driver": driver and {**driver[0].model_dump(), "actors": [*driver[1]]},
     }
     terminal.say_json(status.model_dump() | more)
     return code
+
+
+def _say_driver(driver: tuple[DriverNote, tuple[str, ...]] | None, terminal: Terminal) -> None:
+    """Say who drives the run, and on which node and GPU each of its actors is."""
+    if driver is None:
+        return
+    note, actors = driver
+    terminal.say(
+        f"Driver: process {note.pid} on {note.host} since {note.started_at}, unless it was killed; "
+        f"{counted(len(actors), 'actor')}{':' if actors else '.'}",
+        *(f"  {actor}" for actor in actors),
+    )
 
 
 def say_status(store: Store, manifest: RunManifest, terminal: Terminal) -> ExitCode:
@@ -39,8 +55,8 @@ def say_status(store: Store, manifest: RunManifest, terminal: Terminal) -> ExitC
     else:
         terminal.say(f"Complete: {counts}, in {counted(status.num_shards, 'shard')}.")
     if status.num_committed:
-        num_bytes = sum(entry.size_bytes for entry in store.list_folder(TRACES))
-        terminal.say(f"Traces: {as_typed(store.url)}/{TRACES}/*.parquet, {size(num_bytes)}")
+        traces = f"{as_typed(store.url)}/{TRACES}/*.parquet"
+        terminal.say(f"Traces: {traces}, {size(status.num_bytes)}")
     terminal.say(f"Next: {_next_command(store, manifest, status)}")
     return _exit_code(status)
 

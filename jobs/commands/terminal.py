@@ -2,6 +2,7 @@
 their categories, answers of models, names of files, messages of stores.
 """
 
+import os
 import shlex
 import time
 import unicodedata
@@ -33,7 +34,7 @@ class Terminal:
     """
 
     def __init__(self, file: IO[str] | None = None, *, width: int | None = None) -> None:
-        self._console = Console(file=file, width=width)
+        self._console = _LastingConsole(file=file, width=width)
 
     def say(self, *lines: str, style: str = "", can_wrap: bool = False) -> None:
         """Print lines, each of them whole, as scripts like them, or wrapped at words for people."""
@@ -66,6 +67,21 @@ class Terminal:
         return ProgressLine(self._console, clock)
 
 
+class _LastingConsole(Console):
+    """Goes on without a word when nobody reads any more: a run outlives `| head`."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        silence(self.file.fileno())
+
+
+def silence(descriptor: int) -> None:
+    """Have what is written to a file from now on go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
 class ProgressLine:
     """One line that moves: redrawn on a terminal, printed now and then elsewhere."""
 
@@ -73,6 +89,7 @@ class ProgressLine:
         self._console = console
         self._clock = clock
         self._printed_at = clock() - _PLAIN_LINE_SECONDS
+        self._waiting = ""
         self._status: Status | None = None
 
     def __enter__(self) -> "ProgressLine":
@@ -82,27 +99,33 @@ class ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
         if self._status:
             self._status.stop()
 
     def show(self, snapshot: "Snapshot") -> None:
         """Show how far the run is."""
-        self.tell(describe(snapshot))
+        self.tell(describe(snapshot), waiting=snapshot.waiting)
 
-    def tell(self, progress: str) -> None:
-        """Show how far the work is, in our own words."""
+    def tell(self, progress: str, *, waiting: str = "") -> None:
+        """Show how far the work is. What is waited for is told at once."""
         line = Text(printable(progress))
         if self._status:
             self._status.update(line)
-        elif self._clock() - self._printed_at >= _PLAIN_LINE_SECONDS:
-            self._printed_at = self._clock()
+            return
+        is_news = waiting != self._waiting
+        if is_news or self._clock() - self._printed_at >= _PLAIN_LINE_SECONDS:
+            self._printed_at, self._waiting = self._clock(), waiting
             self._console.print(line, soft_wrap=True)
 
 
 def describe(snapshot: "Snapshot") -> str:
     """`18 of 24 rollouts, 2 of 3 shards committed (16 ok, 0 dead), 2 actors, 1.9/s, 3 s left`."""
     if not snapshot.num_actors:
-        return "starting actors and loading models"
+        return snapshot.waiting or "starting actors and loading models"
     parts = [
         f"{snapshot.num_finished:,} of {snapshot.num_planned:,} rollouts",
         f"{snapshot.num_committed:,} of {snapshot.num_shards:,} shards committed "
@@ -111,6 +134,8 @@ def describe(snapshot: "Snapshot") -> str:
     ]
     if snapshot.is_store_away:
         parts.append("waiting for the store")
+    if snapshot.waiting:
+        parts.append(snapshot.waiting)
     if rate := snapshot.rollouts_per_second:
         left = (snapshot.num_planned - snapshot.num_finished) / rate
         parts += [f"{rate:.1f} rollouts/s", f"{duration(left)} left"]

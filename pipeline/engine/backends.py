@@ -107,8 +107,21 @@ def _cache_bytes(config: RunConfig, device_type: str) -> int:
         return int(execution.cache_gigabytes * 1e9)
     if device_type == "cpu":
         return _CPU_CACHE_BYTES
-    free, _ = torch.cuda.mem_get_info()
-    return int(free * _GPU_CACHE_SHARE * min(1.0, execution.gpus_per_actor))
+    return gpu_cache_bytes(
+        *torch.cuda.mem_get_info(),
+        own=torch.cuda.memory_reserved(),
+        share=min(1.0, execution.gpus_per_actor),
+    )
+
+
+def gpu_cache_bytes(free: int, total: int, *, own: int, share: float) -> int:
+    """How many bytes of a GPU the cache of an actor takes that has this share of it.
+
+    `free` and `total` are the GPU's, `own` is what this process has taken for its weights. What is
+    free tells little of a share: the others on the GPU may have loaded already, or not yet.
+    """
+    room = free if share == 1.0 else min(free, total * share - own)
+    return max(0, int(room * _GPU_CACHE_SHARE))
 
 
 def _stack_without_model() -> StackRow:

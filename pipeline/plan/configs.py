@@ -17,6 +17,7 @@ from pipeline.twig.schedules import equal_bands
 from pipeline.twig.templates import TemplatePack
 from schemas.config import (
     Dtype,
+    ExecutionConfig,
     FakeConfig,
     Frozen,
     MethodConfig,
@@ -29,6 +30,14 @@ from schemas.json_values import JsonMapping, JsonObject, JsonValue
 from schemas.trace import Role
 
 DEFAULT_MODEL = "toy"
+_LEAST_AMOUNT = 0.0001  # Ray counts in such steps
+_MOST_AMOUNT = 1e6
+_OWN_RESOURCES = {
+    "CPU": "say execution.cpus_per_actor instead",
+    "GPU": "say execution.gpus_per_actor instead",
+    "memory": "Ray keeps that for itself; give an actor more CPUs instead, for fewer on a node",
+    "object_store_memory": "Ray keeps that for itself",
+}
 Table = TypeVar("Table", bound=Frozen)
 Tables: TypeAlias = JsonObject
 """A config as nested tables, as TOML has them. A date of TOML's is no value of ours: refused."""
@@ -88,8 +97,49 @@ def resolve(tables: Tables, planned: MethodConfig | None = None) -> Resolved:
     config = validated(
         RunConfig, {**tables, "method": {**method, **resolved}, "model_files": files}
     )
+    check_resources(config.execution)
     _check_fit(config, facts, pack)
     return Resolved(config=config, facts=facts, pack=pack)
+
+
+def check_resources(execution: ExecutionConfig) -> None:
+    """Refuse what no Ray gives to an actor, however large it is. Raises InputError.
+
+    What it may come to have one day is not refused: a run waits for it. A plan of an older version
+    may hold what is refused here, so it is no part of the config's own rules.
+    """
+    gpus = execution.gpus_per_actor
+    amounts = {
+        "gpus_per_actor": gpus,
+        "cpus_per_actor": execution.cpus_per_actor,
+        **{f"resources.{name}": amount for name, amount in execution.resources.items()},
+    }
+    problems = [
+        f"execution.{name} is {amount:g}: expected {_LEAST_AMOUNT:g} to {_MOST_AMOUNT:,.0f}"
+        for name, amount in amounts.items()
+        if not _LEAST_AMOUNT <= amount <= _MOST_AMOUNT
+    ]
+    if gpus > 1 and gpus != int(gpus):
+        problems.append(
+            f"execution.gpus_per_actor is {gpus:g}: expected a whole number of GPUs, or a share "
+            "of one that is at most 1"
+        )
+    problems += [
+        f"execution.resources has {name}: {_OWN_RESOURCES[name]}"
+        for name in execution.resources
+        if name in _OWN_RESOURCES
+    ]
+    if execution.resources and not all(map(_is_resource_name, execution.resources)):
+        problems.append("execution.resources has a name that is empty or white space")
+    least, most = execution.min_actors, execution.num_actors
+    if least and most and least > most:
+        problems.append(f"execution.min_actors is {least}, and num_actors, the most, is {most}")
+    if problems:
+        raise InputError("the config cannot be used:\n" + "\n".join(f"  {p}" for p in problems))
+
+
+def _is_resource_name(name: str) -> bool:
+    return bool(name.strip())
 
 
 def _facts(method: JsonMapping) -> ModelFacts:

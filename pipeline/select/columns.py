@@ -85,13 +85,18 @@ class TraceColumns:
     rollout: Ints
     prompts: list[str]
     metadata: list[str]  # a JSON object each
-    num_dead: int  # traces of the object that are left out here
+    dead_record: Keys  # [dead]: of the dead rollouts of the object, which are left out above
+    dead_rollout: Ints  # [dead]
     events: EventColumns
     # Traces with NaN or infinity in them, by their index, and the first such column.
     broken: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.position)
+
+    @property
+    def num_dead(self) -> int:
+        return len(self.dead_record)
 
     def drawings(self) -> Ints:
         """For each event [events] the index in its trace of the drawing that it is about: its own;
@@ -105,6 +110,15 @@ class TraceColumns:
         standing = _looked_up(regions[is_standing], events.index[is_standing], regions)
         others = np.where(events.role == REFLECT, judged, standing)
         return np.where(is_drawing, events.index, others)
+
+    def successors(self) -> Ints:
+        """[traces, events + 1]: by the index of an event, of a drawing the one that replaced it.
+        -1: there is none; so it is in the last column, which is that of no event.
+        """
+        events = self.events
+        successors = np.full((len(self), int(events.index.max(initial=0)) + 2), -1)
+        successors[events.trace, events.index] = events.successor
+        return successors
 
     def num_revisions(self) -> Ints:
         """For each event [events] how often its region was drawn again."""
@@ -145,24 +159,25 @@ class SidecarColumns:
         return _looked_up(self.keys, np.arange(len(self.keys)), event_keys(traces, events))
 
 
-def read_columns(store: Store, key: str) -> TraceColumns:
-    """Read the slim columns of one trace object."""
+def read_columns(store: Store, key: str, *, looks_for_broken: bool = True) -> TraceColumns:
+    """Read the slim columns of one trace object. Looking for broken numbers reads many more."""
     columns = [*_TRACE_COLUMNS, *(f"events.list.element.{name}" for name in _EVENT_COLUMNS)]
     with open_object(store, key) as file:
         table = pq.ParquetFile(file).read(columns=columns, use_threads=False)
     is_ok = pc.equal(table["status"], Status.OK.value)
-    table = table.filter(is_ok)
-    record_ids = table["record_id"].to_pylist()
+    dead = table.filter(pc.invert(is_ok)).select(["record_id", "rollout_index"])
+    table, position = table.filter(is_ok), np.flatnonzero(is_ok.to_numpy())
     return TraceColumns(
-        position=np.flatnonzero(is_ok.to_numpy()),
+        position=position,
         trace_ids=table["trace_id"].combine_chunks(),
-        record=np.array([int(record, 16) for record in record_ids], np.uint64),
+        record=_records(table["record_id"]),
         rollout=_ints(table["rollout_index"], null=0),
         prompts=table["prompt"].to_pylist(),
         metadata=table["metadata"].to_pylist(),
-        num_dead=len(is_ok) - table.num_rows,
+        dead_record=_records(dead["record_id"]),
+        dead_rollout=_ints(dead["rollout_index"], null=0),
         events=_read_events(table["events"]),
-        broken=_broken_traces(store, key, np.flatnonzero(is_ok.to_numpy())),
+        broken=_broken_traces(store, key, position) if looks_for_broken else {},
     )
 
 
@@ -253,6 +268,10 @@ def _looked_up(keys: Ints, values: Ints, wanted: Ints) -> Ints:
     order = np.argsort(keys, kind="stable")
     nearest = order[np.searchsorted(keys[order], wanted).clip(max=len(keys) - 1)]
     return np.where(keys[nearest] == wanted, values[nearest], -1)
+
+
+def _records(column: pa.ChunkedArray) -> Keys:
+    return np.array([int(record, 16) for record in column.to_pylist()], np.uint64)
 
 
 def _ints(column: pa.Array | pa.ChunkedArray, *, null: int) -> Ints:

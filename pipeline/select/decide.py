@@ -11,15 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.select.columns import REFLECT, Flags, Floats, Ints, Keys
+from pipeline.select.columns import REFLECT, ROLES, Flags, Floats, Ints, Keys
 from pipeline.select.shard_candidates import (
+    NOT_SCORED,
     TASK_OF_GROUP,
     ShardCandidates,
     is_of_role,
     task_name,
 )
 from schemas.errors import InputError
-from schemas.recipes import Mix, Pairs, PerPrompt, Recipe, covers
+from schemas.recipes import Groups, Mix, Pairs, PerPrompt, Recipe, covers
+
+_CRITIQUES = ROLES[REFLECT].value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +36,7 @@ class Candidates:
 
     run: npt.NDArray[np.int32]  # [traces]: index into the runs
     record: Keys  # [traces]: the record id's 16 hex digits as a number
+    prompt: Keys  # [traces]: equal for prompts that are equal at L0 or L1
     category: npt.NDArray[np.int32]  # [traces]: index into `categories`
     categories: list[str]  # each once, sorted; empty: the metadata says none
     rank: Floats  # [traces]: the score or reward that traces are ranked by; NaN: none
@@ -40,7 +44,7 @@ class Candidates:
     has_hash: Flags  # [traces]
     partner: npt.NDArray[np.int32]  # [traces]: of the best of a pair the worst; of others -1
     advantage: npt.NDArray[np.float32]  # [traces]: NaN without a reward, and outside of groups
-    group_size: npt.NDArray[np.int32]  # [traces]: rollouts of its record and run; 1 outside groups
+    group_size: npt.NDArray[np.int32]  # [traces]: ok ones of its record and run; 1 outside groups
     trace: npt.NDArray[np.int32]  # [rows]: the trace that it would be made of
     task: npt.NDArray[np.int16]  # [rows]: see `task_name`
     event: npt.NDArray[np.int16]  # [rows]: index in its trace; WHOLE: of the whole trace
@@ -89,6 +93,7 @@ def gather(
     return Candidates(
         run=np.repeat(np.array(run_indices, np.int32), num_traces),
         record=np.concatenate([shard.record for shard in traces]),
+        prompt=np.concatenate([shard.prompt for shard in traces]),
         category=np.concatenate(list(own_categories)),
         categories=categories,
         rank=np.concatenate([shard.rank for shard in traces]),
@@ -112,28 +117,45 @@ def gather(
     )
 
 
-def decide(candidates: Candidates, recipe: Recipe, group_sizes: Sequence[int]) -> None:
-    """Leave out what does not fit beside the others. `group_sizes` are the rollouts a record has in
-    each run. Raises InputError for a mix that the rows left cannot fill.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endings:
+    """How all planned rollouts of each trace's record ended, in its run. Arrays [traces]."""
+
+    is_ended: Flags  # ok or dead
+    num_dead: Ints  # for good
+
+
+def decide(
+    candidates: Candidates, recipe: Recipe, is_validation: Flags, endings: Endings | None = None
+) -> None:
+    """Leave out what does not fit beside the others.
+
+    `is_validation` is of each trace [traces]; `endings` are for recipes of groups. Raises
+    InputError for a mix that the rows left cannot fill.
     """
-    if recipe.groups is not None:
-        _keep_whole_groups(candidates, group_sizes, drop_alike=recipe.groups.drop_zero_variance)
+    if recipe.groups is not None and endings is not None:
+        _keep_whole_groups(candidates, recipe.groups, endings)
     if recipe.pairs is not None:
         _keep_best_and_worst(candidates, recipe.pairs)
     if recipe.per_prompt is not None:
         _keep_best_of_prompts(candidates, recipe.per_prompt)
-    if recipe.agreement is not None and recipe.agreement.balance:
-        _balance(candidates)
     if recipe.mix is not None:
-        _keep_mix(candidates, recipe.mix)
+        _keep_mix(candidates, recipe, recipe.mix, is_validation)
+    elif recipe.agreement is not None and recipe.agreement.balance:
+        _balance(candidates, is_validation)
 
 
-def validation_records(records: Keys, seed: int, share: float) -> Flags:
-    """Which of these records [n] are set aside: by lot, whatever else there is.
+def validation_records(records: Keys, prompts: Keys, seed: int, share: float) -> Flags:
+    """Which of these records [n] are set aside, by lot.
 
-    `share` is from 0 to below 1. Equal records share their lot, wherever they stand.
+    `share` is from 0 to below 1. Records whose `prompts` [n] are equal share the lot of the first
+    of them, by id, so that no prompt stands on both sides in another form. A prompt in one form
+    alone has its lot wherever it stands.
     """
-    distinct, indices = np.unique(records, return_inverse=True)
+    _, prompt_of = np.unique(prompts, return_inverse=True)
+    first = np.full(prompt_of.max(initial=-1) + 1, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(first, prompt_of, records)
+    distinct, indices = np.unique(first[prompt_of], return_inverse=True)
     digests = (
         hashlib.sha256(f"{seed}|split|{record:016x}".encode()).digest()[:8]
         for record in distinct.tolist()
@@ -143,24 +165,29 @@ def validation_records(records: Keys, seed: int, share: float) -> Flags:
     return is_aside[indices]
 
 
-def _keep_whole_groups(
-    candidates: Candidates, group_sizes: Sequence[int], *, drop_alike: bool
-) -> None:
-    """Groups are whole or not at all; each member is told how it fares among them."""
+def _keep_whole_groups(candidates: Candidates, groups: Groups, endings: Endings) -> None:
+    """Groups are whole or not at all; each member is told how it fares among them.
+
+    Whole: all rollouts that were planned ended, no more of them dead than the recipe puts up with,
+    and nothing is said against any of the others.
+    """
     has_row = candidates.has_kept_rows()
     is_whole, is_alike = np.zeros_like(has_row), np.zeros_like(has_row)
-    for members in _traces_by_record(candidates, by_run=True):
-        size = group_sizes[int(candidates.run[members[0]])]
-        is_whole[members] = len(members) == size and bool(has_row[members].all())
+    has_ended = endings.is_ended & (endings.num_dead <= groups.max_dead)
+    for members in _traces_by_record(candidates):
+        is_whole[members] = bool((has_row & has_ended)[members].all())
         rewards = candidates.rank[members]
         known = rewards[~np.isnan(rewards)]
-        deviation = float(known.std()) if len(known) else 0.0
-        is_alike[members] = deviation == 0
+        # A mean of equal numbers may be off by a bit, and a deviation from it is then not 0.
+        is_alike[members] = alike = not len(known) or bool(known.min() == known.max())
         candidates.group_size[members] = len(members)
         if len(known):
-            candidates.advantage[members] = (rewards - known.mean()) / (deviation + 1e-4)
+            mean, deviation = (known[0], 0.0) if alike else (known.mean(), float(known.std()))
+            candidates.advantage[members] = (rewards - mean) / (deviation + 1e-4)
     candidates.drop(~is_whole[candidates.trace], "incomplete_group")
-    if drop_alike:
+    if groups.drop_zero_variance:
+        is_null = np.isnan(candidates.rank)
+        candidates.drop((is_alike & is_null)[candidates.trace], NOT_SCORED)
         candidates.drop(is_alike[candidates.trace], "zero_variance")
 
 
@@ -173,13 +200,12 @@ def _keep_best_and_worst(candidates: Candidates, pairs: Pairs) -> None:
     row_of = np.full(len(candidates.record), -1)  # [traces]: its row of the task; -1: none
     row_of[candidates.trace[is_group]] = np.flatnonzero(is_group)
     is_extreme, is_near = np.zeros_like(is_group), np.zeros_like(is_group)
-    for members in _traces_by_record(candidates, by_run=True):
+    candidates.drop(is_group & np.isnan(candidates.rank)[candidates.trace], NOT_SCORED)
+    for members in _traces_by_record(candidates):
         ranked = [
             trace
             for trace in members.tolist()
-            if row_of[trace] >= 0
-            and candidates.reason[row_of[trace]] == 0
-            and not np.isnan(candidates.rank[trace])
+            if row_of[trace] >= 0 and candidates.reason[row_of[trace]] == 0
         ]
         if len(ranked) < 2:
             continue
@@ -201,7 +227,7 @@ def _keep_best_of_prompts(candidates: Candidates, rule: PerPrompt) -> None:
     lots = np.full(len(has_row), np.iinfo(np.uint64).max, np.uint64)  # [traces]: its rows' lowest
     np.minimum.at(lots, candidates.trace, candidates.lot)
     is_alike, is_worse = np.zeros_like(has_row), np.zeros_like(has_row)
-    for members in _traces_by_record(candidates, by_run=False):
+    for members in _traces_by_prompt(candidates):
         left = members[has_row[members]]
         ranks = np.nan_to_num(candidates.rank[left], nan=-np.inf)
         kept: list[int] = []
@@ -213,6 +239,8 @@ def _keep_best_of_prompts(candidates: Candidates, rule: PerPrompt) -> None:
             else:
                 kept.append(trace)
     candidates.drop(is_alike[candidates.trace], "near_duplicate")
+    if rule.by is not None:
+        candidates.drop((is_worse & np.isnan(candidates.rank))[candidates.trace], NOT_SCORED)
     candidates.drop(is_worse[candidates.trace], "not_best")
 
 
@@ -227,54 +255,105 @@ def _is_like(candidates: Candidates, trace: int, kept: Sequence[int], min_distan
     )
 
 
-def _traces_by_record(candidates: Candidates, *, by_run: bool) -> Iterator[Ints]:
-    """The traces of each record, of each run by itself if asked for; in a fixed order."""
-    run = candidates.run if by_run else np.zeros_like(candidates.run)
-    traces = np.lexsort((candidates.record, run))
-    if not len(traces):
+def _traces_by_record(candidates: Candidates) -> Iterator[Ints]:
+    """The traces of each record of each run, which have the same tokens before them."""
+    yield from _split_by(candidates.record, candidates.run)
+
+
+def _traces_by_prompt(candidates: Candidates) -> Iterator[Ints]:
+    """The traces of each prompt over all runs, in whatever form it was written."""
+    yield from _split_by(candidates.prompt, np.zeros_like(candidates.run))
+
+
+def _split_by(minor: Keys, major: npt.NDArray[np.int32]) -> Iterator[Ints]:
+    """The indices of equal pairs of both, in a fixed order."""
+    order = np.lexsort((minor, major))
+    if not len(order):
         return
-    is_new = (np.diff(candidates.record[traces]) != 0) | (np.diff(run[traces]) != 0)
-    yield from np.split(traces, np.flatnonzero(is_new) + 1)
+    is_new = (np.diff(minor[order]) != 0) | (np.diff(major[order]) != 0)
+    yield from np.split(order, np.flatnonzero(is_new) + 1)
 
 
-def _balance(candidates: Candidates) -> None:
-    """As many critiques that ask for a revision as critiques that accept."""
-    is_critique = is_of_role(candidates.task, REFLECT) & candidates.is_kept
-    revising = np.flatnonzero(is_critique & candidates.is_revise)
-    accepting = np.flatnonzero(is_critique & ~candidates.is_revise)
-    num = min(len(revising), len(accepting))
-    for rows in (revising, accepting):
-        _keep_lowest(candidates, rows, num, "unbalanced")
+def _balance(candidates: Candidates, is_validation: Flags) -> None:
+    """As many critiques that ask for a revision as critiques that accept, in each split."""
+    critiques = np.flatnonzero(is_of_role(candidates.task, REFLECT) & candidates.is_kept)
+    units = _units(candidates, critiques, candidates.is_revise[critiques], 2, is_validation)
+    _keep_only(candidates, critiques, units, "unbalanced")
 
 
-def _keep_mix(candidates: Candidates, mix: Mix) -> None:
-    """Keep of each pool what the mix gives it, and nothing else."""
-    tasks = np.unique(candidates.task).tolist()
+def _keep_mix(candidates: Candidates, recipe: Recipe, mix: Mix, is_validation: Flags) -> None:
+    """Keep of each pool what the mix gives it, and nothing else.
+
+    A pool gives whole units: single rows by lot, or where something is balanced in it as many rows
+    of each side.
+    """
     is_in_pool = np.zeros(len(candidates.task), np.bool_)
     rows_of: dict[str, Ints] = {}
+    units_of: dict[str, Ints] = {}
     for pool in mix.weights or mix.counts:
-        is_member = np.isin(
-            candidates.task, [task for task in tasks if covers(pool, task_name(task))]
-        )
+        tasks = [
+            task for task in np.unique(candidates.task).tolist() if covers(pool, task_name(task))
+        ]
+        is_member = np.isin(candidates.task, tasks)
         is_in_pool |= is_member
-        rows_of[pool] = np.flatnonzero(is_member & candidates.is_kept)
-    sizes = _pool_sizes(mix, {pool: len(rows) for pool, rows in rows_of.items()})
-    for pool, num in sizes.items():
-        _keep_lowest(candidates, rows_of[pool], num, "beyond_mix")
+        rows = rows_of[pool] = np.flatnonzero(is_member & candidates.is_kept)
+        sides, num_sides = np.zeros(len(rows), np.int64), 1
+        if mix.regions == "equal":
+            sides, num_sides = np.searchsorted(tasks, candidates.task[rows]), max(1, len(tasks))
+        if recipe.agreement is not None and recipe.agreement.balance and covers(_CRITIQUES, pool):
+            sides, num_sides = 2 * sides + candidates.is_revise[rows], 2 * num_sides
+        units_of[pool] = _units(candidates, rows, sides, num_sides, is_validation)
+    for pool, num in _pool_sizes(mix, units_of).items():
+        _keep_only(candidates, rows_of[pool], units_of[pool], "unbalanced")
+        _keep_only(candidates, rows_of[pool], units_of[pool][:num], "beyond_mix")
     candidates.drop(~is_in_pool, "beyond_mix")
 
 
-def _pool_sizes(mix: Mix, num_left: Mapping[str, int]) -> Mapping[str, int]:
-    """How many rows each pool gives. Raises InputError where too few are left."""
-    listed = ", ".join(f"{pool} {num:,}" for pool, num in num_left.items())
+def _units(
+    candidates: Candidates, rows: Ints, sides: Ints | Flags, num_sides: int, is_validation: Flags
+) -> Ints:
+    """Rows [units, num_sides], a row of each side in every unit, the lowest lots first.
+
+    `sides` are those of the rows [rows]. A unit lies in one split, and so what is balanced is so in
+    each of them. Rows without others to go with are in none.
+    """
+    is_aside = is_validation[candidates.trace[rows]]
+    units = []
+    for split in (False, True):
+        columns = [
+            _by_lot(candidates, rows[(is_aside == split) & (sides == n)]) for n in range(num_sides)
+        ]
+        depth = min(map(len, columns))
+        units.append(np.stack([column[:depth] for column in columns], axis=1))
+    both = np.concatenate(units)
+    return both[np.argsort(candidates.lot[both].max(1), kind="stable")]
+
+
+def _by_lot(candidates: Candidates, rows: Ints) -> Ints:
+    return rows[np.argsort(candidates.lot[rows], kind="stable")]
+
+
+def _pool_sizes(mix: Mix, units_of: Mapping[str, Ints]) -> Mapping[str, int]:
+    """How many units each pool gives. Raises InputError where too few are left."""
+    sides = {pool: units.shape[1] for pool, units in units_of.items()}
+    num_left = {pool: units.size for pool, units in units_of.items()}
+    listed = ", ".join(
+        f"{pool} {num:,}" + (f" in {sides[pool]} equal parts" if sides[pool] > 1 else "")
+        for pool, num in num_left.items()
+    )
     if mix.counts:
+        wanted = ", ".join(f"{pool} {num:,}" for pool, num in mix.counts.items())
+        if uneven := [pool for pool, num in mix.counts.items() if num % sides[pool]]:
+            raise InputError(
+                f"the mix asks for {wanted} rows, and {uneven[0]} is to have "
+                f"{sides[uneven[0]]} equal parts; ask for a multiple of {sides[uneven[0]]}"
+            )
         if any(num_left[pool] < num for pool, num in mix.counts.items()):
-            wanted = ", ".join(f"{pool} {num:,}" for pool, num in mix.counts.items())
             raise InputError(
                 f"the mix asks for {wanted} rows, and these are left: {listed}; ask for fewer, "
                 "use weights instead of counts, loosen the filters, or grow more traces"
             )
-        return mix.counts
+        return {pool: num // sides[pool] for pool, num in mix.counts.items()}
     if not all(num_left.values()):
         raise InputError(
             f"the mix cannot be made, since a pool of it has no rows left: {listed}; loosen the "
@@ -284,12 +363,12 @@ def _pool_sizes(mix: Mix, num_left: Mapping[str, int]) -> Mapping[str, int]:
     if mix.max_rows is not None:
         scale = min(scale, mix.max_rows / sum(mix.weights.values()))
     # A hair more than the quotient, so that a division does not take a row away.
-    return {pool: int(scale * weight + 1e-9) for pool, weight in mix.weights.items()}
+    return {pool: int(scale * weight + 1e-9) // sides[pool] for pool, weight in mix.weights.items()}
 
 
-def _keep_lowest(candidates: Candidates, rows: Ints, num: int, reason: str) -> None:
-    """Keep so many of these rows, by lot, and leave the others out."""
-    by_lot = rows[np.argsort(candidates.lot[rows], kind="stable")]
+def _keep_only(candidates: Candidates, rows: Ints, kept: Ints, reason: str) -> None:
+    """Keep of some rows those that are among the kept ones, and leave the others out."""
     is_bad = np.zeros(len(candidates.task), np.bool_)
-    is_bad[by_lot[num:]] = True
+    is_bad[rows] = True
+    is_bad[kept.ravel()] = False
     candidates.drop(is_bad, reason)

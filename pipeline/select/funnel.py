@@ -1,13 +1,13 @@
 """The funnel: how many came in, what each reason removed, what is left by task and category."""
 
-from collections.abc import Sequence
-
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.select.columns import Flags
+from pipeline.select.columns import MAX_REGIONS, REFLECT, Flags
 from pipeline.select.decide import Candidates
-from pipeline.select.shard_candidates import ShardTraces, task_name
+from pipeline.select.shard_candidates import TASK_OF_GROUP, is_of_role, task_name
 from schemas.config import Frozen
+from schemas.trace import Verdict
 
 
 class Funnel(Frozen):
@@ -24,18 +24,20 @@ class Funnel(Frozen):
     removed: dict[str, int]  # by reason, in the order in which reasons count
     by_task: dict[str, dict[str, int]]  # rows coming in, removed by reason, train, validation
     kept_by_category: dict[str, int]
+    kept_by_region: dict[str, int]  # from 1; of rows that are events
+    kept_by_verdict: dict[str, int]  # of critiques, by split: train accept, and so on
 
     @classmethod
     def of(
-        cls, candidates: Candidates, shards: Sequence[ShardTraces], is_validation: Flags
+        cls, candidates: Candidates, is_validation: Flags, *, num_objects: int, num_dead: int
     ) -> "Funnel":
         """Count what was decided. `is_validation` is of each trace [traces]."""
         is_kept = candidates.is_kept
         kept_traces = np.unique(candidates.trace[is_kept])
         categories = candidates.category[candidates.trace[is_kept]]  # of each kept row
         return cls(
-            num_objects=len(shards),
-            num_dead=sum(shard.num_dead for shard in shards),
+            num_objects=num_objects,
+            num_dead=num_dead,
             num_traces=len(candidates.record),
             num_traces_kept=len(kept_traces),
             num_prompts=len(np.unique(candidates.record)),
@@ -51,7 +53,32 @@ class Funnel(Frozen):
                 name or "unknown": int((categories == index).sum())
                 for index, name in enumerate(candidates.categories)
             },
+            kept_by_region=_by_region(candidates.task[is_kept]),
+            kept_by_verdict=_by_verdict(candidates, is_validation),
         )
+
+
+def _by_region(tasks: npt.NDArray[np.int16]) -> dict[str, int]:
+    """How many of these rows [n] are of each region; rows of whole traces are of none."""
+    regions = tasks[tasks < TASK_OF_GROUP] % MAX_REGIONS + 1
+    numbers, counts = np.unique(regions, return_counts=True)
+    return {str(number): num for number, num in zip(numbers.tolist(), counts.tolist(), strict=True)}
+
+
+def _by_verdict(candidates: Candidates, is_validation: Flags) -> dict[str, int]:
+    """How many critiques of each verdict are kept in each split that has any."""
+    is_critique = is_of_role(candidates.task, REFLECT) & candidates.is_kept
+    is_aside = is_validation[candidates.trace]
+    counts = {
+        f"{split} {verdict.value}": int((is_critique & is_split & is_verdict).sum())
+        for split, is_split in (("train", ~is_aside), ("validation", is_aside))
+        for verdict, is_verdict in (
+            (Verdict.ACCEPT, ~candidates.is_revise),
+            (Verdict.REVISE, candidates.is_revise),
+        )
+        if (is_critique & is_split).any()
+    }
+    return counts
 
 
 def _of_task(candidates: Candidates, is_task: Flags, is_validation: Flags) -> dict[str, int]:
@@ -92,4 +119,8 @@ def lines_of(funnel: Funnel) -> list[str]:
     if set(funnel.kept_by_category) != {"unknown"}:
         by_category = (f"{name} {num:,}" for name, num in funnel.kept_by_category.items())
         lines.append(f"By category: {', '.join(by_category)}.")
+    for noun, counts in (("region", funnel.kept_by_region), ("verdict", funnel.kept_by_verdict)):
+        if len(counts) > 1:
+            listed = ", ".join(f"{name} {num:,}" for name, num in counts.items())
+            lines.append(f"By {noun}: {listed}.")
     return lines

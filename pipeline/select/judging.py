@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.prompts.normal_form import prompt_key
 from pipeline.select.candidates import CandidateRows, candidate_rows
 from pipeline.select.columns import (
     REFLECT,
@@ -27,6 +28,7 @@ from pipeline.select.columns import (
 from pipeline.select.judge import judged
 from pipeline.select.shard_candidates import (
     NOT_FINITE,
+    NOT_SCORED,
     TASK_OF_REVISION,
     Criteria,
     ShardCandidates,
@@ -51,23 +53,22 @@ _CATEGORY_FIELDS = ("category", "task_type")  # of a record's metadata; the firs
 class ShardWork:
     """One trace object to judge. May be pickled."""
 
-    criteria: Criteria
     url: str  # of the run
     name: str  # below `traces/`
 
 
-def judge_shard(work: ShardWork) -> ShardCandidates:
+def judge_shard(criteria: Criteria, work: ShardWork) -> ShardCandidates:
     """Read one trace object and its sidecars, slimly, and judge each row by itself."""
     store = open_store(work.url)
     columns = read_columns(store, traces_object_key(work.name))
     scores = {
         scorer.name: read_scores(store, sidecar_key(work.name, scorer), names, columns)
-        for scorer, names in work.criteria.columns.items()
+        for scorer, names in criteria.columns.items()
     }
-    recipe = work.criteria.recipe
+    recipe = criteria.recipe
     if recipe.judge is not None and recipe.is_judged:
         scores[JUDGE] = judged(scores, recipe.judge)
-    return judge(columns, scores, work.criteria, traces_object_key(work.name))
+    return judge(columns, scores, criteria, traces_object_key(work.name))
 
 
 def judge(
@@ -91,6 +92,7 @@ def judge(
         traces=ShardTraces(
             position=columns.position,
             record=columns.record,
+            prompt=_prompt_keys(columns.prompts),
             rollout=columns.rollout,
             category=np.array([indices[name] for name in categories], np.int64),
             categories=names,
@@ -98,7 +100,8 @@ def judge(
             rank=_ranks(columns, scores, criteria.recipe),
             hash=hashes,
             has_hash=has_hash,
-            num_dead=columns.num_dead,
+            dead_record=columns.dead_record,
+            dead_rollout=columns.dead_rollout,
             broken=tuple(
                 f"{key}: trace {columns.trace_ids[trace]}, column {column}"
                 for trace, column in columns.broken.items()
@@ -116,6 +119,25 @@ def judge(
     )
 
 
+def _prompt_keys(prompts: Sequence[str]) -> Keys:
+    """[traces] of prompts [traces]: 64 bits of the one form that equal prompts have."""
+    keys = {prompt: _digest64(prompt_key(prompt)) for prompt in set(prompts)}
+    return np.array([keys[prompt] for prompt in prompts], np.uint64)
+
+
+def _digest64(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Verdicts:
+    """What a rule that goes by a column says of each row. Arrays [rows]."""
+
+    is_bad: Flags
+    is_unscored: Flags  # left out since there is no number to go by; none of them is bad
+    values: Floats | None  # the numbers that the rule goes by; None: words
+
+
 class _FirstReasons:
     """For each row the first reason there is to leave it out, and the value that it goes by."""
 
@@ -130,6 +152,11 @@ class _FirstReasons:
         self.reason[is_new] = self._reasons.index(reason)
         if values is not None:
             self.value[is_new] = values[is_new]
+
+    def judge(self, reason: str, verdicts: _Verdicts) -> None:
+        """Leave out what is bad by a rule, for that reason, and what has no score, for its own."""
+        self.drop(reason, verdicts.is_bad, verdicts.values)
+        self.drop(NOT_SCORED, verdicts.is_unscored)
 
 
 def _first_reasons(
@@ -147,63 +174,75 @@ def _first_reasons(
     for level in evaluation.levels:
         first.drop(f"leak_{level}", (leaks == level)[rows.trace])
     for row_filter in recipe.filters:
-        first.drop(row_filter.label, *_fails(rows, values, row_filter))
+        first.judge(row_filter.label, _fails(rows, values, row_filter))
     if recipe.agreement is not None:
-        first.drop("disagrees", *_disagrees(rows, columns, values, recipe.agreement))
+        first.judge("disagrees", _disagrees(rows, columns, values, recipe.agreement))
     if recipe.pairs is not None:
-        first.drop("no_margin", *_lacks_margin(rows, values, recipe.pairs))
+        first.judge("no_margin", _lacks_margin(rows, values, recipe.pairs))
     return first
 
 
-def _fails(
-    rows: CandidateRows, values: RowValues, row_filter: Filter
-) -> tuple[Flags, Floats | None]:
-    """Whether a filter leaves each row out, and the numbers that it goes by; None: words."""
+def _fails(rows: CandidateRows, values: RowValues, row_filter: Filter) -> _Verdicts:
+    """Which rows a filter leaves out. A word that is missing is another word than the one asked
+    for; a number that is missing is no number.
+    """
     cells = values.of(row_filter.column, row_filter.of)
     numbers: Floats | None = None
     if cells.dtype == np.object_:
         is_null = np.array([cell is None for cell in cells], np.bool_)
         is_bad: Flags = ~is_null & (cells != row_filter.equals)
+        is_unscored = np.zeros(len(rows), np.bool_)
+        if row_filter.null == "drop":
+            is_bad = is_bad | is_null
     else:
         numbers = cells.astype(np.float64)
-        is_null = np.isnan(numbers)
         least = -np.inf if row_filter.min is None else row_filter.min
         most = np.inf if row_filter.max is None else row_filter.max
         is_bad = (numbers < least) | (numbers > most)
-    if row_filter.null == "drop":
-        is_bad = is_bad | is_null
+        is_unscored = np.isnan(numbers) & (row_filter.null == "drop")
+    is_covered = np.ones(len(rows), np.bool_)
     if row_filter.tasks:
         covered = [
             number
             for number in np.unique(rows.task).tolist()
             if any(covers(task, task_name(number)) for task in row_filter.tasks)
         ]
-        is_bad = is_bad & np.isin(rows.task, covered)
-    return is_bad, numbers
+        is_covered = np.isin(rows.task, covered)
+    return _Verdicts(
+        is_bad=is_bad & is_covered, is_unscored=is_unscored & is_covered, values=numbers
+    )
 
 
 def _disagrees(
     rows: CandidateRows, columns: TraceColumns, values: RowValues, agreement: Agreement
-) -> tuple[Flags, Floats]:
-    """Critiques with which the outside score of the drawing that they judged does not agree, and
-    that score.
+) -> _Verdicts:
+    """Critiques with which the outside score of the drawing that they judged does not agree, by
+    that score; and those of which it does not say enough, for want of a score.
     """
     events = columns.events
     is_critique = events.role[rows.event_row] == REFLECT
     is_revise = events.verdict[rows.event_row] == Verdict.REVISE
     judged = values.of(agreement.by, "drawing").astype(np.float64)
-    agrees = np.where(is_revise, judged <= agreement.revise_max, judged >= agreement.accept_min)
+    is_bad = np.where(is_revise, judged > agreement.revise_max, judged < agreement.accept_min)
+    is_unscored = np.isnan(judged)
     if agreement.gain_min is not None:
-        agrees &= ~is_revise | (values.gain(agreement.by) >= agreement.gain_min)
-    disagrees: Flags = is_critique & ~agrees
-    return disagrees, judged
+        gain = values.gain(agreement.by)
+        is_bad |= is_revise & (gain < agreement.gain_min)
+        is_unscored |= is_revise & np.isnan(gain)
+    return _Verdicts(
+        is_bad=is_critique & is_bad, is_unscored=is_critique & is_unscored & ~is_bad, values=judged
+    )
 
 
-def _lacks_margin(rows: CandidateRows, values: RowValues, pairs: Pairs) -> tuple[Flags, Floats]:
-    """Replaced drawings whose successor is not better by the margin asked for, and the margin."""
+def _lacks_margin(rows: CandidateRows, values: RowValues, pairs: Pairs) -> _Verdicts:
+    """Replaced drawings whose successor is not better by the margin asked for, by the margin."""
     gain = values.gain(pairs.by)
-    is_short = ~((gain >= pairs.min_margin) & (gain > 0))
-    return (rows.task == TASK_OF_REVISION) & is_short, gain
+    is_revision = rows.task == TASK_OF_REVISION
+    return _Verdicts(
+        is_bad=is_revision & ((gain < pairs.min_margin) | (gain <= 0)),
+        is_unscored=is_revision & np.isnan(gain),
+        values=gain,
+    )
 
 
 def _asks_for_revision(rows: CandidateRows, columns: TraceColumns) -> Flags:

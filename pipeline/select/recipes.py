@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.prompts.evaluation_sets import read_evaluation_set
+from pipeline.plan.evaluation_files import read_evaluation_set
 from pipeline.select.judge import VALUE, columns_of, with_judge
 from pipeline.select.pins import pinned
 from pipeline.select.shard_candidates import Criteria
@@ -104,7 +104,10 @@ def check_recipe(
         known = common_columns((columns_of_run for _, columns_of_run in notes), scorer)
         _check_columns(scorer, columns[scorer], known)
         footers[str(scorer)] = tuple(footer for of_run, _ in notes for footer in of_run)
-    paths = [str(folder / path) for path in recipe.decontamination.files]
+    paths = [
+        path if path.startswith("s3://") else str(folder / path)
+        for path in recipe.decontamination.files
+    ]
     criteria = Criteria(
         recipe=recipe,
         evaluation=read_evaluation_set([*paths, *evaluation], recipe.decontamination.levels),
@@ -143,7 +146,7 @@ def _check_possible(recipe: Recipe, methods: Sequence[MethodConfig]) -> None:
 
 def _check_run(recipe: Recipe, run: RunSource) -> None:
     method, where = run.manifest.config.method, f"run {run.run_id} at {run.store.url}"
-    num_rollouts = run.manifest.plan.rollouts_per_record
+    num_rollouts = max(part.rollouts_per_record for part in run.manifest.parts)
     if recipe.kind == SetKind.SFT and recipe.pictures == "required":
         seen = sorted(task for task in tasks_of(method) if recipe.wants(task) and _sees(task))
         if seen and method.pictures is not Pictures.ALL:

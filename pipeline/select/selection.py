@@ -5,14 +5,19 @@ Reads the slim columns of traces and their scores, no tokens and no pictures, an
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
 
 from pipeline.select.columns import Flags
 from pipeline.select.decide import Candidates, decide, gather, validation_records
 from pipeline.select.funnel import Funnel
 from pipeline.select.judging import ShardWork, judge_shard
-from pipeline.select.parallel import ordered_map
+from pipeline.select.parallel import Spread, ordered_map
 from pipeline.select.recipes import CheckedRecipe, check_recipe
+from pipeline.select.rollouts import RunKeys, endings_of
 from pipeline.select.shard_candidates import Criteria, ShardTraces, reasons_of
 from pipeline.store.runs import RunSource
 from schemas.errors import InputError
@@ -46,45 +51,57 @@ def open_curation(
     folder: Path,
     *,
     evaluation: Sequence[str] = (),
-    num_workers: int = 1,
+    spread: Spread = ordered_map,
 ) -> Curation:
     """Check the recipe against the runs, judge every row, and decide.
 
     Paths in the recipe start from the folder. `evaluation` are further files of prompts to leave
-    out. Raises InputError for what cannot be had.
+    out. `spread` says where objects are judged. Raises InputError for what cannot be had.
     """
     ordered = tuple(sorted(runs, key=lambda run: run.run_id))
     if len({run.run_id for run in ordered}) < len(ordered):
         raise InputError("a run is given twice; give each once")
     checked = check_recipe(recipe, folder, ordered, evaluation)
-    candidates, shards = _judged(ordered, checked.criteria, num_workers)
-    decide(candidates, recipe, [run.manifest.plan.rollouts_per_record for run in ordered])
-    is_validation = validation_records(candidates.record, recipe.seed, recipe.split.validation)
+    candidates, shards = _judged(ordered, checked.criteria, spread)
+    is_validation = validation_records(
+        candidates.record, candidates.prompt, recipe.seed, recipe.split.validation
+    )
+    keys = _keys_of_runs(ordered, shards)
+    endings = endings_of(ordered, keys, candidates) if recipe.groups is not None else None
+    decide(candidates, recipe, is_validation, endings)
     return Curation(
         runs=ordered,
         checked=checked,
         candidates=candidates,
         shards=shards,
         is_validation=is_validation,
-        funnel=Funnel.of(candidates, shards, is_validation),
+        funnel=Funnel.of(
+            candidates,
+            is_validation,
+            num_objects=len(shards),
+            num_dead=sum(keys_of_run.num_dead() for keys_of_run in keys),
+        ),
     )
 
 
 def _judged(
-    runs: Sequence[RunSource], criteria: Criteria, num_workers: int
+    runs: Sequence[RunSource], criteria: Criteria, spread: Spread
 ) -> tuple[Candidates, tuple[ShardTraces, ...]]:
     """All candidates, and the traces of each object. The objects' own rows end here: they would
     take their memory twice.
     """
     objects = _objects(runs)
-    work = [
-        ShardWork(criteria=criteria, url=runs[run_index].store.url, name=name)
-        for run_index, name in objects
-    ]
-    shards = list(ordered_map(judge_shard, work, num_workers))
+    work = (ShardWork(url=runs[run].store.url, name=name) for run, name in objects)
+    shards = list(spread(partial(judge_shard, criteria), work))
     run_indices = [run_index for run_index, _ in objects]
     candidates = gather(shards, run_indices, reasons_of(criteria.recipe))
     return candidates, tuple(shard.traces for shard in shards)
+
+
+def _keys_of_runs(runs: Sequence[RunSource], shards: Sequence[ShardTraces]) -> list[RunKeys]:
+    """The rollouts of each run: of its objects, which stand one run after the other."""
+    stops = np.cumsum([0, *(len(run.objects) for run in runs)]).tolist()
+    return [RunKeys.of(shards[start:stop]) for start, stop in pairwise(stops)]
 
 
 def _objects(runs: Sequence[RunSource]) -> list[tuple[int, str]]:

@@ -22,6 +22,8 @@ TASK_OF_GROUP, TASK_OF_REVISION = len(ROLES) * MAX_REGIONS, len(ROLES) * MAX_REG
 
 KEPT = ""
 NOT_FINITE = "not_finite"  # counts before all others, and is numbered after them
+NOT_SCORED = "not_scored"  # null is no verdict: whatever goes by a score says this where it is null
+LATE_REASONS = (NOT_FINITE, NOT_SCORED)  # numbered last, and told in sets only where they occur
 BEFORE_FILTERS = ("unparseable", "truncated", "leak_L0", "leak_L1")
 AFTER_FILTERS = (
     *("disagrees", "no_margin", "incomplete_group", "zero_variance", "near_duplicate", "not_best"),
@@ -47,6 +49,7 @@ class ShardTraces:
 
     position: Ints  # int64: the row in its object, dead rows counted too
     record: Keys  # the record id's 16 hex digits as a number
+    prompt: Keys  # equal for prompts that are equal at L0 or L1, see `prompt_key`
     rollout: Ints  # int64
     category: Ints  # int64: index into `categories`
     categories: list[str]  # each once, sorted; empty: the metadata says none
@@ -54,7 +57,8 @@ class ShardTraces:
     rank: Floats  # the score or reward that traces are ranked by; NaN: none
     hash: Keys  # of the picture; 0 where `has_hash` is False
     has_hash: Flags
-    num_dead: int  # traces of the object that are left out here
+    dead_record: Keys  # [dead]: of the dead rollouts of the object, as it says
+    dead_rollout: Ints  # [dead] int64
     broken: tuple[str, ...] = ()  # traces with numbers that are none, with object and column
 
 
@@ -85,7 +89,9 @@ def reasons_of(recipe: Recipe) -> tuple[str, ...]:
     A decision is an index into these.
     """
     own = dict.fromkeys(row_filter.label for row_filter in recipe.filters)
-    return tuple(dict.fromkeys((KEPT, *BEFORE_FILTERS, *own, *AFTER_FILTERS, NOT_FINITE)))
+    leaks = (f"leak_{level}" for level in sorted(recipe.decontamination.levels))
+    before = (*BEFORE_FILTERS, *leaks)  # L0 and L1 are numbered whether they count or not
+    return tuple(dict.fromkeys((KEPT, *before, *own, *AFTER_FILTERS, *LATE_REASONS)))
 
 
 def task_name(task: int) -> str:

@@ -44,12 +44,8 @@ class RowValues:
     def gain(self, column: str) -> Floats:
         """How much more the drawing that replaced each row's drawing scores; NaN: not known."""
         source, _, name = column.partition(".")
-        rows, events, scores = self._rows, self._columns.events, self._scores[source]
-        # A column more than there are events, so that no drawing, -1, has no successor either.
-        shape = len(self._columns), int(events.index.max(initial=0)) + 2
-        successors = np.full(shape, -1)
-        successors[events.trace, events.index] = events.successor
-        after = successors[rows.trace, rows.drawing]
+        rows, scores = self._rows, self._scores[source]
+        after = self._columns.successors()[rows.trace, rows.drawing]
         gain = scores.at(name, rows.trace, after) - scores.at(name, rows.trace, rows.drawing)
         return np.where(after >= 0, gain, np.nan)
 

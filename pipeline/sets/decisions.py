@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pipeline.select.columns import WHOLE
 from pipeline.select.decide import Candidates
 from pipeline.select.selection import Curation
-from pipeline.select.shard_candidates import NOT_FINITE, task_name
+from pipeline.select.shard_candidates import LATE_REASONS, task_name
 from pipeline.sets.picks import SPLITS
 from pipeline.store.objects import Store
 from schemas.sets import Leak
@@ -60,11 +60,12 @@ def decisions_of(curation: Curation, object_index: int) -> pa.Table:
 
 
 def _words_of_reasons(candidates: Candidates) -> tuple[str, ...]:
-    """What the numbers of reasons mean. The last one, of broken numbers, is told where it occurs:
-    sets of sound traces are the same to the byte as before there was one.
+    """What the numbers of reasons mean. Late ones are told as far as they occur: sets without them
+    are the same to the byte as before there were any.
     """
-    has_broken = bool((candidates.reason == candidates.reasons.index(NOT_FINITE)).any())
-    return candidates.reasons[1:] if has_broken else candidates.reasons[1:-1]
+    last = int(candidates.reason.max(initial=0))
+    early = [number for number, word in enumerate(candidates.reasons) if word not in LATE_REASONS]
+    return candidates.reasons[1 : max(last, *early) + 1]
 
 
 def leaks_of(curation: Curation) -> list[Leak]:

@@ -1,8 +1,9 @@
 """Which files a row goes to: one stream a task and split, and one an export and split."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import pyarrow as pa
 
@@ -12,37 +13,51 @@ from pipeline.sets.picks import SPLITS
 from pipeline.sets.rows import ObjectWork, make_rows
 from pipeline.store.contents import rows_not_finite
 from pipeline.store.objects import Store
-from pipeline.store.open import open_store
 from schemas.errors import InputError
 from schemas.json_values import JsonObject
 from schemas.recipes import Recipe, SetKind
-from schemas.rows import TrainingRow
+from schemas.rows import GroupRow, PreferenceRow, TextRow, TrainingRow
 from schemas.sets import StreamFiles
 from schemas.trace import Role
 from schemas.training import DRAW, GROUP, PREFERENCE, TEXT
 
 _ROWS_AT_ONCE = 128  # as Python objects, which take many times what they take as columns
+_PICTURE_BYTES_AT_ONCE = 16 * 2**20  # of them; all exports of a row share its picture
 
 
-def make_tables(work: ObjectWork) -> dict[str, pa.Table]:
-    """The rows of one object, as canonical tables and as exports, by the keys of their streams.
-    Runs in a worker.
+def make_tables(store: Store, work: ObjectWork) -> Iterator[dict[str, pa.Table]]:
+    """The rows of one object, some at a time, as canonical tables and as exports, by the keys of
+    their streams.
 
     Raises InputError for a row with a number that is not finite: no set holds one.
     """
     rows: dict[str, list[TrainingRow]] = defaultdict(list)
-    tables: dict[str, list[pa.Table]] = defaultdict(list)
-    for pick, row in make_rows(open_store(work.url), work):
+    num_rows = num_bytes = 0
+    for pick, row in make_rows(store, work):
         for stream in streams_of(row, pick.split, work.recipe):
             rows[stream].append(row)
-            if len(rows[stream]) == _ROWS_AT_ONCE:
-                tables[stream].append(_table(stream, rows.pop(stream)))
-    for stream, rest in rows.items():
-        tables[stream].append(_table(stream, rest))
-    whole = {stream: pa.concat_tables(parts) for stream, parts in tables.items()}
-    for stream, table in whole.items():
+        num_rows, num_bytes = num_rows + 1, num_bytes + _picture_bytes(row)
+        if num_rows >= _ROWS_AT_ONCE or num_bytes >= _PICTURE_BYTES_AT_ONCE:
+            yield _tables(rows)
+            rows.clear()
+            num_rows = num_bytes = 0
+    if rows:
+        yield _tables(rows)
+
+
+def _picture_bytes(row: TrainingRow) -> int:
+    return sum(len(image["bytes"]) for image in row["images"]) if _has_images(row) else 0
+
+
+def _has_images(row: TrainingRow) -> TypeGuard[TextRow | PreferenceRow | GroupRow]:
+    return "images" in row
+
+
+def _tables(rows: Mapping[str, Sequence[TrainingRow]]) -> dict[str, pa.Table]:
+    tables = {stream: _table(stream, of_stream) for stream, of_stream in rows.items()}
+    for stream, table in tables.items():
         _check_numbers(stream, table)
-    return whole
+    return tables
 
 
 def streams_of(row: TrainingRow, split: str, recipe: Recipe) -> list[str]:
@@ -55,44 +70,56 @@ def streams_of(row: TrainingRow, split: str, recipe: Recipe) -> list[str]:
 
 
 class Streams:
-    """All files of a set that hold rows."""
+    """The files of one unit of a set, one a stream."""
 
-    def __init__(self, out: Store, scratch: Path) -> None:
-        self._out, self._scratch = out, scratch
+    def __init__(self, out: Store, scratch: Path, number: int) -> None:
+        """`number` is that of the unit, from 0, by which its files are called."""
+        self._out, self._scratch, self._number = out, scratch, number
         self._streams: dict[str, Stream] = {}
 
     def add(self, tables: Mapping[str, pa.Table]) -> None:
-        """Append the tables of one object. Call in the order of objects."""
+        """Append tables, by the keys of their streams."""
         for key, table in tables.items():
             if key not in self._streams:
                 self._streams[key] = self._open(key)
             self._streams[key].add(table)
 
     def close(self) -> dict[str, StreamFiles]:
-        """Put what is left. The streams in the order of their keys."""
+        """Put all files. The streams in the order of their keys."""
         return {
-            key: StreamFiles(files=tuple(stream.close()), num_rows=stream.num_rows)
+            key: StreamFiles(files=(stream.close(),), num_rows=stream.num_rows)
             for key, stream in sorted(self._streams.items())
         }
 
-    def notes(self, recipe: Recipe) -> dict[str, JsonObject]:
-        """Small files that a trainer wants beside its rows, by their keys."""
-        if "llama-factory" not in recipe.exports:
-            return {}
-        splits = [
-            split for split in SPLITS if f"exports/llama-factory/{split}/part" in self._streams
-        ]
-        return {
-            "exports/llama-factory/dataset_info.json": {
-                f"{recipe.name}_{split}": _llama_factory_note(split) for split in splits
-            }
-        }
-
     def _open(self, key: str) -> Stream:
-        name = _export_name(key)
+        name, file_key = _export_name(key), f"{key}-{self._number:05d}"
         if name is not None and EXPORTS[name].container == "tar":
-            return TarStream(self._out, key, self._scratch)
-        return ParquetStream(self._out, key, schema_of(key), self._scratch)
+            return TarStream(self._out, file_key, self._scratch)
+        return ParquetStream(self._out, file_key, schema_of(key), self._scratch)
+
+
+def joined(units: Sequence[Mapping[str, StreamFiles]]) -> dict[str, StreamFiles]:
+    """The streams of all units as those of the set, in the order of their keys."""
+    keys = sorted({key for unit in units for key in unit})
+    return {
+        key: StreamFiles(
+            files=tuple(file for unit in units if key in unit for file in unit[key].files),
+            num_rows=sum(unit[key].num_rows for unit in units if key in unit),
+        )
+        for key in keys
+    }
+
+
+def notes_of(recipe: Recipe, streams: Mapping[str, StreamFiles]) -> dict[str, JsonObject]:
+    """Small files that a trainer wants beside its rows, by their keys."""
+    if "llama-factory" not in recipe.exports:
+        return {}
+    splits = [split for split in SPLITS if f"exports/llama-factory/{split}/part" in streams]
+    return {
+        "exports/llama-factory/dataset_info.json": {
+            f"{recipe.name}_{split}": _llama_factory_note(split) for split in splits
+        }
+    }
 
 
 def schema_of(key: str) -> pa.Schema:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.select.columns import WHOLE
-from pipeline.sets.picks import GroupPick, PairPick, Pick
+from pipeline.sets.picks import GroupPick, PairPick, Pick, TracePosition
 from pipeline.sets.replay import requests_of
 from pipeline.store.objects import Store, open_object
 from pipeline.twig.programs import Settings
@@ -62,6 +62,7 @@ def make_rows(store: Store, work: ObjectWork) -> Iterator[tuple[Pick, TrainingRo
     """The rows picked of one object, in the order of its traces, each with its pick."""
     picks = [pick for picks_of_trace in work.picks.values() for pick in picks_of_trace]
     columns = columns_for(work.recipe, picks)
+    worse_sides = _worse_sides(store, picks, columns)
     for position, trace_row in read_positions(store, work.key, sorted(work.picks), columns):
         requests = requests_of(trace_row, work.settings)
         for pick in work.picks[position]:
@@ -70,14 +71,31 @@ def make_rows(store: Store, work: ObjectWork) -> Iterator[tuple[Pick, TrainingRo
                 group_row = _group_row(lineage, trace_row, requests, pick.group, work.recipe.groups)
                 yield pick, group_row
             elif pick.pair is not None and pick.pair.worse_trace is not None:
-                worse = pick.pair.worse_trace
-                ((_, worst_row),) = read_positions(store, worse.key, [worse.position], columns)
-                yield pick, _pair_of_traces(lineage, trace_row, worst_row, pick.pair)
+                worst = worse_sides[pick.pair.worse_trace]
+                yield pick, _pair_of_traces(lineage, trace_row, worst, pick.pair)
             elif pick.pair is not None:
                 rejected = trace_row["events"][pick.event]
                 yield pick, _pair_of_drawings(lineage, trace_row, requests, rejected, pick.pair)
             else:
                 yield pick, _event_row(lineage, trace_row, requests[pick.event], pick.event)
+
+
+def _worse_sides(
+    store: Store, picks: Sequence[Pick], columns: Sequence[str]
+) -> dict[TracePosition, tuple[PreferenceSide, list[ImageCell]]]:
+    """The worse sides of pairs of traces, with their pictures. Each object is opened once."""
+    wanted: dict[str, dict[int, PairPick]] = {}
+    for pick in picks:
+        if pick.pair is not None and (worse := pick.pair.worse_trace) is not None:
+            wanted.setdefault(worse.key, {})[worse.position] = pick.pair
+    return {
+        TracePosition(key=key, position=position): (
+            _picture_side(trace_row, pairs[position].rejected_score),
+            _images(trace_row, [trace_row["final_picture"]]),
+        )
+        for key, pairs in wanted.items()
+        for position, trace_row in read_positions(store, key, sorted(pairs), columns)
+    }
 
 
 def columns_for(recipe: Recipe, picks: Sequence[Pick]) -> list[str]:
@@ -202,16 +220,20 @@ def _pair_of_drawings(
 
 
 def _pair_of_traces(
-    lineage: LineageRow, best: TraceRow, worst: TraceRow, pair: PairPick
+    lineage: LineageRow,
+    best: TraceRow,
+    worst: tuple[PreferenceSide, list[ImageCell]],
+    pair: PairPick,
 ) -> PreferenceRow:
     """The finished pictures of two rollouts of one prompt."""
-    images = [_images(trace_row, [trace_row["final_picture"]]) for trace_row in (best, worst)]
+    worse_side, worse_images = worst
+    best_images = _images(best, [best["final_picture"]])
     return {
         **lineage,
         "margin": pair.margin,
         "chosen": _picture_side(best, pair.chosen_score),
-        "rejected": _picture_side(worst, pair.rejected_score),
-        "images": images[0] + images[1] if all(images) else [],
+        "rejected": worse_side,
+        "images": best_images + worse_images if best_images and worse_images else [],
     }
 
 

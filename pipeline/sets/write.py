@@ -1,33 +1,34 @@
 """From runs to a set, in three passes: judge rows, decide, write. The order of everything follows
 from the runs, never from the workers.
 
-The manifest is written last: a set without one is unfinished. Curating again into the same place
-writes the same bytes under the same names, so that a killed job leaves no duplicate and no hole.
+Rows are written unit by unit, in any order: a unit is some objects, the files of which one worker
+puts. The manifest is written last: a set without one is unfinished. Curating again into the same
+place writes the same bytes under the same names, so that a killed job leaves no duplicate and no
+hole; units that are done are not made again.
 """
 
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipeline.plan.packs import settings_of
-from pipeline.select.parallel import ordered_map
+from pipeline.select.parallel import Spread, ordered_map
 from pipeline.select.selection import Curation
 from pipeline.sets.card import card_of
 from pipeline.sets.decisions import leaks_of, write_decisions
-from pipeline.sets.picks import picks_of
-from pipeline.sets.router import Streams, make_tables
-from pipeline.sets.rows import ObjectWork
-from pipeline.store.layout import traces_object_key
+from pipeline.sets.router import joined, notes_of
+from pipeline.sets.units import UNITS, UnitTask, unit_key, units_of, write_unit
 from pipeline.store.objects import Store
 from pipeline.twig.programs import Settings
 from schemas import __version__
 from schemas.errors import InputError, ObjectMissing
 from schemas.json_values import JsonValue, canonical_json, read_json_object
-from schemas.sets import SetInputs, SetManifest, SetRun
+from schemas.sets import SetInputs, SetManifest, SetRun, StreamFiles, UnitFiles
 from schemas.training import TRAINING_FORMAT
 
 MANIFEST, STARTED = "manifest.json", "started.json"
@@ -38,38 +39,69 @@ def write_set(
     out: Store,
     *,
     packs: Sequence[str] = (),
-    num_workers: int = 1,
+    spread: Spread = ordered_map,
     say: Callable[[str], None] = lambda line: None,
 ) -> SetManifest:
     """Write the set, or find that it is there already.
 
-    `packs` are files to look for the runs' template packs in. Raises InputError for a store that
-    holds anything else, and for a pack that is in none of the files.
+    `packs` are files to look for the runs' template packs in; `spread` says where rows are made.
+    Raises InputError for a store that holds anything else, and for a pack that is in none of the
+    files.
     """
     settings = [settings_of(run.manifest, packs) for run in curation.runs]
     inputs = inputs_of(curation)
     version = version_of(inputs)
     if (finished := _begin(out, version)) is not None:
+        _tidy(out)  # in case an earlier job ended just before it did
         say("This very set is there already.")
         return finished
     with tempfile.TemporaryDirectory(prefix="coppice-") as scratch:
         write_decisions(curation, out, Path(scratch))
-        streams = Streams(out, Path(scratch))
-        for tables in _tables_of(curation, settings, num_workers):
-            streams.add(tables)
-        files = streams.close()
+    files = _write_units(curation, out, settings, spread)
     manifest = SetManifest(
         training_format=TRAINING_FORMAT, version=version, inputs=inputs, files=files
     )
     _put(out, "funnel.json", curation.funnel.model_dump())
     _put(out, "leaks.json", [leak.model_dump() for leak in leaks_of(curation)])
     _put(out, "recipe.json", curation.recipe.model_dump(mode="json"))
-    for key, note in streams.notes(curation.recipe).items():
+    for key, note in notes_of(curation.recipe, files).items():
         _put(out, key, note)
     out.put("README.md", card_of(curation, version, files).encode())
     _put(out, MANIFEST, manifest.model_dump(mode="json"))
-    out.delete(STARTED)
+    _tidy(out)
     return manifest
+
+
+def _write_units(
+    curation: Curation, out: Store, settings: Sequence[Settings], spread: Spread
+) -> dict[str, StreamFiles]:
+    """Write all rows, but for those of units that an earlier job came to the end of."""
+    units = units_of(curation, settings)
+    noted = {entry.key for entry in out.list_folder(UNITS)}
+    done = {
+        unit.number: UnitFiles.model_validate_json(out.read(unit_key(unit.number))).files
+        for unit in units
+        if unit_key(unit.number) in noted
+    }
+    left = [unit for unit in units if unit.number not in done]
+    task = UnitTask(
+        out=out,
+        settings=tuple(settings),
+        recipe=curation.recipe,
+        recipe_digest=curation.checked.digest,
+        has_notes=len(units) > 1,
+    )
+    work = (unit.work(curation) for unit in left)
+    for unit, files in zip(left, spread(partial(write_unit, task), work), strict=True):
+        done[unit.number] = files
+    return joined([done[unit.number] for unit in units])
+
+
+def _tidy(out: Store) -> None:
+    """Delete what only an unfinished set needs."""
+    for entry in list(out.list_folder(UNITS)):
+        out.delete(entry.key)
+    out.delete(STARTED)
 
 
 def inputs_of(curation: Curation) -> SetInputs:
@@ -83,6 +115,7 @@ def inputs_of(curation: Curation) -> SetInputs:
                 run_id=run.run_id,
                 fingerprint=run.manifest.fingerprint,
                 objects={source.name: source.footer.digest for source in run.objects},
+                extensions=tuple(part.folder for part in run.manifest.extensions),
             )
             for run in curation.runs
         ),
@@ -101,25 +134,6 @@ def version_of(inputs: SetInputs) -> str:
     """Equal inputs make equal sets: 16 hex digits."""
     text = canonical_json(inputs.model_dump(mode="json"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _tables_of(
-    curation: Curation, settings: Sequence[Settings], num_workers: int
-) -> Iterable[dict[str, pa.Table]]:
-    """The tables of each object that has rows, in order."""
-    work = [
-        ObjectWork(
-            url=curation.runs[run].store.url,
-            key=traces_object_key(name),
-            picks=picks,
-            settings=settings[run],
-            recipe=curation.recipe,
-            recipe_digest=curation.checked.digest,
-        )
-        for object_index, (run, name) in enumerate(curation.objects)
-        if (picks := picks_of(curation, object_index))
-    ]
-    return ordered_map(make_tables, work, num_workers)
 
 
 def _begin(out: Store, version: str) -> SetManifest | None:

@@ -5,7 +5,7 @@ import pytest
 from jobs.cluster.deaths import MAX_DEATHS_IN_A_ROW, Deaths
 from jobs.cluster.shard_book import ShardBook, ShardState
 from schemas.config import ExecutionConfig
-from schemas.errors import FatalFailure
+from schemas.errors import TooManyDead
 from tests.pipeline.store.test_objects import FakeTime
 
 EXECUTION = ExecutionConfig(max_shard_attempts=2, max_shard_infrastructure_failures=9)
@@ -75,5 +75,5 @@ def test_so_many_deaths_without_a_commit_between_them_are_no_records_fault():
     deaths.break_row()
     for _ in range(MAX_DEATHS_IN_A_ROW - 1):
         deaths.add("node-1", [0], "killed")
-    with pytest.raises(FatalFailure, match=r"20 actors died .* the last one: out of memory"):
+    with pytest.raises(TooManyDead, match=r"20 actors died .* the last one: out of memory"):
         deaths.add("node-1", [0], "out of memory")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from pipeline.engine.backends import LoadedBackends, open_backends
+from pipeline.engine.backends import LoadedBackends, gpu_cache_bytes, open_backends
 from pipeline.engine.checkpoints import resolve_checkpoint
 from pipeline.engine.engine import Engine
 from pipeline.engine.fake import Fake
@@ -192,3 +192,18 @@ def test_the_dtype_is_the_configs():
     (picture,) = half.painter.paint([tuple(range(36))])
     (exact,) = open_backends(golden_config(dtype="float32")).painter.paint([tuple(range(36))])
     assert (picture != exact).any()
+
+
+def test_actors_that_share_a_gpu_take_equal_caches_whoever_loads_first():
+    total, weights = 80_000, 16_000
+    first = gpu_cache_bytes(total - weights, total, own=weights, share=0.5)
+    second = gpu_cache_bytes(total - 2 * weights - first, total, own=weights, share=0.5)
+
+    assert first == second == int(0.85 * 24_000)
+    assert first + second + 2 * weights < total
+
+
+def test_an_actor_alone_takes_most_of_what_is_free_and_a_full_gpu_gives_none():
+    assert gpu_cache_bytes(64_000, 80_000, own=16_000, share=1.0) == int(0.85 * 64_000)
+    assert gpu_cache_bytes(500, 80_000, own=16_000, share=0.5) == 425
+    assert gpu_cache_bytes(500, 80_000, own=16_000, share=0.1) == 0

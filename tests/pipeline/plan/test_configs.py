@@ -317,3 +317,41 @@ def test_the_files_of_a_model_are_kept_with_their_digests():
     assert set(files) == {
         *("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json")
     }
+
+
+@pytest.mark.parametrize(
+    ("execution", "said"),
+    [
+        ({"gpus_per_actor": 1.5}, "gpus_per_actor is 1.5: expected a whole number"),
+        ({"gpus_per_actor": 2.0001}, "expected a whole number"),
+        ({"gpus_per_actor": 1e-9}, "gpus_per_actor is 1e-09: expected 0.0001 to 1,000,000"),
+        ({"cpus_per_actor": 1e300}, "cpus_per_actor is 1e+300: expected 0.0001"),
+        ({"resources": {"drawer": 0}}, "resources.drawer is 0"),
+        ({"resources": {"drawer": -1}}, "resources.drawer is -1"),
+        ({"resources": {"GPU": 1}}, "say execution.gpus_per_actor instead"),
+        ({"resources": {"CPU": 1}}, "say execution.cpus_per_actor instead"),
+        ({"resources": {"memory": 1e5}}, "Ray keeps that for itself"),
+        ({"resources": {" ": 1}}, "empty or white space"),
+        ({"min_actors": 3, "num_actors": 2}, "min_actors is 3, and num_actors, the most, is 2"),
+    ],
+)
+def test_what_no_ray_gives_to_an_actor_is_refused_when_planning(
+    execution: dict[str, Any], said: str
+):
+    with pytest.raises(InputError) as refused:
+        resolve({"method": {"backend": "fake"}, "execution": execution})
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "execution",
+    [
+        {"gpus_per_actor": 0.25},
+        {"gpus_per_actor": 512.0},
+        {"cpus_per_actor": 1.5},
+        {"resources": {"drawer": 0.5, "accelerator_type:A100": 0.001}},
+        {"min_actors": 2, "num_actors": 2},
+    ],
+)
+def test_what_a_ray_may_come_to_have_is_not_refused(execution: dict[str, Any]):
+    assert resolve({"method": {"backend": "fake"}, "execution": execution}).config.execution

@@ -73,7 +73,8 @@ def columns_of(
         rollout=np.arange(num),
         prompts=[f"prompt {trace}" for trace in range(num)] if prompts is None else list(prompts),
         metadata=["{}"] * num if metadata is None else list(metadata),
-        num_dead=0,
+        dead_record=np.zeros(0, np.uint64),
+        dead_rollout=np.zeros(0, np.int64),
         events=events,
     )
 
@@ -139,6 +140,7 @@ def shard_of(rollouts: Sequence[Rollout]) -> ShardCandidates:
         traces=ShardTraces(
             position=np.arange(len(rollouts)),
             record=np.array([rollout.record for rollout in rollouts], np.uint64),
+            prompt=np.array([rollout.record for rollout in rollouts], np.uint64),
             rollout=np.array([rollout.rollout for rollout in rollouts], np.int64),
             category=np.array(
                 [categories.index(rollout.category) for rollout in rollouts], np.int64
@@ -148,7 +150,8 @@ def shard_of(rollouts: Sequence[Rollout]) -> ShardCandidates:
             rank=np.array([rollout.rank for rollout in rollouts], np.float64),
             hash=np.array([rollout.hash or 0 for rollout in rollouts], np.uint64),
             has_hash=np.array([rollout.hash is not None for rollout in rollouts], np.bool_),
-            num_dead=0,
+            dead_record=np.zeros(0, np.uint64),
+            dead_rollout=np.zeros(0, np.int64),
         ),
         rows=ShardRows(
             trace=np.array([trace for trace, _ in rows], np.int32),

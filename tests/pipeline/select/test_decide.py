@@ -1,6 +1,7 @@
 """Decisions that depend on other rows: groups, pairs, the best of a prompt, agreement's balance."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.select.decide import Candidates, decide, gather
+from pipeline.select.decide import Candidates, Endings, decide, gather
 from pipeline.select.shard_candidates import TASK_OF_REVISION, reasons_of
 from schemas.recipes import Recipe
 from tests.pipeline.select.support import (
@@ -50,10 +51,21 @@ def pairs(min_margin: float = 0) -> Recipe:
 
 
 def decided(
-    rollouts: list[Rollout], recipe: Recipe, group_sizes: tuple[int, ...] = (1, 1)
+    rollouts: list[Rollout],
+    recipe: Recipe,
+    *,
+    is_validation: Sequence[bool] | None = None,
+    is_ended: Sequence[bool] | None = None,
+    num_dead: Sequence[int] | None = None,
 ) -> Candidates:
-    candidates = gathered(rollouts, recipe)
-    decide(candidates, recipe, group_sizes)
+    """Decide about these traces. Lists are of each trace; by default all is over and none dead."""
+    candidates, num = gathered(rollouts, recipe), len(rollouts)
+    endings = Endings(
+        is_ended=np.array(is_ended or [True] * num, np.bool_),
+        num_dead=np.array(num_dead or [0] * num, np.int64),
+    )
+    is_aside = np.array(is_validation or [False] * num, np.bool_)
+    decide(candidates, recipe, is_aside, endings)
     return candidates
 
 
@@ -90,28 +102,68 @@ def test_a_group_is_whole_or_left_out():
         Rollout(record=2, rank=0.0),  # the other rollout is dead
         Rollout(record=3, rank=0.0),
         Rollout(record=3, rank=1.0, rows=(Row(reason=FILTERED),)),
+        *[Rollout(record=4, rank=rank) for rank in (0.0, 1.0)],  # a third one is not grown yet
     ]
 
-    candidates = decided(rollouts, GROUPS, (2,))
+    candidates = decided(
+        rollouts, GROUPS, is_ended=[True] * 5 + [False] * 2, num_dead=[0, 0, 1, 0, 0, 0, 0]
+    )
 
     assert reasons_in(candidates) == [
         *("", "", "incomplete_group", "incomplete_group"),
         reasons_of(GROUPS)[FILTERED],
+        *("incomplete_group", "incomplete_group"),
     ]
-    assert candidates.group_size.tolist() == [2, 2, 1, 2, 2]
+    assert candidates.group_size.tolist() == [2, 2, 1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("max_dead", "is_kept"), [(0, False), (1, False), (2, True)])
+def test_a_recipe_may_put_up_with_dead_rollouts_and_the_group_is_of_the_others(
+    max_dead: int, is_kept: bool
+):
+    recipe = recipe_of(
+        'kind = "grpo"\nscorers = ["toy@1"]\n'
+        f'[groups]\nrewards = ["toy.value"]\nmax_dead = {max_dead}'
+    )
+
+    candidates = decided([Rollout(rank=rank) for rank in (0.0, 1.0)], recipe, num_dead=[2, 2])
+
+    assert reasons_in(candidates) == (["", ""] if is_kept else ["incomplete_group"] * 2)
+    assert candidates.group_size.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("max_dead", [0, 9])
+def test_no_dead_rollout_makes_up_for_one_that_is_still_to_come(max_dead: int):
+    recipe = recipe_of(
+        'kind = "grpo"\nscorers = ["toy@1"]\n'
+        f'[groups]\nrewards = ["toy.value"]\nmax_dead = {max_dead}'
+    )
+
+    candidates = decided([Rollout(rank=rank) for rank in (0, 1)], recipe, is_ended=[False] * 2)
+
+    assert reasons_in(candidates) == ["incomplete_group"] * 2
+
+
+@pytest.mark.parametrize("num", range(2, 12))
+@pytest.mark.parametrize("reward", [0.1, 0.7, 1 / 3, 0.55, 1e-30])
+def test_equal_rewards_are_alike_however_many_they_are(num: int, reward: float):
+    rollouts = [Rollout(rank=reward)] * num
+
+    assert reasons_in(decided(rollouts, GROUPS)) == ["zero_variance"] * num
+    assert decided(rollouts, KEEP_ALIKE).advantage.tolist() == [0.0] * num
 
 
 def test_groups_are_of_one_run_each_with_its_own_size():
     same_record = [Rollout(record=1, run=run, rank=rank) for run in (0, 1) for rank in (0.0, 0.5)]
 
-    candidates = decided([*same_record, Rollout(record=1, run=1, rank=1.0)], GROUPS, (2, 3))
+    candidates = decided([*same_record, Rollout(record=1, run=1, rank=1.0)], GROUPS)
 
     assert reasons_in(candidates) == [""] * 5
     assert candidates.group_size.tolist() == [2, 2, 3, 3, 3]
 
 
 def test_an_advantage_is_the_reward_less_the_mean_over_the_deviation():
-    candidates = decided([Rollout(rank=rank) for rank in (0.0, 0.5, 1.0, np.nan)], GROUPS, (4,))
+    candidates = decided([Rollout(rank=rank) for rank in (0.0, 0.5, 1.0, np.nan)], GROUPS)
 
     # Of 0, 1/2 and 1 the mean is 1/2 and the deviation the root of 1/6; the one without a reward
     # has no advantage, and counts in neither.
@@ -125,15 +177,15 @@ def test_an_advantage_is_the_reward_less_the_mean_over_the_deviation():
 def test_a_group_whose_rewards_are_alike_teaches_nothing(ranks: tuple[float, ...]):
     rollouts = [Rollout(rank=rank) for rank in ranks]
 
-    assert reasons_in(decided(rollouts, GROUPS, (3,))) == ["zero_variance"] * 3
-    assert reasons_in(decided(rollouts, KEEP_ALIKE, (3,))) == [""] * 3
+    assert reasons_in(decided(rollouts, GROUPS)) == [
+        "not_scored" if np.isnan(rank) else "zero_variance" for rank in ranks
+    ]
+    assert reasons_in(decided(rollouts, KEEP_ALIKE)) == [""] * 3
 
 
 @given(ranks=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=6))
 def test_advantages_in_a_group_sum_to_nothing_and_rank_as_rewards_do(ranks: list[float]):
-    advantages = decided(
-        [Rollout(rank=rank) for rank in ranks], KEEP_ALIKE, (len(ranks),)
-    ).advantage
+    advantages = decided([Rollout(rank=rank) for rank in ranks], KEEP_ALIKE).advantage
 
     assert float(np.sum(advantages, dtype=np.float64)) == pytest.approx(0, abs=1e-4)
     for rank, advantage in zip(ranks, advantages.tolist(), strict=True):
@@ -178,7 +230,9 @@ def test_a_trace_without_a_score_or_alone_or_left_out_is_in_no_pair():
 
     candidates = decided(rollouts, pairs())
 
-    assert reasons_in(candidates)[:4] == ["not_extreme"] * 4
+    assert reasons_in(candidates)[:4] == [
+        *("not_extreme", "not_extreme", "not_scored", "not_extreme")
+    ]
     assert candidates.reason[4] == FILTERED
     assert (candidates.partner == -1).all()
 
@@ -214,7 +268,7 @@ def test_of_a_prompt_the_best_stay_over_all_runs_and_the_unscored_come_last():
         Rollout(run=1, record=1, rank=1.0),
     ]
 
-    assert reasons_in(decided(rollouts, best_of(2))) == ["", "not_best", "", ""]
+    assert reasons_in(decided(rollouts, best_of(2))) == ["", "not_scored", "", ""]
 
 
 def test_a_trace_that_looks_like_a_better_one_is_left_out_with_all_its_rows():
@@ -318,7 +372,8 @@ def test_the_best_that_stay_differ_and_what_goes_is_no_better(
             assert keep is None or len(beside) < keep
         elif "near_duplicate" in reasons:
             assert any(alike(trace, other) and rank(other) >= rank(trace) for other in beside)
-        elif "not_best" in reasons:
+        elif reasons & {"not_best", "not_scored"}:
+            assert ("not_scored" in reasons) == bool(np.isnan(rollouts[trace].rank))
             assert len(beside) == keep
             assert all(rank(other) >= rank(trace) for other in beside)
         else:
@@ -344,17 +399,22 @@ def test_critiques_that_ask_for_a_revision_are_as_many_as_those_that_accept():
     assert reasons[8] == "unbalanced"
 
 
-@given(rollouts=ROLLOUTS, lots=LOTS)
-def test_balance_leaves_equal_sides_and_no_other_row_alone(
-    rollouts: list[Rollout], lots: list[int]
+@given(rollouts=ROLLOUTS, lots=LOTS, aside=st.lists(st.booleans(), min_size=10, max_size=10))
+def test_balance_leaves_equal_sides_in_each_split_and_every_other_row_alone(
+    rollouts: list[Rollout], lots: list[int], aside: list[bool]
 ):
+    aside = aside[: len(rollouts)]
     before = gathered(with_lots(rollouts, lots), BALANCED)
-    after = decided(with_lots(rollouts, lots), BALANCED)
+    after = decided(with_lots(rollouts, lots), BALANCED, is_validation=aside)
 
     is_critique = (before.task >= 64) & (before.task < 128)
-    sides = [is_critique & (before.is_revise == side) for side in (True, False)]
-    fewest = min(int((before.is_kept & side).sum()) for side in sides)
-    assert [int((after.is_kept & side).sum()) for side in sides] == [fewest, fewest]
+    is_aside = np.array(aside)[before.trace]
+    for split in (True, False):
+        sides = [
+            is_critique & (is_aside == split) & (before.is_revise == side) for side in (True, False)
+        ]
+        fewest = min(int((before.is_kept & side).sum()) for side in sides)
+        assert [int((after.is_kept & side).sum()) for side in sides] == [fewest, fewest]
     assert (after.reason[~is_critique] == before.reason[~is_critique]).all()
 
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.select.funnel import Funnel, lines_of
-from tests.pipeline.select.support import Rollout, Row, gathered, recipe_of, shard_of
+from tests.pipeline.select.support import Rollout, Row, gathered, recipe_of
 
-THINK_1, DRAW_2 = 0, 129
+THINK_1, REFLECT_1, DRAW_2 = 0, 64, 129
 UNPARSEABLE, TRUNCATED = 1, 2  # the first reasons of every recipe
 
 ROLLOUTS = [
@@ -24,8 +24,9 @@ ROLLOUTS = [
 def funnel_of(rollouts: list[Rollout], is_validation: list[bool]) -> Funnel:
     return Funnel.of(
         gathered(rollouts, recipe_of("")),
-        [shard_of(rollouts).traces],
         np.array(is_validation, np.bool_),
+        num_objects=1,
+        num_dead=3,
     )
 
 
@@ -34,7 +35,7 @@ def test_the_funnel_counts_traces_prompts_and_rows():
 
     assert funnel == Funnel(
         num_objects=1,
-        num_dead=0,
+        num_dead=3,
         num_traces=3,
         num_traces_kept=2,
         num_prompts=2,
@@ -47,6 +48,8 @@ def test_the_funnel_counts_traces_prompts_and_rows():
             "draw_2": {"in": 2, "truncated": 1, "train": 1, "validation": 0},
         },
         kept_by_category={"unknown": 1, "toy": 2},
+        kept_by_region={"1": 2, "2": 1},
+        kept_by_verdict={},
     )
 
 
@@ -55,14 +58,36 @@ def test_the_lines_say_what_is_left_after_each_reason():
 
     words = [" ".join(line.split()) for line in lines]
     assert words == [
-        "3 traces of 2 prompts came in (0 dead ones left out): 5 rows.",
+        "3 traces of 2 prompts came in (3 dead ones left out): 5 rows.",
         "unparseable -1 4 left",
         "truncated -1 3 left",
         "Kept 3 rows of 2 traces and 2 prompts:",
         "think_1 1 train 1 validation of 3",
         "draw_2 1 train 0 validation of 2",
         "By category: unknown 1, toy 2.",
+        "By region: 1 2, 2 1.",
     ]
+
+
+def test_verdicts_are_counted_of_the_critiques_that_stay_in_each_split():
+    critiques = [
+        *(Row(task=REFLECT_1), Row(task=REFLECT_1, event=1, is_revise=True)),
+        *(Row(task=REFLECT_1, event=2, reason=TRUNCATED), Row(task=THINK_1, event=3)),
+    ]
+    rollouts = [Rollout(rows=tuple(critiques)), Rollout(rows=tuple(critiques[:1]))]
+
+    funnel = funnel_of(rollouts, [False, True])
+
+    assert funnel.kept_by_verdict == {
+        "train accept": 1,
+        "train revise": 1,
+        "validation accept": 1,
+        "validation revise": 0,
+    }
+    assert (
+        "By verdict: train accept 1, train revise 1, validation accept 1, validation revise 0."
+        in (lines_of(funnel))
+    )
 
 
 def test_without_categories_nothing_is_said_of_them():
@@ -93,6 +118,11 @@ def test_no_row_is_lost_between_coming_in_and_being_removed_or_kept(
     assert funnel.num_rows == len(rows)
     assert funnel.num_rows - sum(funnel.removed.values()) == funnel.num_rows_kept
     assert sum(funnel.kept_by_category.values()) == funnel.num_rows_kept
+    assert sum(funnel.kept_by_region.values()) == funnel.num_rows_kept
+    is_critique = [name for name in funnel.by_task if name.startswith("reflect")]
+    assert sum(funnel.kept_by_verdict.values()) == sum(
+        funnel.by_task[name]["train"] + funnel.by_task[name]["validation"] for name in is_critique
+    )
     for counts in funnel.by_task.values():
         ends = sum(num for name, num in counts.items() if name != "in")
         assert counts["in"] == ends

@@ -22,7 +22,7 @@ FILTERED = 1
 
 def mixed(rows: list[Row], recipe: Recipe) -> Candidates:
     candidates = gathered([Rollout(rows=tuple(rows))], recipe)
-    decide(candidates, recipe, (1,))
+    decide(candidates, recipe, np.array([False]))
     return candidates
 
 
@@ -142,6 +142,115 @@ def test_a_larger_mix_holds_the_smaller_one(
     assert len(larger) <= limits[1]
 
 
+# Balance in a mix
+
+
+BALANCE = '[agreement]\nby = "toy.value"\naccept_min = 1\nrevise_max = 0\n'
+Side = tuple[int, bool, bool]
+"""Of a critique: the region, whether it asks for a revision, whether it is set aside."""
+SIDES = st.lists(
+    st.tuples(st.integers(0, 2), st.booleans(), st.booleans()), min_size=12, max_size=30
+)
+
+
+def balanced(mix: str) -> Recipe:
+    return recipe_of(f'scorers = ["toy@1"]\n{BALANCE}[mix]\n{mix}')
+
+
+def kept_sides(
+    sides: list[Side], lots: list[int], recipe: Recipe
+) -> tuple[Counter[Side], set[int]]:
+    """Of traces with one critique and one thought each, the critiques that stay: their sides and
+    their lots.
+    """
+    rollouts = [
+        Rollout(
+            record=index,
+            rows=(
+                Row(task=REFLECT_1 + region, event=0, lot=lot, is_revise=is_revise),
+                Row(task=THINK_1, event=1, lot=lot + 100),
+            ),
+        )
+        for index, ((region, is_revise, _), lot) in enumerate(zip(sides, lots, strict=False))
+    ]
+    candidates = gathered(rollouts, recipe)
+    decide(candidates, recipe, np.array([is_aside for _, _, is_aside in sides]))
+    is_critique = candidates.is_kept & (candidates.task >= REFLECT_1)
+    kept = candidates.trace[is_critique].tolist()
+    return Counter(sides[trace] for trace in kept), set(candidates.lot[is_critique].tolist())
+
+
+def num_pairs(sides: list[Side]) -> int:
+    """How many pairs of a revision and an acceptance there are, each in one split."""
+    nums = Counter((is_revise, is_aside) for _, is_revise, is_aside in sides)
+    return sum(min(nums[True, split], nums[False, split]) for split in (True, False))
+
+
+@given(sides=SIDES, lots=st.permutations(range(30)), weight=st.integers(1, 9))
+def test_a_mix_keeps_as_many_revisions_as_acceptances_in_each_split(
+    sides: list[Side], lots: list[int], weight: int
+):
+    recipe = balanced(f"weights = {{ think = 9, reflect = {weight} }}")
+    if not num_pairs(sides):
+        with pytest.raises(InputError, match="reflect 0 in 2 equal parts"):
+            kept_sides(sides, lots, recipe)
+        return
+    kept, _ = kept_sides(sides, lots, recipe)
+
+    for split in (True, False):
+        revisions, acceptances = (
+            sum(num for side, num in kept.items() if side[1:] == (is_revise, split))
+            for is_revise in (True, False)
+        )
+        assert revisions == acceptances
+    share = min(Fraction(len(sides), 9), Fraction(2 * num_pairs(sides), weight))
+    assert kept.total() == int(share * weight) // 2 * 2
+
+
+@given(sides=SIDES, lots=st.permutations(range(30)))
+def test_a_larger_balanced_mix_holds_the_smaller_one(sides: list[Side], lots: list[int]):
+    mixes = [
+        kept_sides(sides, lots, balanced(f"counts = {{ reflect = {2 * num} }}"))[1]
+        for num in range(1, num_pairs(sides) + 1)
+    ]
+
+    assert [len(kept) for kept in mixes] == [2 * num for num in range(1, len(mixes) + 1)]
+    for smaller, larger in pairwise(mixes):
+        assert smaller < larger
+
+
+def test_regions_may_be_equal_in_a_pool_that_is_a_role():
+    rows = rows_of(*[THINK_1] * 7, *[THINK_2] * 3, *[DRAW_1] * 6)
+    recipe = recipe_of('mix = { weights = { think = 1, draw = 1 }, regions = "equal" }')
+
+    candidates = mixed(rows, recipe)
+
+    assert Counter(candidates.task[candidates.is_kept].tolist()) == {
+        THINK_1: 3,
+        THINK_2: 3,
+        DRAW_1: 6,
+    }
+
+
+@given(sides=SIDES, lots=st.permutations(range(40)))
+def test_regions_and_verdicts_may_both_be_equal(sides: list[Side], lots: list[int]):
+    cells = [(region, is_revise, False) for region in (0, 1) for is_revise in (False, True)]
+    some = [(region % 2, is_revise, False) for region, is_revise, _ in sides]
+    recipe = balanced('weights = { reflect = 1 }\nregions = "equal"')
+
+    kept, _ = kept_sides([*cells, *some], lots, recipe)
+
+    assert kept.keys() == set(cells)
+    assert len(set(kept.values())) == 1
+
+
+def test_a_count_that_has_no_equal_parts_is_refused():
+    sides = [(0, index % 2 == 0, False) for index in range(8)]
+
+    with pytest.raises(InputError, match="reflect is to have 2 equal parts; ask for a multiple"):
+        kept_sides(sides, list(range(8)), balanced("counts = { reflect = 3 }"))
+
+
 # Splits
 
 
@@ -150,7 +259,9 @@ RECORDS = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=30)
 
 @given(records=RECORDS, seed=st.integers(0, 9), share=st.sampled_from([0, 0.02, 0.25, 0.5, 0.98]))
 def test_a_record_is_set_aside_by_a_lot_of_its_own(records: list[int], seed: int, share: float):
-    is_aside = validation_records(np.array(records, np.uint64), seed, share)
+    is_aside = validation_records(
+        np.array(records, np.uint64), np.array(records, np.uint64), seed, share
+    )
 
     def lot(record: int) -> int:
         return int.from_bytes(sha256(f"{seed}|split|{record:016x}".encode()).digest()[:8], "big")
@@ -165,17 +276,37 @@ def test_a_split_never_divides_a_record_and_knows_nothing_of_the_others(
     repeated = [*records, *records]
     random.shuffle(repeated)
 
-    is_aside = validation_records(np.array(repeated, np.uint64), 1, 0.5)
+    is_aside = validation_records(
+        np.array(repeated, np.uint64), np.array(repeated, np.uint64), 1, 0.5
+    )
 
     sides = dict(zip(repeated, is_aside.tolist(), strict=True))
     assert [sides[record] for record in repeated] == is_aside.tolist()
-    alone = [validation_records(np.array([record], np.uint64), 1, 0.5).item() for record in records]
+    alone = [
+        validation_records(
+            np.array([record], np.uint64), np.array([record], np.uint64), 1, 0.5
+        ).item()
+        for record in records
+    ]
     assert [sides[record] for record in records] == alone
+
+
+@given(records=RECORDS, seed=st.integers(0, 9))
+def test_prompts_that_are_equal_but_for_their_form_stand_on_one_side(records: list[int], seed: int):
+    prompts = np.array([record % 3 for record in records], np.uint64)
+    ids = np.array(records, np.uint64)
+
+    is_aside = validation_records(ids, prompts, seed, 0.5)
+
+    for prompt in set(prompts.tolist()):
+        alike = is_aside[prompts == prompt]
+        first = ids[prompts == prompt].min(keepdims=True)
+        assert set(alike.tolist()) == set(validation_records(first, first, seed, 0.5).tolist())
 
 
 def test_a_larger_share_sets_the_same_records_aside_and_more():
     records = np.arange(2000, dtype=np.uint64)
-    shares = [validation_records(records, 0, share) for share in (0.0, 0.1, 0.3, 0.9)]
+    shares = [validation_records(records, records, 0, share) for share in (0.0, 0.1, 0.3, 0.9)]
 
     assert not shares[0].any()
     for smaller, larger in pairwise(shares):
@@ -187,4 +318,6 @@ def test_a_larger_share_sets_the_same_records_aside_and_more():
 def test_another_seed_draws_another_split():
     records = np.arange(200, dtype=np.uint64)
 
-    assert (validation_records(records, 0, 0.5) != validation_records(records, 1, 0.5)).any()
+    assert (
+        validation_records(records, records, 0, 0.5) != validation_records(records, records, 1, 0.5)
+    ).any()

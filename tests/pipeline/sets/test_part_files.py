@@ -39,44 +39,37 @@ def named(*names: str) -> list[TextRow]:
     return [{**text_row(), "id": name} for name in names]
 
 
-def test_a_full_file_is_put_and_the_next_one_has_the_next_number(
+def test_a_file_has_row_groups_of_bounded_size_and_is_put_when_it_is_closed(
     out: Store, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 10 * 8)
-    monkeypatch.setattr(part_files, "FILE_BYTES", 20 * 8)
-    stream = ParquetStream(out, "sft/draw_1/train", SCHEMA, scratch)
+    stream = ParquetStream(out, "sft/draw_1/train-00003", SCHEMA, scratch)
     for first in range(0, 50, 5):
         stream.add(numbers(first, 5))
-    keys = stream.close()
+    assert not list(out.list_folder("sft/draw_1"))
+    key = stream.close()
 
-    assert keys == [f"sft/draw_1/train-0000{index}.parquet" for index in range(3)]
-    files = [pq.ParquetFile(io.BytesIO(out.read(key))) for key in keys]
-    assert [file.metadata.num_rows for file in files] == [20, 20, 10]
-    assert [file.num_row_groups for file in files] == [2, 2, 1]
-    rows = [number for file in files for number in file.read()["number"].to_pylist()]
-    assert rows == list(range(50))
+    assert key == "sft/draw_1/train-00003.parquet"
+    file = pq.ParquetFile(io.BytesIO(out.read(key)))
+    groups = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+    assert groups == [10] * 5
+    assert file.read()["number"].to_pylist() == list(range(50))
     assert stream.num_rows == 50
     assert not list(scratch.iterdir())
 
 
-def test_what_is_left_is_put_when_a_stream_is_closed(out: Store, scratch: Path):
-    stream = ParquetStream(out, "grpo/train", SCHEMA, scratch)
+def test_what_is_left_is_written_when_a_stream_is_closed(out: Store, scratch: Path):
+    stream = ParquetStream(out, "grpo/train-00000", SCHEMA, scratch)
     stream.add(numbers(0, 3))
-    assert not list(out.list_folder("grpo"))
 
-    assert stream.close() == ["grpo/train-00000.parquet"]
-
-
-def test_a_stream_without_rows_has_no_file(out: Store, scratch: Path):
-    assert ParquetStream(out, "grpo/train", SCHEMA, scratch).close() == []
-    assert TarStream(out, "exports/webdataset/train/part", scratch).close() == []
+    assert pq.read_table(io.BytesIO(out.read(stream.close()))).num_rows == 3
 
 
 def test_a_tar_has_a_sample_beside_its_pictures(out: Store, scratch: Path):
-    stream = TarStream(out, "exports/webdataset/train/part", scratch)
+    stream = TarStream(out, "exports/webdataset/train/part-00000", scratch)
     rows = [{**text_row(num_pictures=2), "id": "a"}, {**text_row(num_pictures=0), "id": "b"}]
     stream.add(EXPORTS["webdataset"].table(rows))
-    (key,) = stream.close()
+    key = stream.close()
 
     assert key == "exports/webdataset/train/part-00000.tar"
     assert stream.num_rows == 2
@@ -86,24 +79,10 @@ def test_a_tar_has_a_sample_beside_its_pictures(out: Store, scratch: Path):
         assert owners == {(0, 0, "")}
 
 
-def test_a_full_tar_is_put_between_samples(
-    out: Store, scratch: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(part_files, "FILE_BYTES", 1)
-    stream = TarStream(out, "exports/webdataset/train/part", scratch)
-    stream.add(EXPORTS["webdataset"].table(named("a", "b")))
-    keys = stream.close()
-
-    assert keys == [f"exports/webdataset/train/part-0000{index}.tar" for index in range(2)]
-    for key, name in zip(keys, "ab", strict=True):
-        with tarfile.open(fileobj=io.BytesIO(out.read(key))) as tar:
-            assert tar.getnames() == [f"{name}.json", f"{name}.0.webp"]
-
-
 def test_equal_rows_make_equal_bytes(tmp_path: Path, out: Store, scratch: Path):
     other = open_store(str(tmp_path / "other"))
     for store in (out, other):
-        stream = TarStream(store, "part", scratch)
+        stream = TarStream(store, "part-00000", scratch)
         stream.add(EXPORTS["webdataset"].table(named("a", "b")))
         stream.close()
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.select.parallel import in_processes
 from pipeline.select.recipes import load_recipe, read_recipe
 from pipeline.select.selection import Curation, open_curation
 from pipeline.sets.rows import read_positions
@@ -30,9 +31,9 @@ ALL = 'name = "all"\nsplit = { validation = 0.5 }'
 def curate(run: Store, recipe: str, out: Path, **settings: Any) -> Curation:
     """Curate by a shipped recipe, or by the text of one."""
     read = read_recipe(recipe, origin="test") if "=" in recipe else load_recipe(recipe)[0]
-    num_workers = settings.pop("num_workers", 1)
-    curation = open_curation([open_run(run.url)], read, Path(), num_workers=num_workers, **settings)
-    write_set(curation, open_store(str(out)), num_workers=num_workers)
+    spread = in_processes(settings.pop("num_workers", 1))
+    curation = open_curation([open_run(run.url)], read, Path(), spread=spread, **settings)
+    write_set(curation, open_store(str(out)), spread=spread)
     return curation
 
 

@@ -1,0 +1,66 @@
+"""Signals: the first one asks, the second one ends, and the command to go on is printed."""
+
+import os
+import signal
+import subprocess
+import sys
+from io import StringIO
+
+import pytest
+
+from jobs.commands.stopping import Stop, hangups_held
+from jobs.commands.terminal import Terminal
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+NEXT = "coppice run runs/first"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_asks_and_the_second_one_ends_at_once(number: signal.Signals):
+    said = StringIO()
+    with Stop(Terminal(said, width=200), NEXT) as stop, stop.committing():
+        os.kill(os.getpid(), number)
+        assert stop.is_asked()
+        assert "Stopping" in said.getvalue()
+        assert NEXT not in said.getvalue()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert f"Next: {NEXT}" in said.getvalue()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_there_is_nothing_to_wait_for_before_anything_was_grown(number: signal.Signals):
+    said = StringIO()
+    with Stop(Terminal(said, width=200), NEXT), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+    assert f"Next: {NEXT}" in said.getvalue()
+
+
+def test_a_handler_that_another_put_in_its_place_meanwhile_does_not_stay():
+    before = signal.getsignal(signal.SIGTERM)
+    with Stop(Terminal(StringIO()), NEXT) as stop:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        with stop.committing():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.is_asked()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stop(Terminal(StringIO()), NEXT) as stop, stop.committing():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.is_asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_process_started_while_hangups_are_held_never_hears_of_them():
+    with hangups_held():
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    child.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(0.5)
+    child.communicate(b"\n", timeout=20)
+    assert child.returncode == 0

@@ -1,0 +1,112 @@
+"""`python -m tests.recompute SET RUN...`: what of a set does not follow from its runs, a line each.
+
+Sets with evaluation prompts left out are not computed again: what counts as one prompt is the
+project's own. All else is, but for the wording of questions.
+"""
+
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tests.recompute.decisions import Decision, decisions_of
+from tests.recompute.reading import Row, read_run
+from tests.recompute.rows import rows_of
+
+
+def problems(made: Path, runs: list[Path]) -> Iterator[str]:
+    """What is wrong with a set that is said to be made of these runs."""
+    manifest = json.loads((made / "manifest.json").read_text())
+    recipe, digest = manifest["inputs"]["recipe"], manifest["inputs"]["recipe_digest"]
+    if manifest["inputs"]["evaluation"]:
+        yield "evaluation prompts were left out, which is not computed again"
+        return
+    sources = [read_run(run, recipe["scorers"]) for run in runs]
+    decisions = decisions_of(sources, recipe, lambda trace: str(trace["record_id"]))
+    yield from _wrong_decisions(made, decisions)
+    yield from _wrong_rows(made, manifest, rows_of(decisions, recipe, digest))
+    yield from _wrong_counts(made, decisions)
+
+
+def _wrong_decisions(made: Path, decisions: list[Decision]) -> Iterator[str]:
+    written = pq.read_table(made / "decisions.parquet").to_pylist()
+    for row, decision in zip_longest(written, decisions):
+        if row is None or decision is None:
+            yield f"{len(written)} decisions, and {len(decisions)} follow"
+            return
+        expected = {
+            "run_id": decision.run.run_id,
+            "trace_id": decision.trace["trace_id"],
+            "event": decision.event,
+            "task": decision.task,
+            "is_kept": not decision.reason,
+            "reason": decision.reason or None,
+            "value": None if math.isnan(decision.value) else decision.value,
+            "split": "validation" if decision.is_validation else "train",
+        }
+        yield from _differences("decision", row, expected)
+
+
+def _wrong_rows(made: Path, manifest: Row, rows: dict[str, list[Row]]) -> Iterator[str]:
+    streams = {key: of for key, of in manifest["files"].items() if not key.startswith("exports/")}
+    if streams.keys() != rows.keys():
+        yield f"streams {sorted(streams)}, and {sorted(rows)} follow"
+    for key in streams.keys() & rows.keys():
+        written = [
+            row for file in streams[key]["files"] for row in pq.read_table(made / file).to_pylist()
+        ]
+        if not len(written) == len(rows[key]) == streams[key]["num_rows"]:
+            yield f"{key}: {len(written)} rows, and {len(rows[key])} follow"
+        for row, expected in zip(written, rows[key], strict=False):
+            answer = expected.pop("answer", None)
+            messages = row.pop("messages", None)
+            if answer is not None:
+                if messages[-1] != {"role": "assistant", "content": answer}:
+                    yield f"{row['id']}: another answer than {answer!r}"
+                if row["prompt"] not in " ".join(turn["content"] for turn in messages[:-1]):
+                    yield f"{row['id']}: its question does not have its prompt"
+            yield from _differences(key, row, expected)
+
+
+def _wrong_counts(made: Path, decisions: list[Decision]) -> Iterator[str]:
+    funnel = json.loads((made / "funnel.json").read_text())
+    kept = [row for row in decisions if not row.reason]
+    critiques = Counter(
+        f"{'validation' if row.is_validation else 'train'} {row.of_event['verdict']}"
+        for row in kept
+        if row.role == "reflect"
+    )
+    removed = Counter(row.reason for row in decisions if row.reason)
+    regions = Counter(row.task.rpartition("_")[2] for row in kept if row.event is not None)
+    if kept and kept[0].task in ("group", "revision"):
+        regions.clear()
+    expected = {
+        "num_rows": len(decisions),
+        "num_rows_kept": len(kept),
+        "removed": dict(removed),
+        "kept_by_region": dict(regions),
+    }
+    yield from _differences("funnel", {name: funnel[name] for name in expected}, expected)
+    told = {name: num for name, num in funnel["kept_by_verdict"].items() if num}
+    yield from _differences("verdicts", told, dict(critiques))
+
+
+def _differences(of: str, row: Row, expected: Row) -> Iterator[str]:
+    for name in row.keys() | expected.keys():
+        ours, theirs = row.get(name), expected.get(name)
+        are_floats = isinstance(ours, float) and isinstance(theirs, float)
+        if are_floats and math.isclose(ours, theirs, rel_tol=1e-6, abs_tol=1e-9):
+            continue
+        if ours != theirs:
+            yield f"{of} {row.get('trace_id', '')} {name}: {ours!r}, expected {theirs!r}"[:300]
+
+
+if __name__ == "__main__":
+    wrong = list(problems(Path(sys.argv[1]), [Path(run) for run in sys.argv[2:]]))
+    sys.stdout.write("\n".join([*wrong, f"{len(wrong)} problems", ""]))
+    sys.exit(bool(wrong))
