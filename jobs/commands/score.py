@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.terminal import Terminal, as_typed, counted
-from pipeline.scoring.scorers import Scorer, find_scorer, id_of
+from pipeline.scoring.find import find_scorer
+from pipeline.scoring.scorers import Scorer, id_of
 from pipeline.scoring.sidecars import score_object
 from pipeline.store.layout import scores_folder
 from pipeline.store.open import open_store

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline.prompts.evaluation_sets import read_evaluation_set
-from pipeline.scoring.scorers import SCORERS, find_scorer
+from pipeline.scoring.find import SCORERS, find_scorer
 from pipeline.select.shard_candidates import Criteria
 from pipeline.store.layout import scores_folder
 from pipeline.store.runs import RunSource, common_columns, read_sidecar_notes

@@ -11,7 +11,7 @@ from pipeline.plan.configs import resolve
 from pipeline.plan.planning import commit_plan, make_plan
 from pipeline.plan.prompt_files import read_prompts
 from pipeline.rollout.worker import Worker
-from pipeline.scoring.scorers import find_scorer
+from pipeline.scoring.find import find_scorer
 from pipeline.scoring.sidecars import score_object
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store

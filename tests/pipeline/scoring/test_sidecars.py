@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.scoring.find import find_scorer
 from pipeline.scoring.inputs import digest_of_tokens
-from pipeline.scoring.scorers import Score, ScoringInput, find_scorer, id_of
+from pipeline.scoring.scorers import Score, ScoringInput, id_of
 from pipeline.scoring.sidecars import score_object
 from pipeline.store.local import LocalStore
 from pipeline.store.open import open_store
