@@ -86,7 +86,7 @@ def _pools(
     queries: dict[str, list[Detection]] = {noun: [] for noun in task.nouns}
     for noun, rows in zip(task.nouns, detections, strict=True):
         queries[noun] += [
-            Detection(label=noun, score=row[0], box=_pixels(row, task.width, task.height))
+            Detection(label=noun, score=row[0], box=box_in_pixels(row, task.width, task.height))
             for row in rows
             if row[0] > BOX_THRESHOLD
         ]
@@ -96,7 +96,8 @@ def _pools(
     }
 
 
-def _pixels(query: Query, width: float, height: float) -> Box:
+def box_in_pixels(query: Query, width: float, height: float) -> Box:
+    """The box of a query in a picture of this size, unclipped."""
     _, cx, cy, w, h = query
     return (
         (cx - w / 2) * width,
@@ -208,6 +209,7 @@ def _published_spatial(spatial: SpatialInfo | None, pools: Mapping[str, Sequence
         return 0.0  # it fails too
     # On shares of the picture: everything is within 150 "pixels" of everything.
     a, b = (
-        _pixels(rows[by_score([row[0] for row in rows])[0]], 1, 1) for rows in (subjects, targets)
+        box_in_pixels(rows[by_score([row[0] for row in rows])[0]], 1, 1)
+        for rows in (subjects, targets)
     )
     return 0.2 + 0.2 + published_position(spatial.relation, a, b, T2I_R1_WORDS) / 2
