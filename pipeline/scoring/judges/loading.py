@@ -1,5 +1,7 @@
 """Native models of transformers from a folder: every weight from a file, no code from anywhere."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,14 +25,15 @@ def load_model(kind: "type[Model]", folder: Path, dtype: str, device: str) -> "M
     import torch
 
     try:
-        loaded: Any = kind.from_pretrained(  # a pair, which its annotation does not know
-            folder,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            weights_only=True,
-        )
+        with _quiet():
+            loaded: Any = kind.from_pretrained(  # a pair, which its annotation does not know
+                folder,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                weights_only=True,
+            )
     except Exception as error:  # a file cut short, of another kind, with code in it
         raise _unreadable(folder, error) from error
     model: Model = loaded[0]
@@ -38,6 +41,24 @@ def load_model(kind: "type[Model]", folder: Path, dtype: str, device: str) -> "M
     model.eval().requires_grad_(False)
     placed: Model = loaded[0].to(device)
     return placed
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without progress bars and reports: what is wrong is said once, as an error."""
+    import logging as levels
+
+    from transformers.utils import logging
+
+    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(levels.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bars:
+            logging.enable_progress_bar()
 
 
 def refuse_missing(folder: Path, missing: list[str]) -> None:
