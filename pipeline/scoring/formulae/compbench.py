@@ -61,8 +61,8 @@ def relation_score(
     if task.relation is None:
         return None
     seen = seen_within(detections, width, height)
-    subjects = [thing for thing in seen if is_same_thing(thing.label, task.subject)]
-    targets = [thing for thing in seen if is_same_thing(thing.label, task.target)]
+    subjects = [detection for detection in seen if is_same_thing(detection.label, task.subject)]
+    targets = [detection for detection in seen if is_same_thing(detection.label, task.target)]
     scores: list[float] = []
     if degree(task.relation, _ANYWHERE, _ANYWHERE, width=1, height=1, depth=depth) is None:
         return None
@@ -73,7 +73,7 @@ def relation_score(
                 scores.append(0.25 * a.score + 0.25 * b.score + 0.5 * (held or 0.0))
     if scores:
         return max(scores)
-    return 0.25 * max((thing.score for thing in (*subjects, *targets)), default=0.0)
+    return 0.25 * max((detection.score for detection in (*subjects, *targets)), default=0.0)
 
 
 _ANYWHERE: Box = (0.0, 0.0, 0.0, 0.0)
@@ -82,7 +82,10 @@ _ANYWHERE: Box = (0.0, 0.0, 0.0, 0.0)
 def published_relation_score(task: RelationTask, detections: Sequence[Detection]) -> float:
     """T2I-CompBench's 2D score: the first box of each exact label, and a cliff at one half."""
     a, b = (
-        next((thing for thing in detections if thing.label == _PERSONS.get(name, name)), None)
+        next(
+            (detection for detection in detections if detection.label == _PERSONS.get(name, name)),
+            None,
+        )
         for name in (task.subject, task.target)
     )
     score = _published_sum(a, b)
@@ -98,14 +101,14 @@ def published_depth_score(
     cattle), the last box before both are there counts, and there is no floor.
     """
     names = [_PERSONS.get(name, name) for name in (task.subject, task.target)]
-    places: list[Detection | None] = [None, None]
-    for thing in detections:
+    chosen: list[Detection | None] = [None, None]
+    for detection in detections:
         for index, name in enumerate(names):
-            if name in thing.label:
-                places[index] = thing
-        if None not in places:
+            if name in detection.label:
+                chosen[index] = thing
+        if None not in chosen:
             break
-    a, b = places
+    a, b = chosen
     score = _published_sum(a, b)
     if a is not None and b is not None:
         score += published_depth_position(task.relation, a.box, b.box, depth) / 2
@@ -113,7 +116,7 @@ def published_depth_score(
 
 
 def _published_sum(a: Detection | None, b: Detection | None) -> float:
-    return sum(0.25 * thing.score for thing in (a, b) if thing is not None)
+    return sum(0.25 * detection.score for detection in (a, b) if detection is not None)
 
 
 def count_score(
@@ -128,7 +131,11 @@ def count_score(
         return None
     seen = seen_within(detections, width, height)
     counts = (
-        len(_without_duplicates([thing for thing in seen if is_same_thing(thing.label, task.name)]))
+        len(
+            _without_duplicates(
+                [detection for detection in seen if is_same_thing(detection.label, task.name)]
+            )
+        )
         for task in tasks
     )
     scores = [
@@ -140,7 +147,7 @@ def count_score(
 
 def _without_duplicates(detections: Sequence[Detection]) -> list[Detection]:
     kept: list[Detection] = []
-    for index in by_score([thing.score for thing in detections]):
+    for index in by_score([detection.score for detection in detections]):
         box = detections[index].box
         if not any(_is_duplicate(box, other.box) for other in kept):
             kept.append(detections[index])
@@ -157,7 +164,7 @@ def published_count_score(tasks: Sequence[CountTask], detections: Sequence[Detec
     """T2I-CompBench's: duplicates in the detector's order, pixels counted as posts and not as the
     fields between, and labels that contain a name renamed to it for all that follows.
     """
-    labels = [thing.label for thing in _published_kept(detections)]
+    labels = [detection.label for detection in _published_kept(detections)]
     scores: list[float] = []
     for task in tasks:
         name = _PUBLISHED_NAMES.get(task.name, task.name)
@@ -170,10 +177,10 @@ def published_count_score(tasks: Sequence[CountTask], detections: Sequence[Detec
 
 def _published_kept(detections: Sequence[Detection]) -> list[Detection]:
     kept: list[Detection] = []
-    for thing in detections:
-        same = (other for other in kept if other.label == thing.label)
-        if not any(max(_published_shares(thing.box, other.box)) > _DUPLICATE for other in same):
-            kept.append(thing)
+    for detection in detections:
+        same = (other for other in kept if other.label == detection.label)
+        if not any(max(_published_shares(detection.box, other.box)) > _DUPLICATE for other in same):
+            kept.append(detection)
     return kept
 
 

@@ -128,8 +128,8 @@ def _spatial(task: DetectionTask, pools: Mapping[str, Sequence[Detection]]) -> f
         return None
     subjects, targets = _named(spatial.subject, pools), _named(spatial.target, pools)
     is_same = spatial.subject == spatial.target  # then two boxes are needed
-    there = 0.25 * (len(subjects) > 0) + 0.25 * (len(targets) > is_same)
-    return there + 0.5 * _place(task, spatial, pools)
+    presence = 0.25 * (len(subjects) > 0) + 0.25 * (len(targets) > is_same)
+    return presence + 0.5 * _place(task, spatial, pools)
 
 
 def _place(
@@ -149,7 +149,9 @@ def _named(name: str, pools: Mapping[str, Sequence[Detection]]) -> Sequence[Dete
     """What was seen of a name: under the noun that equals it, or else under those that mean it."""
     if name in pools:
         return pools[name]
-    return [thing for noun, seen in pools.items() if is_same_thing(noun, name) for thing in seen]
+    return [
+        detection for noun, seen in pools.items() if is_same_thing(noun, name) for detection in seen
+    ]
 
 
 def published_detection_reward(task: DetectionTask, detections: Sequence[Sequence[Query]]) -> float:

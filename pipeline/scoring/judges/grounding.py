@@ -111,7 +111,7 @@ def _judgement(view: View, questions: Questions, seen: Sequence[Queries], mode: 
     return Judgement(
         value=value,
         outcome=Outcome.OK if value is not None else Outcome.NOT_APPLICABLE,
-        parts={"boxes": [_as_row(thing) for thing in _sure(task, detections)]},
+        parts={"boxes": [_as_row(detection) for detection in _sure(task, detections)]},
     )
 
 
@@ -125,6 +125,13 @@ def _sure(task: DetectionTask, detections: Sequence[Sequence[Query]]) -> list[De
     ]
 
 
-def _as_row(thing: Detection) -> BoxRow:
-    x0, y0, x1, y1 = thing.box
-    return {"label": thing.label, "score": thing.score, "x0": x0, "y0": y0, "x1": x1, "y1": y1}
+def _as_row(detection: Detection) -> BoxRow:
+    x0, y0, x1, y1 = detection.box
+    return {
+        "label": detection.label,
+        "score": detection.score,
+        "x0": x0,
+        "y0": y0,
+        "x1": x1,
+        "y1": y1,
+    }

@@ -83,8 +83,8 @@ class Towers:
             said = model.get_text_features(
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             ).pooler_output
-        places = [texts.index(view.prompt) for view in views]
-        return _as_doubles(shown), _as_doubles(said)[places]
+        rows = [texts.index(view.prompt) for view in views]
+        return _as_doubles(shown), _as_doubles(said)[rows]
 
     def is_cut(self, text: str) -> bool:
         """Whether the text is longer than the model reads."""
