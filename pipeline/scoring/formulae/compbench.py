@@ -105,7 +105,7 @@ def published_depth_score(
     for detection in detections:
         for index, name in enumerate(names):
             if name in detection.label:
-                chosen[index] = thing
+                chosen[index] = detection
         if None not in chosen:
             break
     a, b = chosen
