@@ -87,7 +87,11 @@ class ProgressLine:
 
     def show(self, snapshot: "Snapshot") -> None:
         """Show how far the run is."""
-        line = Text(describe(snapshot))
+        self.tell(describe(snapshot))
+
+    def tell(self, progress: str) -> None:
+        """Show how far the work is, in our own words."""
+        line = Text(printable(progress))
         if self._status:
             self._status.update(line)
         elif self._clock() - self._printed_at >= _PLAIN_LINE_SECONDS:

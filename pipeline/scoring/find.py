@@ -28,6 +28,7 @@ SCORERS: Mapping[str, str] = {
     "toy": "pipeline.toy.scorer:ToyScorer",
     "thoughts": "pipeline.scoring.text_checks:ThoughtChecks",
     "critiques": "pipeline.scoring.text_checks:CritiqueChecks",
+    "own_critic": "pipeline.scoring.own_critic:OwnCritic",
     "tokens": "pipeline.scoring.picture_checks:TokenChecks",
     "phash": "pipeline.scoring.picture_checks:PerceptualHash",
     "prompt_filter": "pipeline.scoring.safety:PromptFilter",
@@ -77,6 +78,13 @@ def find_scorer(
     return scorer
 
 
+def bundled_version(name: str) -> str:
+    """The version of a bundled scorer here, whatever its settings."""
+    module, _, attribute = SCORERS[name].partition(":")
+    version: str = getattr(importlib.import_module(module), attribute).version
+    return version
+
+
 def find_in(folder: str) -> None:
     """Look for modules in this folder, too, after all other places."""
     if folder not in sys.path and Path(folder).is_dir():
@@ -85,7 +93,11 @@ def find_in(folder: str) -> None:
 
 def describe_failure(error: Exception) -> str:
     """What went wrong in a scorer's code, and where: `KeyError: 'x' (my_scorer.py line 12)`."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen ")  # the machinery of imports
+    ]
     where = f" ({Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error!s:.300}{where}"
 
@@ -146,8 +158,8 @@ def _made(kind: type, path: str, settings: JsonMapping, is_pinned: bool) -> Scor
 
 def _called(kind: type, path: str, *arguments: ScorerSettings, **settings: object) -> Scorer:
     try:
-        made: Scorer = kind(*arguments, **settings)
-        return made
+        scorer: Scorer = kind(*arguments, **settings)
+        return scorer
     except CoppiceError:
         raise
     except Exception as error:  # whatever the constructor of a user's does

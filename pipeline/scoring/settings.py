@@ -7,6 +7,7 @@ by other settings lie in another folder: `scores/hps@1-9f86d081`.
 
 import hashlib
 import inspect
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,12 +43,14 @@ class ScorerSettings(Frozen):
         return self
 
     @property
+    def told(self) -> JsonObject:
+        """What is not as by default, and may change a score."""
+        return self.model_dump(mode="json", exclude=set(self.NOT_COMPARED), exclude_defaults=True)
+
+    @property
     def digest(self) -> str:
-        """8 hex digits of all that is not as by default."""
-        told = self.model_dump(
-            mode="json", exclude=set(self.NOT_COMPARED), exclude_defaults=True, round_trip=True
-        )
-        return hashlib.sha256(canonical_json(told).encode()).hexdigest()[:8]
+        """8 hex digits of what is told."""
+        return hashlib.sha256(canonical_json(self.told).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,9 +174,12 @@ def settings_from_signature(make: Callable[..., object], name: str) -> type[Scor
 
 def _split(pairs: str, text: str) -> Iterator[str]:
     """Pairs at the commas that stand in no quotes and no brackets."""
-    depth, quote, start = 0, "", 0
+    depth, quote, start, is_escaped = 0, "", 0, False
     for position, char in enumerate(pairs):
-        if quote:
+        if is_escaped:
+            is_escaped = False
+        elif quote:
+            is_escaped = char == "\\" and quote == '"'
             quote = "" if char == quote else quote
         elif char in "\"'":
             quote = char
@@ -186,7 +192,7 @@ def _split(pairs: str, text: str) -> Iterator[str]:
             start = position + 1
     if quote or depth:
         raise InputError(f"{text!r:.200}: a quote or a bracket is not closed")
-    if pairs[start:].strip() or start:
+    if pairs[start:].strip():
         yield pairs[start:]
 
 
@@ -202,7 +208,11 @@ def _value(text: str) -> JsonValue:
 def _toml(value: JsonValue) -> str:
     """A JSON value as TOML has it. None has no form there and is left to the default."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + "}"
+        return (
+            "{" + ", ".join(f"{_toml(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return canonical_json(value)

@@ -127,8 +127,8 @@ class CritiqueChecks:
 
 
 def thought_judged(events: Sequence[EventRow], critique: EventRow, prompt: str) -> str:
-    """The thought that the drawing which a critique judged was made from; the prompt where nothing
-    was thought. `events` are all of the trace, in order.
+    """The thought that the drawing which a critique judged was made from, or that a drawing itself
+    was; the prompt where nothing was thought. `events` are all of the trace, in order.
     """
     thought = prompt
     for event in events[: critique["index"]]:

@@ -24,6 +24,7 @@ from pipeline.select.columns import (
     read_columns,
     read_scores,
 )
+from pipeline.select.judge import judged
 from pipeline.select.shard_candidates import (
     NOT_FINITE,
     TASK_OF_REVISION,
@@ -39,7 +40,7 @@ from pipeline.select.values import RowValues
 from pipeline.store.layout import sidecar_key, traces_object_key
 from pipeline.store.open import open_store
 from schemas.json_values import JsonMapping, read_json_object
-from schemas.recipes import Agreement, Filter, Pairs, Recipe, SetKind, covers
+from schemas.recipes import JUDGE, Agreement, Filter, Pairs, Recipe, SetKind, covers
 from schemas.specs import PromptOrigin
 from schemas.trace import Finish, Verdict
 
@@ -63,6 +64,9 @@ def judge_shard(work: ShardWork) -> ShardCandidates:
         scorer.name: read_scores(store, sidecar_key(work.name, scorer), names, columns)
         for scorer, names in work.criteria.columns.items()
     }
+    recipe = work.criteria.recipe
+    if recipe.judge is not None and recipe.is_judged:
+        scores[JUDGE] = judged(scores, recipe.judge)
     return judge(columns, scores, work.criteria, traces_object_key(work.name))
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.select.columns import WHOLE, Ints, read_columns, read_scores
+from pipeline.select.columns import WHOLE, Ints, read_columns
+from pipeline.select.judge import read_column
 from pipeline.select.selection import Curation
 from pipeline.select.shard_candidates import TASK_OF_REVISION, task_name
-from pipeline.store.layout import sidecar_key, traces_object_key
-from schemas.scores import parse_scorer
+from pipeline.store.layout import traces_object_key
 
 SPLITS = ("train", "validation")
 
@@ -93,16 +93,13 @@ class _ObjectScores:
     def __init__(self, curation: Curation, object_index: int) -> None:
         run, self._name = curation.objects[object_index]
         self._store = curation.runs[run].store
-        self._scorers = {
-            scorer.name: scorer for scorer in map(parse_scorer, curation.recipe.scorers)
-        }
+        self._recipe = curation.recipe
         self.columns = read_columns(self._store, traces_object_key(self._name))
 
     def at(self, column: str, traces: Ints, events: Ints) -> list[float | None]:
         """The scores of events of the object's ok traces; None: not scored."""
-        source, _, name = column.partition(".")
-        key = sidecar_key(self._name, self._scorers[source])
-        scores = read_scores(self._store, key, {name}, self.columns)
+        scores = read_column(self._store, self._name, column, self._recipe, self.columns)
+        name = column.partition(".")[2]
         return [_known(value) for value in scores.at(name, traces, events)]
 
 
