@@ -36,10 +36,10 @@ SCORERS: Mapping[str, str] = {
     "hps": "pipeline.scoring.judges.preference:Hps",
     "pickscore": "pipeline.scoring.judges.preference:PickScore",
     "clipscore": "pipeline.scoring.judges.preference:ClipScore",
-    "grounding": "pipeline.scoring.judges.grounding:Grounding",
+    "detector": "pipeline.scoring.judges.grounding:Grounding",
     "git_vqa": "pipeline.scoring.judges.visual_questions:GitVqa",
     "blip_vqa": "pipeline.scoring.judges.visual_questions:BlipVqaJudge",
-    "vqa": "pipeline.scoring.judges.vision_language:VqaJudge",
+    "lmm_yes": "pipeline.scoring.judges.vision_language:VqaJudge",
 }
 """The scorers that are bundled, each at its `module:object`. Any other one is named so."""
 

@@ -37,14 +37,14 @@ from schemas.scores import ColumnType
 
 
 class GroundingSettings(JudgeSettings):
-    detector: Literal["grounding-dino", "owlv2"] = "grounding-dino"
+    kind: Literal["grounding-dino", "owlv2"] = "grounding-dino"
     model: str = "IDEA-Research/grounding-dino-tiny"
 
 
 class Grounding:
     """T2I-R1's detection reward, or the right one: see `pipeline.scoring.formulae`."""
 
-    name = "grounding"
+    name = "detector"
     version = "1"
     needs_pictures = True
     columns: Mapping[str, ColumnType] = {**columns_with(), "boxes": "boxes"}
@@ -59,7 +59,7 @@ class Grounding:
         """Read the weights. Raises InputError."""
         settings = self.settings
         folder = model_folder(settings.model, settings.revision)
-        if settings.detector == "owlv2":
+        if settings.kind == "owlv2":
             self._detector = Owlv2(folder, dtype=settings.dtype, device=device)
         else:
             self._detector = GroundingDino(

@@ -227,7 +227,7 @@ class VqaSettings(JudgeSettings):
 class VqaJudge:
     """P(yes) of yes and no, by a vision-language model (Lin et al. 2024, VQAScore)."""
 
-    name = "vqa"
+    name = "lmm_yes"
     version = "1"
     needs_pictures = True
     columns: Mapping[str, ColumnType] = columns_with("mass")  # on yes and no together

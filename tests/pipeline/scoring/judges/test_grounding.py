@@ -59,7 +59,7 @@ def test_a_nouns_score_is_the_mean_over_its_own_tokens_and_its_boxes_are_counted
     folder = str(checkpoint("grounding_dino"))
     inputs = [asked("x", seed, RECORD) for seed in range(4)]
 
-    scores = loaded("grounding", model=folder, batch_size=3).score(inputs)
+    scores = loaded("detector", model=folder, batch_size=3).score(inputs)
 
     for scoring_input, score in zip(inputs, scores, strict=True):
         probabilities, boxes, ids = raw_outputs(folder, scoring_input)
@@ -78,7 +78,7 @@ def test_numbers_are_counted_after_suppression(checkpoint: Checkpoints):
     record: JsonObject = {**RECORD, "task_type": "numeracy", "numeracy_info": list(counts)}
     inputs = [asked("x", seed, record) for seed in range(3)]
 
-    scores = loaded("grounding", model=folder).score(inputs)
+    scores = loaded("detector", model=folder).score(inputs)
 
     for scoring_input, score in zip(inputs, scores, strict=True):
         probabilities, boxes, ids = raw_outputs(folder, scoring_input)
@@ -94,7 +94,7 @@ def test_the_published_reward_takes_the_first_and_the_last_word(checkpoint: Chec
     folder = str(checkpoint("grounding_dino"))
     inputs = [asked("x", seed, RECORD) for seed in range(4)]
 
-    scores = loaded("grounding", model=folder, mode="t2i-r1").score(inputs)
+    scores = loaded("detector", model=folder, mode="t2i-r1").score(inputs)
 
     for scoring_input, score in zip(inputs, scores, strict=True):
         probabilities, _, ids = raw_outputs(folder, scoring_input)
@@ -106,9 +106,9 @@ def test_the_published_reward_takes_the_first_and_the_last_word(checkpoint: Chec
 
 
 def test_a_prompt_without_annotations_is_read_by_the_parser(checkpoint: Checkpoints):
-    grounding = loaded("grounding", model=str(checkpoint("grounding_dino")))
+    detector = loaded("detector", model=str(checkpoint("grounding_dino")))
 
-    spatial, foreign, depth = grounding.score(
+    spatial, foreign, depth = detector.score(
         [
             asked("a dog on the left of a cup", 1),
             asked("ein Hund und eine Katze", 2),
@@ -124,9 +124,9 @@ def test_a_prompt_without_annotations_is_read_by_the_parser(checkpoint: Checkpoi
 
 def test_nouns_beyond_what_the_model_reads_are_no_nouns_that_are_missing(checkpoint: Checkpoints):
     record: JsonObject = {**RECORD, "nouns": ["cat dog cup"] * 80}
-    grounding = loaded("grounding", model=str(checkpoint("grounding_dino")))
+    detector = loaded("detector", model=str(checkpoint("grounding_dino")))
 
-    (score,) = grounding.score([asked("x", 1, record)])
+    (score,) = detector.score([asked("x", 1, record)])
 
     assert (score.value, score.parts["outcome"]) == (None, "too_long")
 
@@ -173,7 +173,7 @@ def test_owlv2_scores_each_noun_by_itself_and_places_boxes_in_the_padded_square(
     tokenizer = tf.AutoTokenizer.from_pretrained(folder)
     tokens = tokenizer(["dog", "cat"], padding="max_length", max_length=16, return_tensors="pt")
 
-    scores = loaded("grounding", model=str(folder), detector="owlv2").score(inputs)
+    scores = loaded("detector", model=str(folder), kind="owlv2").score(inputs)
 
     for scoring_input, score in zip(inputs, scores, strict=True):
         pixels = processor([scoring_input.pixels], return_tensors="pt")["pixel_values"]
@@ -201,4 +201,4 @@ def test_owlv2_without_scipy_says_what_to_install(
     monkeypatch.setattr("pipeline.scoring.judges.detectors.find_spec", lambda name: None)
 
     with pytest.raises(InputError, match=re.escape("coppice[judges]")):
-        loaded("grounding", model=str(checkpoint("grounding_dino")), detector="owlv2")
+        loaded("detector", model=str(checkpoint("grounding_dino")), kind="owlv2")

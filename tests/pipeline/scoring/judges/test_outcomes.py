@@ -14,10 +14,10 @@ from tests.pipeline.scoring.judges.conftest import Checkpoints, asked, loaded, p
 JUDGES = {
     "pickscore": "clip",
     "clipscore": "clip",
-    "grounding": "grounding_dino",
+    "detector": "grounding_dino",
     "git_vqa": "git",
     "blip_vqa": "blip",
-    "vqa": "qwen3_vl",
+    "lmm_yes": "qwen3_vl",
 }
 
 

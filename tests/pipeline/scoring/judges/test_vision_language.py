@@ -57,7 +57,7 @@ def test_it_is_p_of_yes_from_the_first_token_of_what_the_model_would_say(
     checkpoint: Checkpoints, name: str
 ):
     folder = checkpoint(name)
-    vqa = loaded("vqa", model=str(folder), question="Does it show {prompt}", batch_size=2)
+    vqa = loaded("lmm_yes", model=str(folder), question="Does it show {prompt}", batch_size=2)
 
     for scoring_input, score in zip(INPUTS, vqa.score(INPUTS), strict=True):
         yes, no = masses(folder, generated(folder, name, scoring_input))
@@ -88,8 +88,8 @@ def test_the_published_reward_is_warped_and_reads_lower_case_alone(
     inputs = [asked("a dog", seed) for seed in range(6)]
     settings = {"model": str(folder), "question": "Does it show {prompt}"}
 
-    scores = loaded("vqa", mode="t2i-r1", **settings).score(inputs)
-    again = loaded("vqa", mode="t2i-r1", batch_size=1, **settings).score(inputs)
+    scores = loaded("lmm_yes", mode="t2i-r1", **settings).score(inputs)
+    again = loaded("lmm_yes", mode="t2i-r1", batch_size=1, **settings).score(inputs)
 
     assert [score.value for score in scores] == pytest.approx([score.value for score in again])
     yes, no = tokenizer.convert_tokens_to_ids(["yes", "no"])
@@ -118,9 +118,9 @@ def test_a_model_of_another_type_and_a_question_without_the_prompt_are_refused(
     checkpoint: Checkpoints,
 ):
     with pytest.raises(InputError, match=r"type 'clip'.*qwen3_vl"):
-        loaded("vqa", model=str(checkpoint("clip")))
+        loaded("lmm_yes", model=str(checkpoint("clip")))
     with pytest.raises(InputError, match=r"expected a question that has \{prompt\} in it"):
-        loaded("vqa", model=str(checkpoint("qwen3_vl")), question="Is it good?")
+        loaded("lmm_yes", model=str(checkpoint("qwen3_vl")), question="Is it good?")
 
 
 def test_pictures_of_different_sizes_go_through_the_model_in_groups(checkpoint: Checkpoints):
