@@ -33,6 +33,7 @@ SCORERS: Mapping[str, str] = {
     "phash": "pipeline.scoring.picture_checks:PerceptualHash",
     "prompt_filter": "pipeline.scoring.safety:PromptFilter",
     "picture_filter": "pipeline.scoring.safety:PictureFilter",
+    "artefacts": "pipeline.scoring.artefacts:ArtefactChecks",
     "hps": "pipeline.scoring.judges.preference:Hps",
     "pickscore": "pipeline.scoring.judges.preference:PickScore",
     "clipscore": "pipeline.scoring.judges.preference:ClipScore",
