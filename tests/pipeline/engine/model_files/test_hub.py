@@ -1,6 +1,7 @@
 """Models on the hub: planned from headers, pinned to a commit, and the same as in a folder.
 
-Each test asks a stand-in on loopback, in a process of its own: the client reads its endpoint once.
+The tests ask a stand-in on loopback, by processes of their own: the client reads its endpoint, its
+cache and whether it is offline once, when it is imported, which takes seconds.
 """
 
 import json
@@ -27,23 +28,68 @@ from schemas.errors import InputError
 from schemas.config import ModelConfig
 from pipeline.plan.models import describe_model
 from pipeline.engine.checkpoints import planned_model
-answers = []
-for name in sys.argv[1:]:
+
+def answer(name):
+    if name.startswith("{"):
+        planned = json.loads(name)
+        model = ModelConfig(name=planned["name"], digest=planned["digest"])
+        return {"folder": str(planned_model(model, planned["files"]))}
+    facts = describe_model(name)
+    model = {**facts.model.model_dump(), "files": dict(facts.files)}
+    return {"model": model, "dtype": facts.own_dtype, "layers": facts.num_layers}
+
+for line in sys.stdin:
     try:
-        if name.startswith("{"):
-            planned = json.loads(name)
-            model = ModelConfig(name=planned["name"], digest=planned["digest"])
-            told = {"folder": str(planned_model(model, planned["files"]))}
-        else:
-            facts = describe_model(name)
-            model = {**facts.model.model_dump(), "files": dict(facts.files)}
-            told = {"model": model, "dtype": facts.own_dtype}
-            told["layers"] = facts.num_layers
+        told = answer(line.strip())
     except InputError as error:
         told = {"refused": str(error)}
-    answers.append(told)
-print(json.dumps(answers))
+    print(json.dumps(told), flush=True)
 """
+
+
+class Machines:
+    """Machines that plan models and fetch them: each has a cache, and a process online or not."""
+
+    def __init__(self, hub: Hub, folder: Path):
+        self._hub = hub
+        self._folder = folder
+        self._processes: dict[tuple[str, bool], subprocess.Popen[str]] = {}
+
+    def ask(self, machine: str, *names: str, is_offline: bool = False) -> list[dict[str, Any]]:
+        """What planning is told of models by name, and a node of models as they were planned."""
+        if (machine, is_offline) not in self._processes:
+            self._processes[machine, is_offline] = self._start(machine, is_offline)
+        process = self._processes[machine, is_offline]
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answers = []
+        for name in names:
+            process.stdin.write(f"{name}\n")
+            process.stdin.flush()
+            answers.append(json.loads(process.stdout.readline()))
+        return answers
+
+    def _start(self, machine: str, is_offline: bool) -> "subprocess.Popen[str]":
+        cache = self._folder / machine
+        settings = {
+            "HF_ENDPOINT": self._hub.url,
+            "HF_HOME": str(cache / "hf"),
+            "COPPICE_CACHE": str(cache),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": str(int(is_offline)),
+            **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-c", _SCRIPT],
+            env=os.environ | settings,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def end(self) -> None:
+        for process in self._processes.values():
+            process.communicate()
 
 
 @pytest.fixture
@@ -53,36 +99,31 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
-@pytest.fixture
-def hub() -> Iterator[Hub]:
+@pytest.fixture(scope="module")
+def served() -> Iterator[Hub]:
     with serving() as server:
         yield server
 
 
-def ask(hub: Hub, cache: Path, *names: str, **env: str) -> list[dict[str, Any]]:
-    """What planning is told of models by name, and a node of models as they were planned."""
-    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache / "hf"), "COPPICE_CACHE": str(cache)}
-    no_proxy = {
-        **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
-        "HF_HUB_DISABLE_XET": "1",
-    }
-    ended = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, *names],
-        env=os.environ | settings | no_proxy | env,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
-    told: list[dict[str, Any]] = json.loads(ended.stdout.splitlines()[-1])
-    return told
+@pytest.fixture
+def hub(served: Hub) -> Hub:
+    served.bodies_read.clear()
+    return served
+
+
+@pytest.fixture(scope="module")
+def machines(served: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    machines = Machines(served, tmp_path_factory.mktemp("machines"))
+    yield machines
+    machines.end()
 
 
 def test_a_model_is_planned_from_headers_and_known_as_from_a_folder(
-    hub: Hub, folder: Path, tmp_path: Path
+    hub: Hub, folder: Path, machines: Machines
 ):
     commit = hub.push(folder)
 
-    told, unknown = ask(hub, tmp_path / "cache", "owner/name", "owner/another")
+    told, unknown = machines.ask("laptop", "owner/name", "owner/another")
 
     assert told["model"]["name"] == f"owner/name@{commit}"
     assert told["model"]["digest"] == digest_of(folder)[:16]
@@ -95,21 +136,19 @@ def test_a_model_is_planned_from_headers_and_known_as_from_a_folder(
 
 
 def test_what_was_planned_is_what_nodes_fetch_though_the_branch_moves(
-    hub: Hub, folder: Path, tmp_path: Path
+    hub: Hub, folder: Path, tmp_path: Path, machines: Machines
 ):
     commit = hub.push(folder)
-    planned = ask(hub, tmp_path / "planner", "owner/name")[0]["model"]
+    planned = machines.ask("laptop", "owner/name")[0]["model"]
     build_tiny(tmp_path / "other", seed=1)
     moved = hub.push(tmp_path / "other")
     not_pinned = json.dumps(planned | {"name": "owner/name"})
 
-    fetched, changed, anew = ask(
-        hub, tmp_path / "node", json.dumps(planned), not_pinned, "owner/name"
-    )
+    fetched, changed, anew = machines.ask("node", json.dumps(planned), not_pinned, "owner/name")
 
-    there = Path(fetched["folder"])
-    assert digest_of(there)[:16] == planned["digest"]
-    assert not (there / "README.md").exists()
+    fetched_folder = Path(fetched["folder"])
+    assert digest_of(fetched_folder)[:16] == planned["digest"]
+    assert not (fetched_folder / "README.md").exists()
     assert WEIGHTS in changed["refused"]
     assert planned["digest"] in changed["refused"]
     assert "tokenizer.json" not in changed["refused"]
@@ -120,7 +159,9 @@ def test_what_was_planned_is_what_nodes_fetch_though_the_branch_moves(
     assert anew["model"]["digest"] == digest_of(tmp_path / "other")[:16] != planned["digest"]
 
 
-def test_pickled_shards_are_planned_from_their_headers_too(hub: Hub, folder: Path, tmp_path: Path):
+def test_pickled_shards_are_planned_from_their_headers_too(
+    hub: Hub, folder: Path, machines: Machines
+):
     weights = load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
     filler = max(weights, key=lambda name: weights[name].numel())
@@ -132,7 +173,7 @@ def test_pickled_shards_are_planned_from_their_headers_too(hub: Hub, folder: Pat
     index.write_text(json.dumps({"weight_map": weight_map}))
     commit = hub.push(folder)
 
-    (told,) = ask(hub, tmp_path / "cache", f"owner/name@{commit}")
+    (told,) = machines.ask("laptop", f"owner/name@{commit}")
 
     assert told["model"]["digest"] == digest_of(folder)[:16]
     assert set(told["model"]["files"]) >= {"part-1.bin", "part-2.bin"}
@@ -140,7 +181,7 @@ def test_pickled_shards_are_planned_from_their_headers_too(hub: Hub, folder: Pat
 
 
 def test_what_a_node_would_refuse_is_refused_without_its_weights(
-    hub: Hub, folder: Path, tmp_path: Path
+    hub: Hub, folder: Path, tmp_path: Path, machines: Machines
 ):
     weights = load_file(folder / WEIGHTS)
     spoilt = {
@@ -154,7 +195,7 @@ def test_what_a_node_would_refuse_is_refused_without_its_weights(
         save_file(changed, copy / WEIGHTS)
         commits.append(hub.push(copy, branch=f"branch-{number}"))
 
-    answers = ask(hub, tmp_path / "cache", *(f"owner/name@branch-{n}" for n in range(3)))
+    answers = machines.ask("laptop", *(f"owner/name@branch-{n}" for n in range(3)))
 
     for complaint, commit, told in zip(spoilt, commits, answers, strict=True):
         assert complaint in told["refused"]
@@ -162,16 +203,14 @@ def test_what_a_node_would_refuse_is_refused_without_its_weights(
     assert hub.num_bytes_read() < 100_000
 
 
-def test_a_fetched_model_is_planned_without_the_hub(hub: Hub, folder: Path, tmp_path: Path):
+def test_a_fetched_model_is_planned_without_the_hub(hub: Hub, folder: Path, machines: Machines):
     commit = hub.push(folder)
     name = f"owner/name@{commit}"
-    (online,) = ask(hub, tmp_path / "cache", name)
-    (nothing,) = ask(hub, tmp_path / "cache", name, HF_HUB_OFFLINE="1")
-    ask(hub, tmp_path / "cache", json.dumps(online["model"]))
+    (online,) = machines.ask("laptop", name)
+    (nothing,) = machines.ask("laptop", name, is_offline=True)
+    machines.ask("laptop", json.dumps(online["model"]))
 
-    offline, fetched = ask(
-        hub, tmp_path / "cache", name, json.dumps(online["model"]), HF_HUB_OFFLINE="1"
-    )
+    offline, fetched = machines.ask("laptop", name, json.dumps(online["model"]), is_offline=True)
 
     assert "could not be fetched" in nothing["refused"]
     assert offline == online
