@@ -63,7 +63,7 @@ def is_equal(given: Any, expected: Any) -> bool:
 
 def _phrases(score: Callable[..., list[phrases.PhraseScores]]) -> Callable[[Table], Any]:
     def run(table: Table) -> Any:
-        probabilities = np.array(table["probs"], np.float64)
+        probabilities = np.array(table["probs"], np.float64)  # of no query: without tokens
         scored = score(table["nouns"], table["words"], probabilities)
         return [
             {"label": row.label, "scores": None if row.scores is None else list(row.scores)}

@@ -18,6 +18,7 @@ from pipeline.scoring.formulae import (
     compbench,
     detection_rewards,
     geneval,
+    phrases,
     relations,
 )
 from pipeline.scoring.formulae.aggregates import Aggregate
@@ -197,6 +198,17 @@ def test_a_thing_that_both_names_mean_stands_in_no_relation_to_itself():
     two = compbench.relation_score(task, [person, person], width=100, height=100)
 
     assert (alone, two) == (pytest.approx(0.2), pytest.approx(0.4))
+
+
+def test_of_no_query_every_noun_has_no_scores_and_a_noun_without_tokens_cannot_be_told():
+    nothing = np.array([], np.float64)
+    nouns, words = ["dog", "red cup"], [[(1, 2)], [(0, 0), (3, 3)]]
+
+    fixed = phrases.phrase_scores(nouns, words, nothing)
+    published = phrases.published_phrase_scores(nouns, words, nothing)
+
+    assert [noun.scores for noun in fixed] == [(), None]
+    assert [(noun.label, noun.scores) for noun in published] == [("dog", ()), ("red cup", ())]
 
 
 def test_aggregates_of_no_rows_and_of_rows_without_judges_are_empty():

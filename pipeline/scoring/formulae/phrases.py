@@ -45,7 +45,7 @@ def published_phrase_scores(
     scored: list[PhraseScores] = []
     for noun, spans in zip(nouns, words, strict=True):
         tokens = _tokens([*spans[:1], *spans[1:][-1:]])
-        sums = probabilities[:, tokens].sum(axis=1) / (len(tokens) + _EPSILON)
+        sums = _columns(probabilities, tokens).sum(axis=1) / (len(tokens) + _EPSILON)
         scored.append(PhraseScores(label=published_label(noun), scores=tuple(map(float, sums))))
     return scored
 
@@ -63,4 +63,11 @@ def _tokens(spans: Sequence[Span]) -> list[int]:
 def _mean(probabilities: FloatArray, tokens: Sequence[int]) -> tuple[float, ...] | None:
     if not tokens:
         return None
-    return tuple(map(float, probabilities[:, tokens].mean(axis=1)))
+    return tuple(map(float, _columns(probabilities, tokens).mean(axis=1)))
+
+
+def _columns(probabilities: FloatArray, tokens: Sequence[int]) -> FloatArray:
+    """[queries, these tokens], also where there is no query."""
+    if not len(probabilities):
+        return np.zeros((0, len(tokens)))
+    return probabilities[:, tokens]

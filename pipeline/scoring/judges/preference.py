@@ -142,6 +142,8 @@ def _judge(towers: Towers, mode: Mode, views: Sequence[View]) -> list[Judgement]
 
 
 class PickScoreSettings(JudgeSettings):
+    MODES = (Mode.FIXED,)
+
     model: str = "yuvalkirstain/PickScore_v1"
 
 
@@ -153,6 +155,8 @@ class PickScore(_ClipJudge):
 
 
 class ClipScoreSettings(JudgeSettings):
+    MODES = (Mode.FIXED, Mode.OFFICIAL)
+
     model: str = "openai/clip-vit-base-patch32"
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.engine.model_files import hub
 from pipeline.engine.model_files.digests import digest_of_files, sha256_of
@@ -22,6 +22,7 @@ class JudgeSettings(ScorerSettings):
     """What every judge can be told."""
 
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    MODES: ClassVar[tuple[Mode, ...]] = (Mode.FIXED, Mode.T2I_R1)  # that the judge has
 
     model: str
     """A folder that every node has, or `owner/name` on the hub."""
@@ -31,6 +32,13 @@ class JudgeSettings(ScorerSettings):
     mode: Mode = Mode.FIXED
     look: Look = "trace"
     batch_size: int = Field(default=16, ge=1)  # pictures at once
+
+    @field_validator("mode")
+    @classmethod
+    def _has_mode(cls, mode: Mode) -> Mode:
+        if mode not in cls.MODES:
+            raise ValueError(f"expected one of its modes: {', '.join(cls.MODES)}")
+        return mode
 
     @property
     def digest(self) -> str:

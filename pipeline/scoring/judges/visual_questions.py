@@ -219,6 +219,8 @@ def _phrase_judgement(
 
 
 class BlipSettings(JudgeSettings):
+    MODES = (Mode.FIXED, Mode.OFFICIAL)
+
     model: str = "Salesforce/blip-vqa-capfilt-large"
     image_size: int = 480
     chunker: str | None = None

@@ -21,6 +21,15 @@ JUDGES = {
 }
 
 
+PUBLISHED = {
+    "clipscore": "official",
+    "detector": "t2i-r1",
+    "git_vqa": "t2i-r1",
+    "blip_vqa": "official",
+    "lmm_yes": "t2i-r1",
+}
+
+
 @pytest.fixture(params=JUDGES)
 def judge(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -41,16 +50,19 @@ def largest(weights: dict[str, torch.Tensor]) -> str:
     return max(weights, key=lambda name: weights[name].numel() * (weights[name].ndim == 2))
 
 
-@pytest.mark.parametrize("mode", ["fixed", "t2i-r1"])
+@pytest.mark.parametrize("is_fixed", [True, False])
 def test_a_model_that_gives_no_numbers_has_no_score(
-    checkpoint: Checkpoints, tmp_path: Path, judge: str, mode: str
+    checkpoint: Checkpoints, tmp_path: Path, judge: str, is_fixed: bool
 ):
     def poison(weights: dict[str, torch.Tensor]) -> None:
         weights[largest(weights)][:] = float("nan")
 
     folder = changed(checkpoint(JUDGES[judge]), tmp_path / "poisoned", poison)
 
-    scores = loaded(judge, model=str(folder), mode=mode).score([asked("a red dog", 1)] * 2)
+    settings = {} if is_fixed else {"mode": PUBLISHED.get(judge, "fixed")}
+    inputs = [asked("a red dog", 1)] * 2
+
+    scores = loaded(judge, model=str(folder), **settings).score(inputs)
 
     outcomes = {(score.value, score.parts["outcome"]) for score in scores}
     assert outcomes == {(None, "not_finite")}
