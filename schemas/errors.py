@@ -15,6 +15,8 @@
         |-- TaskFailure             this attempt at the shard broke: the shard is given back
         |-- InfrastructureFailure   a worker, node or store went away: the shard is given back
         `-- FatalFailure            nothing that a retry could mend: the run stops
+            |-- ForeignObject    5  an object of another run, or of another method
+            `-- DamagedObject    9  an object that is not whole, or is gone
 
 A message says what was found, what was expected, and what to do.
 """
@@ -138,6 +140,30 @@ class FatalFailure(RolloutError):
     """No retry can mend this: the run stops."""
 
     kind = FailureKind.FATAL
+
+
+class ForeignObject(FatalFailure):
+    """An object of another run, or of another method, stands where one of this run belongs."""
+
+    exit_code = ExitCode.CONFIG_MISMATCH
+
+
+class DamagedObject(FatalFailure):
+    """An object of a run is not what was committed, or is gone."""
+
+    exit_code = ExitCode.DAMAGED
+
+
+_FATAL_BY_REASON: dict[str, type[FatalFailure]] = {
+    "foreign_object": ForeignObject,
+    "damaged_object": DamagedObject,
+    "base_vanished": DamagedObject,
+}
+
+
+def fatal_failure(message: str, *, reason: str) -> FatalFailure:
+    """The failure of this reason, as itself: a report of a worker says no more than the word."""
+    return _FATAL_BY_REASON.get(reason, FatalFailure)(message, reason=reason)
 
 
 _Remake: TypeAlias = Callable[[type[RolloutError], str, str], RolloutError]

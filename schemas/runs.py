@@ -109,6 +109,14 @@ class ShardFooter(Frozen):
         return self.num_ok + self.num_dead
 
 
+class FooterLogOrigin(Frozen):
+    """Whose footers a log of footers holds. One of another format is no log."""
+
+    run_id: str
+    fingerprint: str
+    log_format: int = 1
+
+
 class FailedAttempt(Frozen):
     """How an attempt at a shard ended that did not commit it."""
 

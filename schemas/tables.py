@@ -25,6 +25,17 @@ PLAN = pa.schema(
     ]
 )
 
+FOOTERS = pa.schema(  # of data objects, as a list and their footers told of them
+    [
+        pa.field("shard", pa.int64(), nullable=False),
+        pa.field("supplement", pa.int64(), nullable=False),  # 0: the base
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("etag", pa.int64(), nullable=False),  # of a digest of it; 0: a list told none
+        pa.field("num_ok", pa.int64(), nullable=False),
+        pa.field("num_dead", pa.int64(), nullable=False),
+    ]
+)
+
 EVENT = pa.struct(
     [
         ("index", pa.int16()),

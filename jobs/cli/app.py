@@ -215,12 +215,12 @@ def rerun(
 
     flags = [] if actors is None else [f"execution.num_actors={actors}"]
     request = PlanRequest(sources=[], url=run, settings=[*flags, *(settings or [])])
+    manifest = load_run(request)
     selection = RerunSelection(
         reasons=tuple(sorted(reason or ())),
-        shards=parse_shards(shards) if shards else (),
+        shards=parse_shards(shards, manifest.num_shards) if shards else (),
         records=tuple(sorted(record or ())),
     )
-    manifest = load_run(request)
     code = rerun_dead(run, manifest, selection, Terminal(), address=address, is_dry=dry_run)
     raise typer.Exit(code)
 

@@ -1,22 +1,55 @@
-"""A Ray to work on."""
+"""A Ray to work on: one that is started here, or one that is up, asked first whether it is.
+
+Ray itself waits for minutes for an address where nothing answers, warns on the terminal meanwhile,
+and may end the process. So an address is asked before Ray is: by the same protocol, once, and with
+a limit of time. Only this module knows how.
+"""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
 
+from jobs.cluster.addresses import check_address
+from schemas.errors import InputError
+
+_SENTENCE = re.compile(r"(?s)(.*?)(?:\.\s.*|\.?\s*)")
+
 
 @contextmanager
 def on_ray(address: str | None) -> Iterator[None]:
-    """A Ray to work on: the cluster at `address`, or one on this machine, ended afterwards."""
-    ray.init(
-        address=address or "local",
-        include_dashboard=None if address else False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    """A Ray to work on: the cluster at `address`, or one on this machine, ended afterwards.
+
+    Raises InputError for an address that cannot be joined, within half a minute.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)  # Ray itself does so too late for some
+    if address:
+        check_address(address)
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:  # of Ray's whole tree, of gRPC and of sockets, by its whim
+        if not address:
+            raise
+        raise InputError(
+            f"the Ray at {address} answers and cannot be joined ({first_sentence(error)}); see "
+            "its logs, or submit the work there: ray job submit"
+        ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def first_sentence(error: Exception) -> str:
+    """What an error says first, on one line: Ray's go on for paragraphs."""
+    said = str(error).partition("Traceback (most")[0]
+    match = _SENTENCE.fullmatch(said.strip())
+    text = " ".join((match[1] if match else said).split()).rstrip(": ")
+    return text[:200] or type(error).__name__

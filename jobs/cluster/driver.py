@@ -17,13 +17,13 @@ from jobs.cluster.snapshot import Snapshot, Summary, Tally
 from pipeline.engine.soundness import Device
 from pipeline.plan.reruns import OpenRerun
 from pipeline.store.objects import Store
-from pipeline.store.status import committed_shards, read_logs
+from pipeline.store.status import take_stock
 from schemas.errors import (
     CoppiceError,
     FailureKind,
-    FatalFailure,
     StoreUnavailable,
     TooManyDead,
+    fatal_failure,
 )
 from schemas.runs import (
     Assignment,
@@ -238,7 +238,7 @@ class Driver:
             case Remedy.STOP_FOR_STORE:
                 raise StoreUnavailable(failure.message)
             case Remedy.STOP:
-                raise FatalFailure(failure.message, reason=failure.reason)
+                raise fatal_failure(failure.message, reason=failure.reason)
             case Remedy.SUSPECT_RECORDS:
                 actor.end()
                 self._bury(actor, [assignment, *actor.open_shards], failure.message)
@@ -272,14 +272,17 @@ class Driver:
 
 def _begin_run(store: Store, manifest: RunManifest) -> tuple[ShardBook, Tally]:
     """Read from the store what is done of a run."""
-    done = committed_shards(store, manifest)
-    tally = Tally(num_shards=manifest.num_shards, num_planned=manifest.num_rollouts)
-    for log in read_logs(store, manifest, done):
-        tally.num_ok += log.num_ok
-        tally.num_dead += log.num_dead
-    tally.num_before = tally.num_ok + tally.num_dead
+    stock = take_stock(store, manifest)
+    tally = Tally(
+        num_shards=manifest.num_shards,
+        num_planned=manifest.num_rollouts,
+        num_ok=stock.num_ok,
+        num_dead=stock.num_dead,
+        num_before=stock.num_ok + stock.num_dead,
+    )
     execution = manifest.config.execution
-    return ShardBook(manifest.num_shards, done, execution, manifest.num_rollouts_of), tally
+    book = ShardBook(manifest.num_shards, stock.committed(), execution, manifest.num_rollouts_of)
+    return book, tally
 
 
 def _begin_rerun(manifest: RunManifest, rerun: OpenRerun) -> tuple[ShardBook, Tally]:

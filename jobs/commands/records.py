@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobs.commands.terminal import as_typed, counted, printable
-from pipeline.store.contents import UNREADABLE
 from pipeline.store.objects import Store
 from pipeline.store.plans import PlanRow, read_plan_shard
 from pipeline.store.supplements import read_keys, read_log
-from pipeline.store.traces import read_rows
+from pipeline.store.traces import UNREADABLE, read_rows
 from schemas.errors import InputError
 from schemas.rows import TraceRow
 from schemas.runs import RunManifest

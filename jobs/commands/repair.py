@@ -19,7 +19,7 @@ def repair_run(url: str, shards: str, terminal: Terminal) -> None:
     manifest = read_manifest(store)
     patient = patient_store(store, manifest)
     with DriverHeartbeat(patient, beat_seconds=manifest.config.execution.beat_seconds):
-        damages = find_damage(patient, manifest, parse_shards(shards))
+        damages = find_damage(patient, manifest, parse_shards(shards, manifest.num_shards))
         num_moved = 0
         for damage in damages:
             terminal.say(f"shard {damage.shard}: {counted(len(damage.findings), 'finding')}")

@@ -12,7 +12,7 @@ from pipeline.plan.reruns import OpenRerun, RerunSelection, choose, open_rerun
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.patient import patient_store
-from pipeline.store.status import read_status
+from pipeline.store.status import keep_footers
 from schemas.errors import ExitCode
 from schemas.runs import Key, RunManifest
 
@@ -27,7 +27,8 @@ def grow_run(
     Raises DriverAlive while another driver is at work.
     """
     store = open_store(url)
-    if not read_status(store, manifest).num_missing:
+    stock = keep_footers(store, manifest)
+    if stock.num_ok + stock.num_dead == manifest.num_rollouts:
         terminal.say("Nothing is missing.")
         return say_status(store, manifest, terminal)
 
@@ -73,9 +74,15 @@ def _drive(
     """Grow on Ray until all is settled, and say what came of it."""
     from jobs.cluster.connect import on_ray
     from jobs.cluster.driver import Driver
+    from jobs.cluster.footer_keeper import FooterKeeper
     from jobs.cluster.snapshot import Snapshot
 
-    with on_ray(address), _Stop(terminal) as stop, terminal.progress() as line:
+    with (
+        FooterKeeper(store, manifest),
+        on_ray(address),
+        _Stop(terminal) as stop,
+        terminal.progress() as line,
+    ):
 
         def show(snapshot: Snapshot) -> None:
             check()

@@ -39,8 +39,8 @@ def say_status(store: Store, manifest: RunManifest, terminal: Terminal) -> ExitC
     else:
         terminal.say(f"Complete: {counts}, in {counted(status.num_shards, 'shard')}.")
     if status.num_committed:
-        num_bytes = sum(entry.size_bytes for entry in store.list_folder(TRACES))
-        terminal.say(f"Traces: {as_typed(store.url)}/{TRACES}/*.parquet, {size(num_bytes)}")
+        traces = f"{as_typed(store.url)}/{TRACES}/*.parquet"
+        terminal.say(f"Traces: {traces}, {size(status.num_bytes)}")
     terminal.say(f"Next: {_next_command(store, manifest, status)}")
     return _exit_code(status)
 

@@ -9,11 +9,10 @@ from itertools import count
 from jobs.commands.records import PlannedRecord, find_record
 from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.store import layout
-from pipeline.store.contents import UNREADABLE
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
-from pipeline.store.traces import read_rows, try_read_footer
+from pipeline.store.traces import UNREADABLE, read_rows, try_read_footer
 from schemas.errors import FatalFailure, ObjectMissing
 from schemas.rows import TraceRow
 from schemas.runs import FailedAttempt, RunManifest, ShardFooter

@@ -33,6 +33,7 @@ from pipeline.twig.drive import Outcome, Rollout
 from pipeline.twig.programs import PROGRAMS
 from schemas import __version__
 from schemas.errors import (
+    DamagedObject,
     FailureKind,
     FatalFailure,
     InfrastructureFailure,
@@ -122,7 +123,7 @@ class Worker:
             self._check_run(footer)
             return _report(attempt, ShardEnd.ALREADY, footer)
         if try_read_footer(self._store, shard, 1) is not None:
-            raise FatalFailure(
+            raise DamagedObject(
                 f"the base of shard {shard} is gone while its supplement stands: growing it again "
                 f"would double rows; run: coppice repair {self._store.url} --shards {shard}",
                 reason="base_vanished",

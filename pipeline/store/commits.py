@@ -11,7 +11,7 @@ from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.patient import PatientStore
 from pipeline.store.traces import try_read_footer
-from schemas.errors import FatalFailure, StoreUnavailable
+from schemas.errors import ForeignObject, StoreUnavailable
 from schemas.runs import FailedAttempt, ShardFooter
 
 
@@ -29,8 +29,9 @@ def commit_shard(store: PatientStore, path: Path, footer: ShardFooter) -> Commit
 
     An unanswered put may have landed, or may land yet, so the same bytes go to the same key until
     the store answers. When the object turns out to exist, its footer decides: our own attempt id
-    means that we won, without having been told. Raises FatalFailure if the object belongs to
-    another run, StoreUnavailable or CredentialsRefused when patience ends, StoreRefused at once.
+    means that we won, without having been told. Raises ForeignObject if the object belongs to
+    another run, DamagedObject if it is no shard file, StoreUnavailable or CredentialsRefused when
+    patience ends, StoreRefused at once.
     """
     return store.patiently(lambda inner: _commit_once(inner, path, footer))
 
@@ -50,10 +51,11 @@ def _commit_once(store: Store, path: Path, footer: ShardFooter) -> Commit:
 
 
 def check_run(store: Store, footer: ShardFooter, *, run_id: str, fingerprint: str) -> None:
-    """Raises FatalFailure if a shard's object belongs to another run, or to another method."""
+    """Raises ForeignObject if a shard's object belongs to another run, or to another method."""
     if (footer.run_id, footer.fingerprint) != (run_id, fingerprint):
-        raise FatalFailure(
-            f"{store.url}/{layout.traces_key(footer.shard)} belongs to run {footer.run_id} "
+        key = layout.traces_key(footer.shard, footer.supplement)
+        raise ForeignObject(
+            f"{store.url}/{key} belongs to run {footer.run_id} "
             f"(fingerprint {footer.fingerprint}), not to {run_id} ({fingerprint}): "
             "two runs share a folder; move one of them away",
             reason="foreign_object",

@@ -15,17 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.store.objects import Store, open_object
-from pipeline.store.traces import RowsDigest
+from pipeline.store.traces import UNREADABLE, RowsDigest
 from schemas.geometry import Geometry
 from schemas.rows import ScoreKeyRow, TraceRow
 from schemas.runs import FOOTER_KEY, Key, ShardFooter
 from schemas.tables import TRACES
 from schemas.trace import Status
 
-UNREADABLE = (  # all that pyarrow, pydantic and json say to bytes that are not what they should be
-    *(OSError, ValueError, KeyError, TypeError, NotImplementedError, MemoryError),
-    pa.ArrowException,
-)
 _LIGHT = ["record_id", "rollout_index", "status", "dead_reason", "codes"]
 _BATCH_ROWS = 16
 _SCORES_AT_ONCE = 2**16

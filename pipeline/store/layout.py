@@ -14,6 +14,7 @@ SCORES = "scores"
 ATTEMPTS = "_attempts"
 RERUNS = "_reruns"
 DRIVERS = "_drivers"
+FOOTERS = "_footers"
 QUARANTINE = "_quarantine"
 PREFLIGHT = "_preflight"
 TEMPORARY = "_tmp"  # of the local store
@@ -21,6 +22,7 @@ TEMPORARY = "_tmp"  # of the local store
 _TRACES = re.compile(r"traces/shard-(\d{5,})(?:\.s([1-9]\d*))?\.parquet")
 _PLAN_FOLDER = re.compile(r"plan/(\d{4,})-[^/]+")
 _DRIVER = re.compile(r"_drivers/(\d{6,})\.(?:json|beat)")
+_FOOTERS = re.compile(r"_footers/([0-9a-f]{32})\.parquet")
 _EXTENSION = re.compile(r"plan/(\d{4,})\.json")
 
 
@@ -120,6 +122,16 @@ def try_driver_of(key: str) -> int | None:
     """The number of the driver, from 1, that an object is of; None for any other object."""
     match = _DRIVER.fullmatch(key)
     return int(match[1]) if match else None
+
+
+def footers_key(digest: str) -> str:
+    """A log of footers with this digest, in hexadecimal."""
+    return f"{FOOTERS}/{digest[:32]}.parquet"
+
+
+def is_footers_key(key: str, digest: str) -> bool:
+    """Whether `key` is what a log of footers with this digest is called."""
+    return _FOOTERS.fullmatch(key) is not None and footers_key(digest) == key
 
 
 def quarantine_key(digest: str, key: str) -> str:

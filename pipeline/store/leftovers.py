@@ -10,6 +10,8 @@ Only what cannot come to be needed is a leftover:
   was the first after all, no harm is done: a put that cannot find its temporary file says that the
   store is unavailable, as one does whose folder went away, and is repeated from its source.
 - Drivers before the newest two are history: the number of the next one follows from the highest.
+- A log of footers is put whole and never changed: one that is damaged, or of another run, is no use
+  to anyone, and each of them only saves reading.
 """
 
 import time
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pipeline.store import layout
+from pipeline.store.footers import useless_logs
 from pipeline.store.objects import Entry, Store
 from schemas.runs import RunManifest
 
@@ -52,7 +55,8 @@ def find_leftovers(
         sleep(settle_seconds)
         still_there = set(_of_killed_calls(store))
         settled = [leftover for leftover in settled if leftover in still_there]
-    return [*_of_plans(store, manifest), *settled, *_of_drivers(store)]
+    logs = (_leftover(entry, "a log of footers") for entry in useless_logs(store, manifest))
+    return [*_of_plans(store, manifest), *settled, *_of_drivers(store), *logs]
 
 
 def _of_plans(store: Store, manifest: RunManifest) -> Iterator[Leftover]:

@@ -99,8 +99,11 @@ class LocalStore:
         path = self.root / folder
         with _asking("list", path):
             for entry in _scan(path):
-                if (size_bytes := _try_size(entry)) is not None:
-                    yield Entry(key=join_key(folder, entry.name), size_bytes=size_bytes)
+                if (stat := _try_stat(entry)) is not None:
+                    # Nobody can set the time of a change, as one can that of a modification.
+                    etag = f"{stat.st_ctime_ns:x}-{stat.st_ino:x}"
+                    key = join_key(folder, entry.name)
+                    yield Entry(key=key, size_bytes=stat.st_size, etag=etag)
 
     def _subfolders(self, folder: str) -> Iterator[str]:
         path = self.root / folder
@@ -171,16 +174,20 @@ def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
 def _try_link(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
-    except FileExistsError:
+    except FileExistsError as error:
+        if path.is_dir():
+            raise StoreRefused(
+                f"a folder stands at {path}, where an object is to be; move it away"
+            ) from error
         return False
     return True
 
 
-def _try_size(entry: os.DirEntry[str]) -> int | None:
+def _try_stat(entry: os.DirEntry[str]) -> os.stat_result | None:
     """None for what is not an object, or no longer there."""
     with suppress(FileNotFoundError):
         if entry.is_file():
-            return entry.stat().st_size
+            return entry.stat()
     return None
 
 

@@ -37,7 +37,7 @@ class Entry:
 
     key: str
     size_bytes: int
-    etag: str = field(default="", compare=False)  # of S3: another one for another content
+    etag: str = field(default="", compare=False)  # another one for another content; "": unknown
 
 
 class Store(Protocol):
@@ -99,12 +99,13 @@ class Store(Protocol):
         ...
 
 
-def open_object(store: Store, key: str) -> io.BufferedReader:
+def open_object(store: Store, key: str, *, size_bytes: int | None = None) -> io.BufferedReader:
     """An object as a seekable file that fetches what is read of it, as pyarrow likes it.
 
-    The caller closes it. Raises ObjectMissing here, and a store's errors while it is read.
+    The caller closes it. Who knows its size saves a call. Raises ObjectMissing here, or with a size
+    while it is read, as a store's other errors.
     """
-    return io.BufferedReader(_ObjectFile(store, key), READ_AHEAD_BYTES)
+    return io.BufferedReader(_ObjectFile(store, key, size_bytes), READ_AHEAD_BYTES)
 
 
 def repeat(
@@ -164,9 +165,9 @@ def open_source(source: Source) -> BinaryIO:
 class _ObjectFile(io.RawIOBase):
     """The raw half of `open_object`: one ranged read for each `readinto`."""
 
-    def __init__(self, store: Store, key: str) -> None:
+    def __init__(self, store: Store, key: str, size_bytes: int | None) -> None:
         self._store, self._key = store, key
-        self._size = store.size(key)
+        self._size = store.size(key) if size_bytes is None else size_bytes
         self._position = 0
 
     def readable(self) -> bool:

@@ -59,7 +59,7 @@ def write_plan_shard(store: Store, folder: str, shard: int, rows: Iterable[PlanR
 def read_plan_shard(store: Store, manifest: RunManifest, shard: int) -> list[PlanRow]:
     """The rollouts of one shard, as they were planned.
 
-    Raises ObjectMissing if the plan lost it, and one of `contents.UNREADABLE` for what is no plan.
+    Raises ObjectMissing if the plan lost it, and one of `traces.UNREADABLE` for what is no plan.
     """
     body = store.read(layout.plan_key(manifest.part_of(shard).folder, shard))
     # Not on Arrow's threads: one that drops the last reference to a Python buffer while the

@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.store import layout
+from pipeline.store.commits import check_run
 from pipeline.store.objects import Store, open_object
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
-from schemas.errors import InputError, ObjectMissing
+from pipeline.store.traces import reading_shard_file
+from schemas.errors import InputError
 from schemas.runs import FOOTER_KEY, RunManifest, ShardFooter
 from schemas.scores import SCORES_KEY, ScorerId, ScoresFooter
 from schemas.tables import TRACES
@@ -56,7 +58,7 @@ class RunSource:
 def open_run(url: str) -> RunSource:
     """The run at a URL, its data objects as listed now: a list may lag. Reads each one's footer.
 
-    Raises InputError for a run without traces, for a foreign object and for another schema.
+    Raises InputError for a run without traces and for another schema, ForeignObject, DamagedObject.
     """
     store = open_store(url)
     manifest = read_manifest(store)
@@ -141,22 +143,11 @@ def _sidecar_note(
 
 def _open_object(store: Store, manifest: RunManifest, shard: int, supplement: int) -> TraceObject:
     key = layout.traces_key(shard, supplement)
-    try:
-        with open_object(store, key) as file:
-            parquet = pq.ParquetFile(file)
-            footer = ShardFooter.model_validate_json((parquet.metadata.metadata or {})[FOOTER_KEY])
-            _check_columns(f"{store.url}/{key}", parquet.schema_arrow)
-    except ObjectMissing:
-        raise
-    except (KeyError, OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(
-            f"{store.url}/{key} is no shard file of coppice ({error}); move it away"
-        ) from error
-    if (footer.run_id, footer.fingerprint) != (manifest.run_id, manifest.fingerprint):
-        raise InputError(
-            f"{store.url}/{key} belongs to run {footer.run_id}, not to {manifest.run_id}; "
-            "two runs share a folder: move one of them away"
-        )
+    with reading_shard_file(store, shard, key), open_object(store, key) as file:
+        parquet = pq.ParquetFile(file)
+        footer = ShardFooter.model_validate_json((parquet.metadata.metadata or {})[FOOTER_KEY])
+        _check_columns(f"{store.url}/{key}", parquet.schema_arrow)
+    check_run(store, footer, run_id=manifest.run_id, fingerprint=manifest.fingerprint)
     return TraceObject(shard=shard, supplement=supplement, footer=footer)
 
 

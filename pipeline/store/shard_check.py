@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from pipeline.store import layout
-from pipeline.store.contents import UNREADABLE, Contents, read_contents
+from pipeline.store.contents import Contents, read_contents
 from pipeline.store.objects import Store
 from pipeline.store.plans import PlanRow, read_plan_shard
+from pipeline.store.traces import UNREADABLE
 from schemas.errors import ObjectMissing
 from schemas.ids import record_id
 from schemas.runs import Key, RunManifest

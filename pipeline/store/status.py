@@ -1,17 +1,45 @@
-"""How far a run is, from its storage alone: any process may ask, at any time."""
+"""How far a run is, from its storage alone: any process may ask, at any time.
 
-from collections.abc import Iterable, Iterator
+A list of `traces/` decides what is committed. Counts come from the log of footers where it knows an
+object as it is listed now, and from the object's own footer everywhere else. A list may lag: then
+more is committed than is counted here, and whoever acts on a shard asks for its objects by names.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
 
 from pipeline.store import layout
 from pipeline.store.commits import check_run
+from pipeline.store.footers import (
+    MAX_SUPPLEMENTS,
+    NUM_DEAD,
+    NUM_OK,
+    SHARD,
+    SIZE_BYTES,
+    SUPPLEMENT,
+    FooterLog,
+    Mask,
+    Rows,
+    object_rows,
+    ordered,
+    read_footer_log,
+    write_footer_log,
+)
 from pipeline.store.objects import Store
 from pipeline.store.supplements import ShardLog, read_log
+from pipeline.store.traces import read_footer
 from schemas.config import Frozen
-from schemas.runs import RunManifest
+from schemas.errors import ObjectMissing
+from schemas.runs import RunManifest, ShardFooter
 
-_BATCH_SHARDS = 1024  # what is held of a large run at a time
-_READERS = 8  # footers are small reads: what counts is how many are under way
+WORTH_KEEPING = 256  # footers; fewer are as quickly read again
+
+_READERS = 32  # footers are small reads: what counts is how many are under way
+_BATCH = 4096  # names, or footers, held as Python's objects at a time
 
 
 class RunStatus(Frozen):
@@ -24,6 +52,7 @@ class RunStatus(Frozen):
     num_planned: int  # rollouts, as all of the following
     num_ok: int
     num_dead: int
+    num_bytes: int  # of all that lies beside the traces, too
 
     @property
     def num_missing(self) -> int:
@@ -38,14 +67,15 @@ def committed_shards(store: Store, manifest: RunManifest) -> set[int]:
 
 
 def read_logs(store: Store, manifest: RunManifest, shards: Iterable[int]) -> Iterator[ShardLog]:
-    """What is committed of these shards, in order; a batch of them is read ahead.
+    """What is committed of these shards, in order, all of it read; a batch of them is read ahead.
 
-    Raises ObjectMissing for a shard that is not committed, FatalFailure for one of another run.
+    Raises ObjectMissing for a shard that is not committed, ForeignObject for one of another run,
+    DamagedObject for one that is no shard file.
     """
     ordered = sorted(shards)
     with ThreadPoolExecutor(_READERS) as readers:
-        for start in range(0, len(ordered), _BATCH_SHARDS):
-            batch = ordered[start : start + _BATCH_SHARDS]
+        for start in range(0, len(ordered), _BATCH):
+            batch = ordered[start : start + _BATCH]
             for log in readers.map(lambda shard: read_log(store, shard), batch):
                 for footer in (log.base, *log.supplements):
                     check_run(
@@ -55,21 +85,191 @@ def read_logs(store: Store, manifest: RunManifest, shards: Iterable[int]) -> Ite
 
 
 def read_status(store: Store, manifest: RunManifest) -> RunStatus:
-    """Count what is committed: one small read a shard, and two where rows are dead.
+    """Count what is committed, by a list of it and by what `take_stock` knows and reads.
 
-    Raises as `read_logs` does, and no store's error is repeated here: `repeat` the whole call.
+    Raises as `take_stock` does, and no store's error is repeated here: `repeat` the whole call.
     """
-    num_committed = num_ok = num_dead = 0
-    for log in read_logs(store, manifest, committed_shards(store, manifest)):
-        num_committed += 1
-        num_ok += log.num_ok
-        num_dead += log.num_dead
+    stock = take_stock(store, manifest)
     return RunStatus(
         run_id=manifest.run_id,
         url=store.url,
         num_shards=manifest.num_shards,
-        num_committed=num_committed,
+        num_committed=stock.num_committed,
         num_planned=manifest.num_rollouts,
-        num_ok=num_ok,
-        num_dead=num_dead,
+        num_ok=stock.num_ok,
+        num_dead=stock.num_dead,
+        num_bytes=stock.num_bytes,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stock:
+    """What is committed of a run, and what of it no log knew."""
+
+    rows: Rows  # of the objects that count, ordered
+    num_ok: int  # rollouts
+    num_dead: int  # rollouts that no supplement brought back
+    num_bytes: int  # of all that lies in `traces/`
+    num_read: int  # footers that were read
+    log: FooterLog
+
+    @property
+    def num_committed(self) -> int:
+        """How many shards."""
+        return int(np.count_nonzero(self.rows[:, SUPPLEMENT] == 0))
+
+    def committed(self) -> list[int]:
+        """The shards whose base is there, ascending."""
+        shards: list[int] = self.rows[self.rows[:, SUPPLEMENT] == 0, SHARD].tolist()
+        return shards
+
+
+def take_stock(store: Store, manifest: RunManifest) -> Stock:
+    """List the data objects of a run, and read the footers that no log knows. Changes nothing.
+
+    Raises ForeignObject for an object of another run, DamagedObject for one that is no shard file,
+    and what a store says, of which nothing is repeated: `repeat` the whole call.
+    """
+    log = read_footer_log(store, manifest)
+    objects, num_bytes = list_objects(store, manifest)
+    return _Count(store, manifest, objects, log).stock(num_bytes)
+
+
+def keep_footers(store: Store, manifest: RunManifest, *, worth: int = WORTH_KEEPING) -> Stock:
+    """As `take_stock`; what was read of so many footers goes into a log, for the next one."""
+    stock = take_stock(store, manifest)
+    has_one_log = len(stock.log.keys) <= 1
+    if stock.num_read >= worth or not has_one_log:
+        write_footer_log(store, manifest, stock.rows, stock.log)
+    return stock
+
+
+def list_objects(store: Store, manifest: RunManifest) -> tuple[Rows, int]:
+    """Rows of the listed data objects of planned shards, in order, and the bytes of all that lies
+    beside them, too. Counts are not filled in.
+    """
+    rows, num_bytes = [object_rows([])], 0
+    listed = store.list_folder(layout.TRACES)
+    while batch := list(islice(listed, _BATCH)):
+        num_bytes += sum(entry.size_bytes for entry in batch)
+        named = ((layout.try_traces_of(entry.key), entry) for entry in batch)
+        ours = [
+            (*traces, entry)
+            for traces, entry in named
+            if traces and traces[0] < manifest.num_shards and traces[1] < MAX_SUPPLEMENTS
+        ]
+        rows.append(object_rows(ours))
+    return ordered(np.concatenate(rows)), num_bytes
+
+
+class _Count:
+    """One `take_stock`, over the listed objects in order; masks are of these."""
+
+    def __init__(self, store: Store, manifest: RunManifest, rows: Rows, log: FooterLog) -> None:
+        self._store, self._manifest = store, manifest
+        self._rows, self._log = rows, log
+        self._shard, self._supplement = rows[:, SHARD], rows[:, SUPPLEMENT]
+        self._is_known = log.fill_in(rows)
+        self._num_read = 0
+
+    def stock(self, num_bytes: int) -> Stock:
+        is_base = self._supplement == 0
+        is_base &= self._learn(is_base)
+        follows, has_gap = self._supplements(is_base)
+        follows &= self._learn(follows & ~has_gap)
+        counted = (is_base | follows) & ~has_gap
+        num_ok, num_dead = self._totals(is_base & ~has_gap, follows)
+        # A supplement before one of these is not listed: their shards are asked by name.
+        for shard in np.unique(self._shard[has_gap]).tolist():
+            log = read_log(self._store, shard)
+            for footer in (log.base, *log.supplements):
+                self._check(footer)
+            num_ok, num_dead = num_ok + log.num_ok, num_dead + log.num_dead
+        return Stock(
+            rows=self._kept(counted | (is_base & has_gap)),
+            num_ok=num_ok,
+            num_dead=num_dead,
+            num_bytes=num_bytes,
+            num_read=self._num_read,
+            log=self._log,
+        )
+
+    def _kept(self, mask: Mask) -> Rows:
+        return self._rows if mask.all() else self._rows[mask]
+
+    def _supplements(self, is_base: Mask) -> tuple[Mask, Mask]:
+        """Which objects are supplements that count, and which are of a shard with a gap in them.
+
+        Only a base with dead rows can have supplements, and each builds on those before it.
+        """
+        first = np.searchsorted(self._shard, self._shard)  # the first object of each one's shard
+        has_dead = (is_base & (self._rows[:, NUM_DEAD] > 0))[first]
+        is_supplement = has_dead & (self._supplement > 0)
+        is_next = self._supplement == np.arange(len(first)) - first
+        gaps = np.unique(self._shard[is_supplement & ~is_next])
+        return is_supplement & is_next, np.isin(self._shard, gaps)
+
+    def _totals(self, is_base: Mask, is_supplement: Mask) -> tuple[int, int]:
+        """Rollouts that are ok, and that are dead."""
+        num_brought_back = int(self._rows[is_supplement, NUM_OK].sum())
+        num_ok = int(self._rows[is_base, NUM_OK].sum()) + num_brought_back
+        return num_ok, int(self._rows[is_base, NUM_DEAD].sum()) - num_brought_back
+
+    def _learn(self, wanted: Mask) -> Mask:
+        """Read the footers that are wanted and not known. Which objects are there still."""
+        is_there = np.ones(len(wanted), np.bool_)
+        unknown: Sequence[int] = np.flatnonzero(wanted & ~self._is_known).tolist()
+        self._num_read += len(unknown)
+        for row, footer in zip(unknown, self._read(unknown), strict=True):
+            is_there[row] = footer is not None
+            if footer:
+                self._rows[row, [NUM_OK, NUM_DEAD]] = footer.num_ok, footer.num_dead
+        return is_there
+
+    def _read(self, rows: Sequence[int]) -> Iterator[ShardFooter | None]:
+        """The footers of these objects, in order; a batch of them is read ahead."""
+        with ThreadPoolExecutor(_READERS) as readers:
+            for start in range(0, len(rows), _BATCH):
+                batch = rows[start : start + _BATCH]
+                yield from readers.map(self._try_read, batch)
+
+    def _try_read(self, row: int) -> ShardFooter | None:
+        columns = [SHARD, SUPPLEMENT, SIZE_BYTES]
+        shard, supplement, size_bytes = self._rows[row, columns].tolist()
+        try:
+            footer = read_footer(self._store, shard, supplement, size_bytes=size_bytes)
+        except ObjectMissing:  # moved aside since it was listed
+            return None
+        self._check(footer)
+        return footer
+
+    def _check(self, footer: ShardFooter) -> None:
+        run_id, fingerprint = self._manifest.run_id, self._manifest.fingerprint
+        check_run(self._store, footer, run_id=run_id, fingerprint=fingerprint)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoggedShards:
+    """What logs say of shards, for who has read the shards: `verify` trusts no log."""
+
+    counts: Rows  # (num_shards, 3): rows that are ok, rows that are dead still, supplements
+    is_known: Mask  # (num_shards,): all listed objects of the shard are in the logs
+    keys: tuple[str, ...]  # of the logs
+
+
+def logged_shards(store: Store, manifest: RunManifest) -> LoggedShards | None:
+    """What the logs of a run say of each shard as it is listed now; None without a log."""
+    log = read_footer_log(store, manifest)
+    if not log.keys:
+        return None
+    rows, _ = list_objects(store, manifest)
+    is_known = log.fill_in(rows)
+    shard, is_base, num_ok = rows[:, SHARD], rows[:, SUPPLEMENT] == 0, rows[:, NUM_OK]
+    counts = np.zeros((manifest.num_shards, 3), np.int64)
+    np.add.at(counts[:, 0], shard, num_ok)
+    np.add.at(counts[:, 1], shard, np.where(is_base, rows[:, NUM_DEAD], -num_ok))
+    np.add.at(counts[:, 2], shard, ~is_base)
+    known = np.zeros(manifest.num_shards, np.bool_)
+    known[shard[is_base]] = True
+    known[shard[~is_known]] = False
+    return LoggedShards(counts=counts, is_known=known, keys=log.keys)

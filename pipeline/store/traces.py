@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline.store import layout
 from pipeline.store.objects import Store, open_object
 from schemas.config import MethodConfig
-from schemas.errors import FatalFailure, ObjectMissing
+from schemas.errors import DamagedObject, ObjectMissing
 from schemas.rows import EventRow, StackRow, TraceRow
 from schemas.runs import FOOTER_KEY, Key, ShardFooter
 from schemas.tables import TRACES
@@ -28,6 +29,11 @@ from schemas.trace import TRACE_VERSION, Event, Status, Trace
 ROW_GROUP_BYTES = 64 * 2**20
 """A row group is closed at this size: the Hub's viewer and most readers load whole row groups, and
 pyarrow cannot read back one with more than 2 GiB of pictures."""
+
+UNREADABLE = (  # all that pyarrow, pydantic and json say to bytes that are not what they should be
+    *(OSError, ValueError, KeyError, TypeError, NotImplementedError, MemoryError),
+    pa.ArrowException,
+)
 
 _UNCOMPRESSED = "images.list.element.bytes"  # pictures are compressed already
 
@@ -135,21 +141,26 @@ class RowsDigest:
         return hashlib.sha256(b"".join(sorted(self._lines))).hexdigest()
 
 
-def read_footer(store: Store, shard: int, supplement: int = 0) -> ShardFooter:
+def read_footer(
+    store: Store, shard: int, supplement: int = 0, *, size_bytes: int | None = None
+) -> ShardFooter:
     """The footer of a committed shard or supplement, from the last bytes of its object.
 
-    Raises ObjectMissing, and FatalFailure for an object that is no shard file.
+    Of an object whose size a list told, in one call. Raises ObjectMissing, and DamagedObject for an
+    object that is no shard file.
     """
     key = layout.traces_key(shard, supplement)
     try:
-        with open_object(store, key) as file:
+        with (
+            reading_shard_file(store, shard, key),
+            open_object(store, key, size_bytes=size_bytes) as file,
+        ):
             metadata = pq.read_metadata(file).metadata or {}
-        return ShardFooter.model_validate_json(metadata[FOOTER_KEY])
-    except (KeyError, OSError, ValueError) as error:  # all that pyarrow and pydantic say to it
-        raise FatalFailure(
-            f"{store.url}/{key} is no shard file of coppice ({error}); move it away",
-            reason="foreign_object",
-        ) from error
+            return ShardFooter.model_validate_json(metadata[FOOTER_KEY])
+    except DamagedObject:
+        if size_bytes is None:
+            raise
+        return read_footer(store, shard, supplement)  # the list may have been of an older object
 
 
 def try_read_footer(store: Store, shard: int, supplement: int = 0) -> ShardFooter | None:
@@ -165,13 +176,29 @@ def read_rows(
 ) -> Iterator[TraceRow]:
     """The rows of one data object, read a few at a time; with `columns`, those keys alone.
 
-    Raises ObjectMissing, and what pyarrow says to an object that is no shard file.
+    Raises ObjectMissing, and DamagedObject for an object that is no shard file.
     """
-    with open_object(store, layout.traces_key(shard, supplement)) as file:
+    key = layout.traces_key(shard, supplement)
+    with reading_shard_file(store, shard, key), open_object(store, key) as file:
         for batch in pq.ParquetFile(file).iter_batches(
             batch_size=16, columns=columns, use_threads=False
         ):
             yield from batch.to_pylist()
+
+
+@contextmanager
+def reading_shard_file(store: Store, shard: int, key: str) -> Iterator[None]:
+    """What is said to a data object that cannot be read. A store's own errors pass."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise DamagedObject(
+            f"{store.url}/{key} is no whole shard file of coppice ({type(error).__name__}: "
+            f"{error}); see what else is damaged: coppice verify {store.url}; then move it aside: "
+            f"coppice repair {store.url} --shards {shard}; and make it again: "
+            f"coppice run {store.url}",
+            reason="damaged_object",
+        ) from error
 
 
 def make_row(trace: Trace, origin: ShardOrigin) -> TraceRow:

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.store import layout
-from pipeline.store.contents import UNREADABLE, scores_not_finite
+from pipeline.store.contents import scores_not_finite
 from pipeline.store.objects import Store
 from pipeline.store.plans import PlanRow, read_manifest, read_plan_shard
 from pipeline.store.shard_check import Finding, ShardCheck, check_shard, exists, name_some
+from pipeline.store.status import LoggedShards, logged_shards
+from pipeline.store.traces import UNREADABLE
 from schemas.errors import ObjectMissing
 from schemas.runs import RunManifest
 
@@ -50,11 +52,14 @@ class Verification:
         # been put by the time that its shard is read.
         names = list_names(self.store, self.manifest)
         yield from self._check_unplanned(names.unplanned)
+        logged = logged_shards(self.store, self.manifest)
         keys = PlannedKeys()
         for check in self._checks(names):
             self._count(check)
             keys.add(check.plan)
             yield from check.findings
+            if logged:
+                yield from self._check_logged(logged, check)
         yield from self._check_disjoint(keys.planned_twice())
         if self.is_deep:
             yield from self._check_scores()
@@ -141,6 +146,19 @@ class Verification:
                 expected=f"shards 0 to {num_shards - 1} and their supplements",
                 advice="move it away by hand: whoever reads "
                 f"{layout.TRACES}/*.parquet may take it for a part of the run",
+            )
+
+    def _check_logged(self, logged: LoggedShards, check: ShardCheck) -> Iterator[Finding]:
+        """What a log says of a whole shard, against what was read of it."""
+        num_ok, num_dead, num_supplements = logged.counts[check.shard].tolist()
+        is_told = logged.is_known[check.shard] and num_supplements == check.num_supplements
+        if is_told and not check.findings and (num_ok, num_dead) != (check.num_ok, check.num_dead):
+            yield Finding(
+                shard=check.shard,
+                key=", ".join(logged.keys),
+                found=f"{num_ok} ok and {num_dead} dead, by a log of footers",
+                expected=f"{check.num_ok} ok and {check.num_dead} dead, as was read",
+                advice="delete the log: nothing depends on it, and the next run makes it anew",
             )
 
     def _check_disjoint(self, suspects: set[int]) -> Iterator[Finding]:

@@ -82,7 +82,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     starting = {name: value for name, value in client.items() if name != "RAY_ADDRESS"}
     process = subprocess.Popen(command, env=starting, stdout=log, stderr=log)
     try:
-        _wait_for(ports["dashboard-port"], process, Path(log.name))
+        for name in ("dashboard-port", "dashboard-agent-listen-port"):  # the second is its node's
+            _wait_for(ports[name], process, Path(log.name))
         yield client | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports['dashboard-port']}"}
     finally:
         process.terminate()

@@ -11,7 +11,13 @@ from pipeline.store.commits import Commit, commit_shard, record_failed_attempt
 from pipeline.store.objects import Source, Store
 from pipeline.store.patient import PatientStore
 from pipeline.store.traces import read_footer
-from schemas.errors import FailureKind, FatalFailure, StoreRefused, StoreUnavailable
+from schemas.errors import (
+    DamagedObject,
+    FailureKind,
+    ForeignObject,
+    StoreRefused,
+    StoreUnavailable,
+)
 from schemas.runs import FailedAttempt, ShardFooter
 from tests.support import Unanswered, Wrapped, some_origin, some_trace, write_shard
 
@@ -121,7 +127,7 @@ def test_an_object_of_another_run_stops_everything(
     foreign = Attempt(tmp_path / "foreign.parquet", **other)
     foreign.commit(store)
 
-    with pytest.raises(FatalFailure, match="two runs share a folder") as refused:
+    with pytest.raises(ForeignObject, match="two runs share a folder") as refused:
         first.commit(store)
 
     assert refused.value.reason == "foreign_object"
@@ -145,10 +151,10 @@ def test_an_object_that_is_no_shard_file_stops_everything(
     }[kind]
     store.put(layout.traces_key(0), body)
 
-    with pytest.raises(FatalFailure, match=r"traces/shard-00000\.parquet") as refused:
+    with pytest.raises(DamagedObject, match=r"coppice repair .* --shards 0") as refused:
         first.commit(store)
 
-    assert refused.value.reason == "foreign_object"
+    assert refused.value.reason == "damaged_object"
     assert store.read(layout.traces_key(0)) == body
 
 

@@ -11,7 +11,7 @@ from schemas.scores import parse_scorer
 from tests.test_imports import module_paths
 
 _IN_A_RUN = re.compile(
-    r"/?(?:(?:traces|plan|scores)/|(?:_attempts|_reruns|_drivers|_quarantine|_preflight|_tmp)\b"
+    r"/?(?:(?:traces|plan|scores)/|(?:_attempts|_reruns|_drivers|_footers|_quarantine|_preflight|_tmp)\b"
     r"|run\.json)"
 )
 

@@ -8,7 +8,7 @@ from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.status import committed_shards, read_logs, read_status
-from schemas.errors import FatalFailure
+from schemas.errors import DamagedObject, ForeignObject
 from schemas.runs import RunManifest
 from tests.support import (
     SMALL,
@@ -88,7 +88,7 @@ def test_the_shards_of_another_run_are_never_counted(store: Store):
 
     manifest = plan_run(store, config=fake_config(fake_method(seed=9)))
 
-    with pytest.raises(FatalFailure, match="two runs share a folder"):
+    with pytest.raises(ForeignObject, match="two runs share a folder"):
         read_status(store, manifest)
 
 
@@ -96,7 +96,7 @@ def test_an_object_that_is_no_shard_file_is_named(store: Store):
     manifest = plan_run(store)
     store.put(layout.traces_key(0), b"something else")
 
-    with pytest.raises(FatalFailure, match=r"traces/shard-00000\.parquet"):
+    with pytest.raises(DamagedObject, match=r"traces/shard-00000\.parquet"):
         read_status(store, manifest)
 
 
