@@ -132,10 +132,11 @@ def _spatial(spec: PromptSpec, prompt: str) -> Iterator[SpatialInfo]:
     """The relations of place, those first that boxes tell."""
     for kind in (RelationKind.SPATIAL_2D, RelationKind.SPATIAL_3D):
         for relation in spec.relations:
-            if relation.kind is kind and relation.object is not None:
+            target = relation.object
+            if relation.kind is kind and target is not None:
                 yield SpatialInfo(
                     subject=spec.objects[relation.subject].noun,
-                    target=spec.objects[relation.object].noun,
+                    target=spec.objects[target].noun,
                     relation=_as_said(relation.relation, prompt),
                 )
 
