@@ -1,5 +1,6 @@
 """What every judge can be told, and how a model is pinned to the files that it is now."""
 
+import re
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -16,6 +17,7 @@ FILES = ("*.json", "*.jinja", "*.txt", "*.safetensors", "pytorch_model*.bin")
 """What a model of transformers is read from, on the hub and in a folder."""
 
 _DIGEST = "sha256-"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class JudgeSettings(ScorerSettings):
@@ -67,7 +69,15 @@ def pinned_model(model: str, revision: str | None) -> tuple[str, str]:
                 "holds these files, or leave the revision away"
             )
         return str(folder.absolute()), digest
-    return model, hub.open_repository(model, revision).label.rpartition("@")[2]
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return model, revision
+    try:
+        return model, hub.open_repository(model, revision).label.rpartition("@")[2]
+    except InputError:  # without the hub, what it gave before
+        downloaded = hub.downloaded(model, revision)
+        if downloaded is None or not _COMMIT.fullmatch(downloaded.name):
+            raise
+        return model, downloaded.name
 
 
 def model_folder(model: str, revision: str | None, patterns: tuple[str, ...] = FILES) -> Path:

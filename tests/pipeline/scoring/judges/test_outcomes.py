@@ -155,3 +155,24 @@ def test_a_region_is_judged_by_its_own_thought(checkpoint: Checkpoints):
     assert crop.value == pytest.approx(expected[0].value, abs=1e-6)
     assert canvas.value == pytest.approx(expected[1].value, abs=1e-6)
     assert loaded("pickscore", model=folder, look="crop").subjects == {"draw"}
+
+
+def test_a_model_of_the_hub_is_pinned_to_its_commit_and_to_the_one_at_hand_without_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    from pipeline.engine.model_files import hub
+    from pipeline.scoring.judges.settings import pinned_model
+
+    commit = "0123456789" * 4
+    monkeypatch.setattr(hub, "open_repository", _no_hub)
+    monkeypatch.setattr(hub, "downloaded", lambda repo, revision: tmp_path / commit)
+
+    assert pinned_model("owner/name", "f" * 40) == ("owner/name", "f" * 40)
+    assert pinned_model("owner/name", "main") == ("owner/name", commit)
+    monkeypatch.setattr(hub, "downloaded", lambda repo, revision: None)
+    with pytest.raises(InputError, match="no network"):
+        pinned_model("owner/name", None)
+
+
+def _no_hub(repo_id: str, revision: str | None) -> None:
+    raise InputError("no network")
