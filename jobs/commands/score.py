@@ -21,7 +21,7 @@ from pipeline.scoring.find import describe_failure, find_in, find_scorer
 from pipeline.scoring.painting import RunPainter
 from pipeline.scoring.scorers import LoadsWeights, Scorer, TorchDevice, id_of, settings_of
 from pipeline.scoring.settings import requests_for
-from pipeline.scoring.sidecars import score_together
+from pipeline.scoring.sidecars import Scored, score_together
 from pipeline.store.layout import scores_folder
 from pipeline.store.open import open_store
 from pipeline.store.runs import RunSource, open_run, unscored
@@ -152,13 +152,16 @@ class Scoring:
         num_scores = num_sidecars = 0
         while numbers:
             fitting = self._load_what_fits(numbers)
-            scorers = [self._loaded[number] for number in fitting]
-            source = self._run.objects[index]
-            for scored in score_together(self._store, source, scorers, self._painter):
+            for scored in self._score_by(index, fitting):
                 num_scores += scored.num_rows if scored.is_new else 0
                 num_sidecars += scored.is_new
             numbers = [number for number in numbers if number not in fitting]
         return num_scores, num_sidecars
+
+    def _score_by(self, index: int, fitting: Sequence[int]) -> list[Scored]:
+        """Holds the scorers no longer than it works: then others may take their memory."""
+        scorers = [self._loaded[number] for number in fitting]
+        return score_together(self._store, self._run.objects[index], scorers, self._painter)
 
     def _load_what_fits(self, numbers: Sequence[int]) -> list[int]:
         """Those of the scorers, in order, that are in memory together now. At least one.
@@ -173,6 +176,7 @@ class Scoring:
             failure = self._try_load(number)
             if failure and not fitting and self._loaded:
                 self._loaded.clear()
+                free_memory()
                 failure = self._try_load(number)
             if failure and not fitting:
                 raise InputError(
@@ -232,6 +236,12 @@ def _score_on_ray(
     """
     import ray.data
 
+    num_there = ray.cluster_resources().get("GPU", 0)
+    if request.address is None and num_there < request.num_gpus:  # a cluster may grow
+        raise InputError(
+            f"asked for {request.num_gpus:g} GPUs an actor, and this machine has {num_there:g}; "
+            "leave --gpus away to score on CPUs, or name a cluster with --address"
+        )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     items = [{"object": index, "scorers": work[index]} for index in sorted(work)]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from pipeline.pictures import Painter, Pixels, decode_picture
+from pipeline.scoring.asking import is_out_of_memory
 from pipeline.scoring.scorers import TRACE, Scorer, TorchDevice
 from pipeline.twig.requests import Codes
 from schemas.errors import InputError, RecordFailure
@@ -49,8 +50,11 @@ class RunPainter:
         except RecordFailure:  # one is broken: the others are as good as ever
             if len(distinct) == 1:
                 return {}
-            middle = len(distinct) // 2
-            return self.paint(distinct[:middle]) | self.paint(distinct[middle:])
+        except Exception as error:  # torch's for too little memory is no class of Python's
+            if not is_out_of_memory(error) or len(distinct) == 1:
+                raise
+        middle = len(distinct) // 2
+        return self.paint(distinct[:middle]) | self.paint(distinct[middle:])
 
 
 def pictures_of(

@@ -86,8 +86,8 @@ def _resolved(
         )
         raise InputError(
             f"{wanted} is ambiguous, since the runs have scores of {listed}"
-            f"{' and others' if len(met) > _MOST_NAMED else ''}; pin one of them in the recipe's "
-            f'scorers, such as "{met[0]}"'
+            f"{' and others' if len(met) > _MOST_NAMED else ''}; name one of them whole, such as "
+            f"{met[0]}, in the recipe's scorers or with --judge"
         )
     return met[0] if met else wanted.pin
 

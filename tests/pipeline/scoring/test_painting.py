@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from pipeline.engine.painting import open_painter
 from pipeline.pictures import Pixels
@@ -188,6 +189,23 @@ def test_a_canvas_that_cannot_be_painted_has_no_picture_and_the_others_have(tmp_
 
     assert painter.paint(canvases).keys() == set(canvases) - {(3,)}
     assert painter.paint([]) == {}
+
+
+class SmallMemory(Breaks):
+    """A painter that can paint two at once."""
+
+    def paint(self, canvases: Sequence[tuple[int, ...]]) -> list[Pixels]:
+        if len(canvases) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().paint(canvases)
+
+
+def test_where_memory_does_not_suffice_fewer_are_painted_at_once(tmp_path: Path):
+    painter = RunPainter(plan_run(open_store(str(tmp_path / "run")), 1))
+    painter._painter = SmallMemory()  # type: ignore[assignment]
+    canvases = [(number,) for number in range(6)]
+
+    assert painter.paint(canvases).keys() == set(canvases) - {(3,)}
 
 
 def test_a_kept_picture_that_cannot_be_read_is_told_with_its_trace(tmp_path: Path):
