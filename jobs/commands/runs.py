@@ -165,7 +165,7 @@ class _Places:
 
     def __call__(self, addresses: "Sequence[ActorAddress]") -> None:
         if self._heartbeat:
-            self._heartbeat.publish(addresses)
+            self._heartbeat.publish(map(str, addresses))
         if self._is_told:
             new = [address for address in addresses if address not in self._known]
             self._terminal.say(*(f"Actor on {address}." for address in new))
