@@ -34,7 +34,8 @@ from pipeline.plan.packs import load_pack
 from pipeline.plan.planning import commit_plan, make_plan
 from pipeline.plan.prompt_files import PromptSet
 from pipeline.rollout.worker import Worker
-from pipeline.scoring.scorers import find_scorer, id_of
+from pipeline.scoring.find import find_scorer
+from pipeline.scoring.scorers import id_of
 from pipeline.scoring.sidecars import score_object
 from pipeline.sets.exports import EXPORTS, KIND_OF_ROWS
 from pipeline.store.layout import sidecar_key

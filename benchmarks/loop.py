@@ -4,7 +4,8 @@
 training prompts, score, curate, fine-tune, and draw held-out prompts: before, after the uncurated
 set, and after the curated set. All arms have the same traces, number of rows at most, steps, seeds
 and prompts; differences are paired. `--full` fine-tunes with 3 seeds. Prints a table and one JSON
-line. The uncurated set has every row whose critique could be read; the curated one is `twig-50k`.
+line. The uncurated set has every row whose critique could be read; the curated one is
+`twig-50k-toy`.
 
 The settings of `examples/sft_toy.py` were chosen by 120 other held-out prompts, of another seed;
 but for the number of steps, which go three times through the curated rows, and were a third of that
@@ -38,7 +39,7 @@ _SCORERS = ("toy", "thoughts", "critiques", "tokens", "phash", "prompt_filter")
 _PROMPT_SEED = 30_000
 _UNCURATED = """
 name = "uncurated"
-about = "All rows, whatever they are worth, in the proportions of twig-50k."
+about = "All rows, whatever they are worth, in the proportions of TWIG-50K."
 scorers = ["toy@1"]
 [split]
 validation = 0.0
@@ -139,7 +140,7 @@ def make_sets(folder: Path, start: Path, num_prompts: int) -> dict[str, tuple[Pa
     uncurated = folder / "uncurated.toml"
     uncurated.write_text(_UNCURATED)
     sets = {}
-    for name, recipe in (("uncurated", str(uncurated)), ("curated", "twig-50k")):
+    for name, recipe in (("uncurated", str(uncurated)), ("curated", "twig-50k-toy")):
         training_set = folder / f"set-{name}"
         _coppice("curate", str(run), str(training_set), "--recipe", recipe)
         sets[name] = training_set, _num_rows(training_set)

@@ -13,13 +13,23 @@ from schemas import __version__
 if TYPE_CHECKING:
     from pipeline.engine.collator import Collator, janus_loss
     from pipeline.scoring.scorers import Score, Scorer, ScoringInput
+    from pipeline.scoring.settings import ScorerSettings
 
-__all__ = ["Collator", "Score", "Scorer", "ScoringInput", "__version__", "janus_loss"]
+__all__ = [
+    "Collator",
+    "Score",
+    "Scorer",
+    "ScorerSettings",
+    "ScoringInput",
+    "__version__",
+    "janus_loss",
+]
 
 _MODULES = {
     "Collator": "pipeline.engine.collator",
     "Score": "pipeline.scoring.scorers",
     "Scorer": "pipeline.scoring.scorers",
+    "ScorerSettings": "pipeline.scoring.settings",
     "ScoringInput": "pipeline.scoring.scorers",
     "janus_loss": "pipeline.engine.collator",
 }

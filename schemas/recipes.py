@@ -15,6 +15,15 @@ from schemas.scores import parse_scorer
 from schemas.trace import Role
 
 ROLES = (Role.THINK.value, Role.REFLECT.value, Role.DRAW.value)
+JUDGE = "judge"
+"""The scorer that a recipe's columns name for whoever judges: `judge.value`."""
+
+ENSEMBLE = ("hps", "detector", "git_vqa", "lmm_yes")
+"""Who judges by default: the paper's four kinds of rewards."""
+HELD_OUT = ("pickscore",)
+"""Who does not, by default, and is scored all the same."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TASK = re.compile(rf"(?:{'|'.join(ROLES)})(?:_[1-9]\d?)?")
 
 
@@ -138,6 +147,34 @@ class Groups(Frozen):
     max_dead: int = Field(default=0, ge=0, exclude_if=lambda num: num == 0)
 
 
+class Judge(Frozen):
+    """Who says how good a picture is: columns of several scorers, made one as `judge.value`.
+
+    A scorer is given as a recipe pins it (hps@2), and then goes by its value; as a name alone,
+    whose version is the one that the runs have; or as a column (toy.value).
+    """
+
+    scorers: tuple[str, ...] = Field(default=ENSEMBLE, min_length=1)
+    aggregate: Literal["mean", "sum", "min"] = "mean"  # over those that apply
+    # Scored and never gone by: they show whether selection pleased no one but the others.
+    held_out: tuple[str, ...] = HELD_OUT
+
+    @field_validator("scorers", "held_out")
+    @classmethod
+    def _columns(cls, scorers: tuple[str, ...]) -> tuple[str, ...]:
+        for scorer in scorers:
+            judge_column(scorer)
+        return scorers
+
+    @model_validator(mode="after")
+    def _holds_out_others(self) -> Self:
+        judging = {judge_column(scorer)[0].partition("@")[0] for scorer in self.scorers}
+        held_out = {judge_column(scorer)[0].partition("@")[0] for scorer in self.held_out}
+        if both := sorted(judging & held_out):
+            raise ValueError(f"{both[0]} is held out, and cannot judge as well")
+        return self
+
+
 class Recipe(Frozen):
     """All that decides what a set holds, beside the runs and the files that it names."""
 
@@ -146,7 +183,8 @@ class Recipe(Frozen):
     about: str = ""
     kind: SetKind = SetKind.SFT
     seed: int = 0  # of every order by lot
-    scorers: tuple[str, ...] = ()  # name@version
+    scorers: tuple[str, ...] = ()  # name@version, or name@version-settings
+    judge: Judge | None = Field(default=None, exclude_if=lambda judge: judge is None)
     tasks: tuple[str, ...] = ROLES  # sft only
     pictures: Literal["required", "tokens"] = "required"  # tokens: rows may lack their canvas
     filters: tuple[Filter, ...] = ()
@@ -165,6 +203,8 @@ class Recipe(Frozen):
         names = [_pinned_name(scorer) for scorer in scorers]
         if len(set(names)) < len(names):
             raise ValueError("a scorer is pinned at one version")
+        if JUDGE in names:
+            raise ValueError(f"{JUDGE} is the role that [judge] fills; call the scorer otherwise")
         return scorers
 
     @field_validator("tasks")
@@ -202,6 +242,26 @@ class Recipe(Frozen):
         return self
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that the recipe goes by, once; `judge.value` is one of them."""
+        named = [row_filter.column for row_filter in self.filters]
+        if self.agreement is not None:
+            named.append(self.agreement.by)
+        if self.per_prompt is not None:
+            named += filter(None, [self.per_prompt.by])
+            named += [self.per_prompt.hash] * bool(self.per_prompt.min_distance)
+        if self.pairs is not None:
+            named.append(self.pairs.by)
+        if self.groups is not None:
+            named += self.groups.rewards
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether it goes by whoever judges."""
+        return any(column.partition(".")[0] == JUDGE for column in self.columns)
+
+    @property
     def _has_whole_traces(self) -> bool:
         """Whether any of its rows is a whole trace."""
         return self.kind == SetKind.GRPO or (
@@ -216,6 +276,23 @@ class Recipe(Frozen):
 def covers(pattern: str, task: str) -> bool:
     """Whether a task belongs to a pool: `draw` covers `draw_2`, and every pool itself."""
     return task == pattern or task.startswith(f"{pattern}_")
+
+
+def judge_column(text: str) -> tuple[str, str]:
+    """A scorer, as a name or pinned, and the column of it to go by. Raises ValueError.
+
+    `hps@2.1` is its value; `toy.value` and `toy.sky` are columns of whatever version there is.
+    """
+    if "@" in text:
+        _pinned_name(text)
+        return text, "value"
+    name, dot, column = text.partition(".")
+    if not _NAME.fullmatch(name) or (dot and not column):
+        raise ValueError(
+            f"{text!r:.100} judges nothing; expected a scorer (hps), one with its version (hps@1) "
+            "or a column of one (toy.value)"
+        )
+    return name, column or "value"
 
 
 def checked_tasks(tasks: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,10 +5,23 @@ holds against them. A reader that asks for some columns has those alone. A trace
 written is a `schemas.trace.Trace`; these are what stands in files.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TypeAlias, TypedDict
 
-ScoreValue: TypeAlias = float | int | None
+
+class BoxRow(TypedDict):
+    """Something seen in a picture, see `schemas.scores.BOX`. Edges are in pixels."""
+
+    label: str
+    score: float | None
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+ScoreValue: TypeAlias = float | int | str | Sequence[BoxRow] | None
 """A cell of a scorer's own column; None: does not apply."""
 
 

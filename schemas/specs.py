@@ -13,7 +13,7 @@ from schemas.config import Frozen
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping, JsonObject
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2
 """Raised when a field changes its meaning, so that older specs are not read as newer ones."""
 
 SPEC_KEY = "prompt_spec"
@@ -78,6 +78,14 @@ class SpecSource(StrEnum):
     PARSER = "parser"
 
 
+class Confidence(StrEnum):
+    """How far a spec may be trusted to say what its prompt asks for."""
+
+    HIGH = "high"  # a short prompt of known words, or an annotation
+    MEDIUM = "medium"  # the rules had to guess: an unknown noun, a relative clause, a negation
+    LOW = "low"  # a long caption: what is there is likely right, and much is missing
+
+
 class Attribute(Frozen):
     """One property of an object."""
 
@@ -117,9 +125,11 @@ class Relation(Frozen):
 class PromptSpec(Frozen):
     """What a picture must show to fit its prompt."""
 
-    version: Literal[1] = 1  # SPEC_VERSION
+    version: Literal[2] = 2  # SPEC_VERSION
     category: Category
     source: SpecSource
+    confidence: Confidence | None = None  # None: of version 1, which did not say
+    reason: str = ""  # for that confidence
     objects: tuple[SpecObject, ...] = Field(min_length=1)
     relations: tuple[Relation, ...] = ()
 
@@ -142,8 +152,13 @@ class PromptSpec(Frozen):
 
     @classmethod
     def from_json(cls, table: JsonMapping) -> Self:
-        """The inverse of `to_json`. Raises InputError for what this version cannot read."""
+        """The inverse of `to_json`. Reads version 1, too, which had no confidence.
+
+        Raises InputError for what this version cannot read.
+        """
         stored = {name: value for name, value in table.items() if name != "detector_phrases"}
+        if stored.get("version") == 1:
+            stored["version"] = SPEC_VERSION
         try:
             spec = cls.model_validate(stored)
         except ValidationError as error:

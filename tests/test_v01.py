@@ -131,7 +131,7 @@ def test_a_run_is_counted_as_it_was(copy: Copy):
     counts = json.loads(status.text)
     assert counts.pop("run_id") == read_json(MADE / "run/run.json")["run_id"]
     assert Path(counts.pop("url")) == copy.folder / "run"
-    assert counts == {
+    was = {
         "num_shards": 2,
         "num_committed": 2,
         "num_planned": 12,
@@ -141,6 +141,7 @@ def test_a_run_is_counted_as_it_was(copy: Copy):
         "fingerprint": FINGERPRINT,
         "exit_code": COMPLETE_WITH_DEAD,
     }
+    assert {name: counts[name] for name in was} == was
 
 
 def test_a_run_is_whole_to_the_last_page(copy: Copy):

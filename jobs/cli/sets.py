@@ -8,7 +8,9 @@ from jobs.cli.options import (
     Address,
     CurateAddress,
     EvaluationFiles,
+    HeldOutJudges,
     HitsFile,
+    Judges,
     KeepLeaks,
     LeaveOutBad,
     OriginLicence,
@@ -71,23 +73,45 @@ def prompts(
 def score(
     run: RunUrl,
     scorer: Annotated[
-        list[str],
-        typer.Option(metavar="NAME", help="A bundled scorer, or module:object. Repeatable."),
-    ],
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A bundled scorer, or module:object, perhaps with settings in brackets: "
+            "'NAME\\[key=value,...]'. Repeatable.",
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A TOML file with \\[scorers.NAME] tables of settings. Without --scorer all of "
+            "its scorers are at work.",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Scorers at work at once.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs that each of them takes.")] = 0.0,
     address: Address = None,
 ) -> None:
     """Score the traces of a run. What is scored already stays; the same command again resumes.
 
-    Scores lie beside the traces, a file a scorer and shard; pictures are never rewritten. Bundled:
-    toy, thoughts, critiques, tokens, phash, prompt_filter, picture_filter.
+    Scores lie beside the traces, a file a scorer and shard. Pictures that a trace does not keep are
+    painted from its tokens. The scorers of one command go over a shard together. Bundled: toy,
+    thoughts, critiques, own_critic, tokens, phash, prompt_filter, picture_filter.
 
         coppice score runs/first --scorer toy --scorer thoughts --scorer critiques
+        coppice score runs/first --config judges.toml --workers 4 --gpus 1
     """
-    from jobs.commands.score import score_run
+    from jobs.commands.score import ScoreRequest, score_run
 
-    score_run(run, scorer, Terminal(), num_workers=workers, num_gpus=gpus, address=address)
+    request = ScoreRequest(
+        run=run,
+        scorers=scorer or [],
+        config=config,
+        num_workers=workers,
+        num_gpus=gpus,
+        address=address,
+    )
+    score_run(request, Terminal())
 
 
 @app.command(rich_help_panel="Training sets")
@@ -96,6 +120,8 @@ def curate(
         list[str], typer.Argument(metavar="RUN... OUT", help="Runs, and last where the set goes.")
     ],
     recipe: Annotated[str, typer.Option(help="A shipped recipe's name, or a TOML file.")],
+    judge: Judges = None,
+    held_out: HeldOutJudges = None,
     evaluation: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Prompts to leave out, one a line. Repeatable."),
@@ -119,10 +145,12 @@ def curate(
     """Make a training set of scored runs, by a recipe.
 
     Everything is checked before any work starts. Equal inputs make equal bytes, whatever the number
-    of workers; a job that was killed goes on. Shipped: twig-50k, think-draw-equal, reflect-lite,
-    natural, grpo, dpo.
+    of workers; a job that was killed goes on. Shipped, for real pictures: twig-50k,
+    think-draw-equal, reflect-lite, natural, grpo and dpo go by an ensemble of judges, or by what
+    --judge names; twig-50k-self needs none. For the toy's world: twig-50k-toy.
 
-        coppice curate runs/first sets/first --recipe twig-50k --export trl
+        coppice curate runs/first sets/first --recipe twig-50k-toy --export trl
+        coppice curate runs/second sets/second --recipe twig-50k --judge hps.value
     """
     from jobs.commands.curate import CurateRequest, curate_runs
 
@@ -132,6 +160,8 @@ def curate(
         runs=runs[:-1],
         out=runs[-1],
         recipe=recipe,
+        judges=judge or [],
+        held_out=held_out or [],
         evaluation=evaluation or [],
         exports=export or [],
         packs=pack or [],

@@ -31,7 +31,7 @@ FAILURES_IN_A_ROW = 2
 
 LEFT_ALONE_SECONDS = 300.0
 
-_LOOK_SECONDS = 1.0  # between two looks at the cluster
+_LOOK_SECONDS = 2.0  # between two looks at the cluster
 _AUTOSCALER_SECONDS = 60.0  # between two looks at what its autoscaler can bring
 _PLACED_SECONDS = 5.0  # Ray starts a process within; one that takes longer waits for room
 _MAX_ASKED = 64  # actors without a place at a time
@@ -190,4 +190,6 @@ class Crew:
         if num_too_many <= 0 and cluster.free and num_fitting(need, cluster.free):
             return ""  # there is room: a process is being started
         num_waiting = min(len(waiting), max(num_too_many, num_late))
-        return waits_for(need, cluster, num_waiting) if num_waiting > 0 else ""
+        if num_waiting <= 0:
+            return ""
+        return waits_for(need, cluster, num_waiting, may_be_starting=num_too_many <= 0)

@@ -95,12 +95,12 @@ class DriverHeartbeat:
                 "still; nothing is lost: it goes on with what is missing"
             )
 
-    def publish(self, actors: Iterable[object]) -> None:
-        """Say where the actors are now. Waits for no store, and does without one that is away."""
-        places = ActorPlaces(actors=tuple(str(actor) for actor in actors))
+    def publish(self, actors: Iterable[str]) -> None:
+        """Say where the actors are now, in words. A store that is away is not waited for."""
+        listed = ActorPlaces(actors=tuple(actors))
         with suppress(StoreError):
             key = layout.actors_key(self._number)
-            self._store.inner.put(key, places.model_dump_json(indent=1).encode())
+            self._store.inner.put(key, listed.model_dump_json(indent=1).encode())
 
     def say_over(self) -> None:
         """Beat for the last time, as a process does that is about to end by force."""
@@ -165,10 +165,10 @@ def read_newest_driver(store: Store) -> tuple[DriverNote, tuple[str, ...]] | Non
     except (ObjectMissing, ValidationError):  # it is being written, or of another version
         return None
     try:
-        places = ActorPlaces.model_validate_json(store.read(layout.actors_key(number)))
+        listed = ActorPlaces.model_validate_json(store.read(layout.actors_key(number)))
     except (ObjectMissing, ValidationError):
         return note, ()
-    return note, places.actors
+    return note, listed.actors
 
 
 def _highest(store: Store) -> int:

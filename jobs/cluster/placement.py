@@ -140,8 +140,13 @@ def ruled_out(need: Resources, cluster: Cluster) -> str | None:
     )
 
 
-def waits_for(need: Resources, cluster: Cluster, num_waiting: int) -> str:
-    """`waiting for 2 GPUs: this Ray has 0, and can have 4`, for so many actors without a place."""
+def waits_for(
+    need: Resources, cluster: Cluster, num_waiting: int, *, may_be_starting: bool = False
+) -> str:
+    """`waiting for 2 GPUs: this Ray has 0`, for so many actors without a place.
+
+    Ray counts as used what it gave to an actor whose process is only being started.
+    """
     standing = [node.resources for node in cluster.nodes if not node.is_draining]
     lacking = [
         name
@@ -156,8 +161,10 @@ def waits_for(need: Resources, cluster: Cluster, num_waiting: int) -> str:
     name = "GPU" if "GPU" in need else next(iter(need))
     amount, total = need[name] * num_waiting, _total(name, standing)
     free = "" if cluster.free is None else f", {_number(cluster.free.get(name, 0.0))} of them free"
-    return f"waiting for {_amount(amount, name)}: this Ray has {_number(total)}{free}" + (
-        _at_most(name, cluster)
+    starting = ", or for processes to start" if may_be_starting else ""
+    return (
+        f"waiting for {_amount(amount, name)}{starting}: this Ray has {_number(total)}{free}"
+        f"{_at_most(name, cluster)}"
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.select.funnel import lines_of
+from pipeline.select.judge import with_judge
 from pipeline.select.parallel import Spread, in_processes
 from pipeline.select.recipes import load_recipe
 from pipeline.select.selection import Curation, open_curation
@@ -30,6 +31,8 @@ class CurateRequest:
     runs: list[str]  # URLs
     out: str  # the URL of the set
     recipe: str  # a shipped name or a TOML file
+    judges: list[str]  # who fills the role of the judge; none: as the recipe says
+    held_out: list[str]  # judges that are not gone by
     evaluation: list[str]  # prompt files
     exports: list[str]
     packs: list[str]  # template packs, names or TOML files
@@ -45,6 +48,7 @@ def curate_runs(request: CurateRequest, terminal: Terminal) -> None:
     recipe, folder = load_recipe(request.recipe)
     exports = tuple(dict.fromkeys([*recipe.exports, *request.exports]))
     check_exports(exports, recipe.kind)
+    recipe = with_judge(recipe, request.judges, request.held_out)
     recipe = recipe.model_copy(update={"exports": exports})
     with _spread_of(request) as spread:
         _curate(request, recipe, folder, spread, terminal)

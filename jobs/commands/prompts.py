@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.table import Column
@@ -11,7 +11,8 @@ from rich.table import Column
 from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.plan import describe_left_behind
 from jobs.commands.terminal import Terminal, counted
-from pipeline.plan.prompt_files import read_prompt_rows, read_rows
+from pipeline.plan.evaluation_files import read_evaluation_files
+from pipeline.plan.prompt_files import read_prompt_rows
 from pipeline.plan.prompt_rows import ReadOptions
 from pipeline.prompts.curated import (
     CuratedPrompt,
@@ -22,7 +23,7 @@ from pipeline.prompts.curated import (
     report,
     spec_counts,
 )
-from pipeline.prompts.leaks import EvaluationPrompt, LeakIndex, LeakLevel, parse_levels
+from pipeline.prompts.leaks import LeakIndex, LeakLevel, parse_levels
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping
 from schemas.prompts import Prompt
@@ -60,14 +61,16 @@ def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
     _check_outputs(request, outputs)
     read = read_prompt_rows(request.sources, skip_bad=request.skip_bad, options=request.reading)
     _check_columns(read.rows)
-    evaluation = _read_evaluation(request.against, request.reading)
+    files = read_evaluation_files(request.against, request.reading)
+    evaluation = LeakIndex(prompt for file in files for prompt in file.prompts)
     curated = curate_prompts(
         read.rows, evaluation, drop=set(LeakLevel) - kept_levels, rejects=read.rejects
     )
     if not curated.kept:
         raise InputError(
-            f"all {len(curated.dropped)} prompts are in the evaluation files as well, so none "
-            "would be left; give other prompts, or keep levels with --keep-leaks"
+            f"all of {counted(len(curated.dropped), 'distinct prompt')} are in the evaluation "
+            "files as well, so none would be left; give other prompts, or keep levels with "
+            "--keep-leaks"
         )
     has_evaluation = bool(request.against)
     _write_lines(
@@ -122,24 +125,6 @@ def _check_columns(rows: Iterable[Prompt]) -> None:
             "--prompt-column names, since the new file's prompts are called so; "
             "leave it out with --drop-columns prompt"
         )
-
-
-def _read_evaluation(files: list[str], reading: ReadOptions) -> LeakIndex:
-    """Only what the prompts say; their column is the one named, or in other files the obvious."""
-    if not files:
-        return LeakIndex([])
-    options = replace(reading, or_obvious=True, dropped_columns=frozenset(), is_text_only=True)
-    rows, rejects = read_rows(files, skip_bad=True, options=options)
-    if rejects:
-        bad = rejects[0]
-        raise InputError(
-            f"expected only prompts in the evaluation files, found "
-            f"{counted(len(rejects), 'unusable line')}, first {bad.source}:{bad.line}: "
-            f"{bad.reason}; mend them, since no leak of a line left out can be found"
-        )
-    return LeakIndex(
-        EvaluationPrompt(text=row.text, file=row.source, line=row.line) for row in rows
-    )
 
 
 def _write_lines(path: Path, rows: Iterable[JsonMapping]) -> None:

@@ -10,7 +10,7 @@ from jobs.cluster.heartbeat import DriverHeartbeat
 from jobs.commands.shard_lists import as_shards
 from jobs.commands.status import say_status
 from jobs.commands.stopping import Stop, hangups_held
-from jobs.commands.terminal import Terminal, as_typed, counted, duration
+from jobs.commands.terminal import ProgressLine, Terminal, as_typed, counted, duration
 from pipeline.plan.reruns import OpenRerun, RerunSelection, choose, open_rerun
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
@@ -22,6 +22,7 @@ from schemas.runs import Key, RunManifest
 
 if TYPE_CHECKING:
     from jobs.cluster.actors import ActorAddress
+    from jobs.cluster.head_watch import HeadWatch
     from jobs.cluster.snapshot import Snapshot, Summary
 
 
@@ -92,8 +93,6 @@ def _drive(
     from jobs.cluster.connect import on_ray
     from jobs.cluster.driver import Driver
     from jobs.cluster.footer_keeper import FooterKeeper
-    from jobs.cluster.head_watch import HeadWatch
-    from jobs.cluster.ray_state import head_address
 
     with ExitStack() as stack:
         with hangups_held():
@@ -101,23 +100,13 @@ def _drive(
         stack.enter_context(stop.committing())
         line = stack.enter_context(terminal.progress())
 
-        def end(silent_seconds: float) -> None:
-            line.stop()
-            terminal.say(
-                f"Ray's head has not answered for {silent_seconds:.0f} s: it is gone, and the "
-                f"actors with it. What is committed stays. Next: {stop.next_command}"
-            )
-            if heartbeat:
-                heartbeat.say_over()
-            os._exit(ExitCode.INCOMPLETE)  # the main thread may wait in Ray for what never comes
-
         def show(snapshot: "Snapshot") -> None:
             if heartbeat:
                 heartbeat.check()
             line.show(snapshot)
 
-        head = head_address()
-        watch = stack.enter_context(HeadWatch(head, end)) if head else None
+        watch = _watch_head(terminal, line, stop, heartbeat)
+        is_head_there = stack.enter_context(watch).is_there if watch else lambda: True
         publish = _Places(terminal, heartbeat, is_told=address is not None)
         while True:
             driver = Driver(
@@ -127,20 +116,40 @@ def _drive(
                 is_stopping=stop.is_asked,
                 note=terminal.say,
                 publish=publish,
-                is_head_there=watch.is_there if watch else lambda: True,
+                is_head_there=is_head_there,
                 rerun=rerun,
             )
             with FooterKeeper(store, manifest):
                 summary = driver.run()
             _say_grown(summary, terminal)
-            planned = manifest.num_shards
-            manifest = _as_planned_now(store, manifest)
-            is_more = manifest.num_shards > planned
+            num_driven, manifest = manifest.num_shards, _as_planned_now(store, manifest)
+            is_more = manifest.num_shards > num_driven
             if rerun or summary.was_stopped or summary.given_up or not is_more:
                 return
             terminal.say(
                 f"The plan was extended meanwhile, to {counted(manifest.num_shards, 'shard')}."
             )
+
+
+def _watch_head(
+    terminal: Terminal, line: ProgressLine, stop: Stop, heartbeat: DriverHeartbeat | None
+) -> "HeadWatch | None":
+    """What ends this process when Ray's head is gone; None where nobody tells where the head is."""
+    from jobs.cluster.head_watch import HeadWatch
+    from jobs.cluster.ray_state import head_address
+
+    def end(silent_seconds: float) -> None:
+        line.stop()
+        terminal.say(
+            f"Ray's head has not answered for {silent_seconds:.0f} s: it is gone, and the actors "
+            f"with it. What is committed stays. Next: {stop.next_command}"
+        )
+        if heartbeat:
+            heartbeat.say_over()
+        os._exit(ExitCode.INCOMPLETE)  # the main thread may wait in Ray for what never comes
+
+    address = head_address()
+    return HeadWatch(address, end) if address else None
 
 
 class _Places:
@@ -156,7 +165,7 @@ class _Places:
 
     def __call__(self, addresses: "Sequence[ActorAddress]") -> None:
         if self._heartbeat:
-            self._heartbeat.publish(addresses)
+            self._heartbeat.publish(map(str, addresses))
         if self._is_told:
             new = [address for address in addresses if address not in self._known]
             self._terminal.say(*(f"Actor on {address}." for address in new))

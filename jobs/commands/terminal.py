@@ -108,13 +108,17 @@ class ProgressLine:
 
     def show(self, snapshot: "Snapshot") -> None:
         """Show how far the run is."""
-        line = Text(describe(snapshot))
+        self.tell(describe(snapshot), waiting=snapshot.waiting)
+
+    def tell(self, progress: str, *, waiting: str = "") -> None:
+        """Show how far the work is. What is waited for is told at once."""
+        line = Text(printable(progress))
         if self._status:
             self._status.update(line)
             return
-        is_news = snapshot.waiting != self._waiting
+        is_news = waiting != self._waiting
         if is_news or self._clock() - self._printed_at >= _PLAIN_LINE_SECONDS:
-            self._printed_at, self._waiting = self._clock(), snapshot.waiting
+            self._printed_at, self._waiting = self._clock(), waiting
             self._console.print(line, soft_wrap=True)
 
 

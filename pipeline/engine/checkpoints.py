@@ -32,7 +32,7 @@ from pipeline.engine.model_files.names import is_computed, plain_names, refuse_q
 from pipeline.engine.model_files.pictures import read_pixel_scale
 from pipeline.engine.model_files.places import file_digests, find_checkpoint
 from pipeline.engine.tokenizer import SpecialTokens, load_tokenizer
-from pipeline.engine.weights import build_model, map_weights
+from pipeline.engine.weights import build_decoder, build_model, map_weights
 from schemas.errors import InputError
 from schemas.geometry import Geometry
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from transformers import (
         JanusConfig,
         JanusForConditionalGeneration,
+        JanusVQVAE,
         LlamaConfig,
         PreTrainedTokenizerFast,
     )
@@ -166,6 +167,21 @@ def load_janus(folder: Path, *, dtype: "torch.dtype", device: str) -> Janus:
         card=read_json(Folder(folder), CARD) if card.is_file() else None,
         model=build_model(parts.config, parts.weights, dtype, device),  # last: all else is good
     )
+
+
+def load_decoder(
+    folder: Path, *, dtype: "torch.dtype", device: str
+) -> "tuple[JanusVQVAE, Geometry]":
+    """The part of a checkpoint that turns image tokens into pixels, for inference, and its sizes.
+
+    The whole checkpoint is checked by its headers; of its weights only the decoder's are read.
+    Raises InputError as `load_janus` does.
+    """
+    stored = _map_weights(folder)
+    refuse_quantised({name: header_of(weight) for name, weight in stored.items()}, str(folder))
+    content = read_config(Folder(folder), num_weights=len(stored))
+    config, weights = _read_checkpoint(folder, content, stored)
+    return build_decoder(config, weights, dtype, device), geometry_of(config)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

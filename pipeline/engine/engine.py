@@ -38,6 +38,7 @@ from pipeline.engine.paged.attention import (
 )
 from pipeline.engine.paged.cuda import DecodeBuffers, FlashPrefill, Forward, PagedDecode, compiled
 from pipeline.engine.paged.pages import PAGE_TOKENS, Pages
+from pipeline.engine.painting import PICTURES_AT_ONCE
 from pipeline.engine.rendering import Renderer
 from pipeline.engine.rows import (
     LARGE_BUCKET,
@@ -67,7 +68,6 @@ from schemas.errors import InputError, RecordFailure, RolloutError
 from schemas.trace import Finish
 
 _BURST = 6  # steps; longer ones go on past the end of more answers, shorter ones copy more
-_PICTURES_AT_ONCE = 32  # without strict arithmetic; one at a time is exact, see `Vision`
 _REMEMBERED_PICTURES = 256  # 113 MB of them at 384 pixels
 
 
@@ -106,7 +106,7 @@ class Engine:
         self._renderer = Renderer(janus)
         self._vision = Vision(
             janus,
-            batch_size=1 if self.is_strict else _PICTURES_AT_ONCE,
+            batch_size=1 if self.is_strict else PICTURES_AT_ONCE,
             num_remembered=_REMEMBERED_PICTURES,
         )
         self._embeddings = Embeddings(janus)

@@ -17,7 +17,7 @@ from schemas.errors import InputError, RecordFailure
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import JanusForConditionalGeneration
 
 Device = Literal["cpu", "gpu"]
@@ -83,7 +83,7 @@ def check_model(
         )
 
 
-def check_weights(model: "JanusForConditionalGeneration", folder: Path) -> None:
+def check_weights(model: "nn.Module", folder: Path) -> None:
     """Refuse weights with NaN or infinity, and matrices that were never filled.
 
     Looks at the model as it was loaded, in its dtype, and waits for its device once. `folder` is

@@ -8,7 +8,7 @@ Mapped pages are private: who trains such a model changes a copy of its own, and
 Whoever changes the file in place changes the model under a run; put a new file in its place.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,9 @@ from schemas.errors import InputError
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-    from transformers import JanusConfig, JanusForConditionalGeneration
+    from transformers import JanusConfig, JanusForConditionalGeneration, JanusVQVAE
+
+_VQ = "model.vqmodel."  # how the names of its weights begin
 
 
 def map_weights(path: Path) -> "dict[str, Tensor]":
@@ -57,6 +59,25 @@ def build_model(
     empty = [name for name, tensor in _tensors(model) if tensor.is_meta]
     assert not empty, f"nothing fills {', '.join(empty)}"
     return model
+
+
+def build_decoder(
+    config: "JanusConfig", weights: "Mapping[str, Tensor]", dtype: "torch.dtype", device: str
+) -> "JanusVQVAE":
+    """The VQ model of a Janus without its encoder, for inference, with its share of the weights."""
+    import torch
+    from transformers import JanusVQVAE, JanusVQVAEConfig
+
+    assert isinstance(config.vq_config, JanusVQVAEConfig)
+    with torch.device("meta"):  # no memory yet
+        decoder = JanusVQVAE(config.vq_config)
+    del decoder.encoder, decoder.quant_conv
+    decoder.eval().requires_grad_(False)
+    placed = {
+        name: _placed(weights[f"{_VQ}{name}"], dtype, device) for name in decoder.state_dict()
+    }
+    decoder.load_state_dict(placed, assign=True)
+    return decoder
 
 
 def _placed(weight: "Tensor", dtype: "torch.dtype", device: str) -> "Tensor":

@@ -20,6 +20,7 @@ from schemas.specs import (
     CATEGORY_KEY,
     Attribute,
     Category,
+    Confidence,
     PromptSpec,
     Relation,
     SpecObject,
@@ -115,6 +116,8 @@ def _spec(prompt: str, annotation: _Annotation, category: Category | None) -> Pr
     return PromptSpec(
         category=category or (parsed.category if parsed else Category.OBJECT),
         source=SpecSource.ANNOTATION,
+        confidence=Confidence.HIGH,
+        reason="an annotation that fits the prompt",
         objects=tuple(objects.listed),
         relations=tuple(dict.fromkeys(relations)),
     )

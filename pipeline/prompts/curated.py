@@ -5,10 +5,11 @@ Pure: files are read before and written after. Every row that came in is account
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.prompts.annotations import known_category, read_annotation
 from pipeline.prompts.leaks import Leak, LeakIndex, LeakLevel
+from pipeline.prompts.normal_form import same_words
 from pipeline.prompts.parser import Unread, parse
 from schemas.errors import InputError
 from schemas.json_values import JsonObject
@@ -178,20 +179,20 @@ def _case(curated: CuratedPrompt, reason: str | None) -> JsonObject:
 
 
 def _distinct(rows: Iterable[Prompt]) -> Iterator[tuple[Prompt, Category | None]]:
-    """Each prompt once, where it first stands. Later duplicates only add columns that it lacks:
-    a bare list may come before the file with the annotations."""
+    """Each prompt once, where it first stands; those that are equal at L0 are one. Later duplicates
+    only add columns that it lacks: a bare list may come before the file with the annotations."""
     first: dict[str, Prompt] = {}
     metadata: dict[str, JsonObject] = {}
     categories: dict[str, Category | None] = {}
     for row in rows:
-        first.setdefault(row.text, row)
-        merged = metadata.setdefault(row.text, {})
-        metadata[row.text] = row.metadata | merged
+        key = " ".join(same_words(row.text)) or row.text
+        first.setdefault(key, row)
+        merged = metadata.setdefault(key, {})
+        metadata[key] = row.metadata | merged
         category = known_category(row.source, row.metadata)
-        categories[row.text] = categories.get(row.text) or category
-    for text, row in first.items():
-        merged_row = Prompt(text=text, metadata=metadata[text], source=row.source, line=row.line)
-        yield merged_row, categories[text]
+        categories[key] = categories.get(key) or category
+    for key, row in first.items():
+        yield replace(row, metadata=metadata[key]), categories[key]
 
 
 def _curate(prompt: Prompt, category: Category | None, evaluation: LeakIndex) -> CuratedPrompt:

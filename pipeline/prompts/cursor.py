@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pipeline.prompts.lexicon import Lexicon, Preposition
 
 _MAX_PREPOSITION_WORDS = 5
+_MAX_NEGATION_WORDS = 4
+_MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 1000}
 
 
 class Cursor:
@@ -28,6 +30,22 @@ class Cursor:
             if len(phrase) == length and phrase in self.lexicon.prepositions:
                 return self.lexicon.prepositions[phrase], length
         return None
+
+    def negation(self) -> int:
+        """How many words here say that what follows is absent; 0: none."""
+        if self.word() == "no" and "sign" in (self.word(1), self.word(2)):
+            return 0  # "a no parking sign"
+        for length in range(_MAX_NEGATION_WORDS, 0, -1):
+            if tuple(self.words[self.at : self.at + length]) in self.lexicon.negations:
+                return length
+        return 0
+
+    def is_modal(self) -> bool:
+        """Whether "can" here is no thing that holds beans."""
+        follows = self.word(1)
+        return follows in ("be", "not") or (
+            self.lexicon.verbs.get(follows) == follows and not self.lexicon.is_noun(follows)
+        )
 
     def is_nominal(self, word: str) -> bool:
         """Whether it may stand inside a noun phrase, after its first word."""
@@ -66,8 +84,17 @@ class Cursor:
         """The number that a word or digits name."""
         if word in self.lexicon.numbers:
             return self.lexicon.numbers[word]
+        tens, _, units = word.partition("-")
+        if tens in self.lexicon.numbers and units in self.lexicon.numbers:  # twenty-five
+            return self.lexicon.numbers[tens] + self.lexicon.numbers[units]
         is_small = word.isascii() and word.isdigit() and len(word) < 5
         return int(word) or None if is_small else None
+
+    def count(self, before: int | None) -> int | None:
+        """The number that the word here makes of the one before it: "two dozen", "one hundred"."""
+        number = self.number(self.word())
+        multiple = _MULTIPLES.get(self.word())
+        return before * multiple if before and multiple else number
 
     def is_adverb(self, word: str) -> bool:
         """Whether it says how, and carries nothing for a spec."""

@@ -5,27 +5,23 @@ Near-duplicate hashes are useless here: a fifth of the training prompts are near
 """
 
 import json
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
 
 from pipeline.prompts.lexicon import lexicon
-from pipeline.prompts.parser import LEAD_IN, parse
+from pipeline.prompts.normal_form import same_meaning, same_words
+from pipeline.prompts.parser import parse
 from schemas.errors import InputError
-from schemas.ids import normalise
 from schemas.specs import PromptSpec, Relation
-
-_ARTICLES = frozenset(("a", "an", "the"))
 
 
 class LeakLevel(IntEnum):
     """How a prompt equals one of an evaluation set; the lower, the more certain the leak."""
 
-    L0 = 0  # equal but for case, punctuation and white space
-    L1 = 1  # and for articles, plurals and "a photo of"
+    L0 = 0  # equal but for case, punctuation, white space and what nobody sees
+    L1 = 1  # and for articles, plurals, accents, "a photo of" and ", 4k"
     L2 = 2  # and for the order of words: mostly two roles swapped
     L3 = 3  # in other words, but the parser reads the same spec
 
@@ -80,13 +76,6 @@ def parse_levels(text: str) -> frozenset[LeakLevel]:
     return frozenset(names[name] for name in asked)
 
 
-def strip_wording(prompt: str) -> list[str]:
-    """The words of a prompt without `a photo of`, articles and plurals."""
-    bare = LEAD_IN.sub("", normalise(prompt))
-    words = [word for word in _words(bare) if word not in _ARTICLES]
-    return [lexicon().singular(word) for word in words]
-
-
 def spec_key(spec: PromptSpec) -> str:
     """The same for two specs if they ask for the same picture, in whatever order or direction."""
     names = [
@@ -99,25 +88,13 @@ def spec_key(spec: PromptSpec) -> str:
 
 def _keys(prompt: str) -> Iterator[tuple[LeakLevel, str]]:
     """One key a level, those without content left out."""
-    if exact := " ".join(_words(prompt)):
+    if exact := " ".join(same_words(prompt)):
         yield LeakLevel.L0, exact
-    if words := strip_wording(prompt):
+    if words := same_meaning(prompt):
         yield LeakLevel.L1, " ".join(words)
         yield LeakLevel.L2, " ".join(sorted(words))
     if spec := parse(prompt).spec:
         yield LeakLevel.L3, spec_key(spec)
-
-
-def _words(prompt: str) -> list[str]:
-    """Lower-case words, in any script. Marks part words, but for the apostrophe, which is dropped:
-    people leave it out."""
-    bare = normalise(prompt).casefold().replace("'", "").replace("\u2019", "")
-    return "".join(letter if _is_of_word(letter) else " " for letter in bare).split()
-
-
-@cache
-def _is_of_word(letter: str) -> bool:
-    return unicodedata.category(letter)[0] not in "PSZC"
 
 
 def _direction(relation: Relation, names: list[str]) -> list[str]:

@@ -40,6 +40,7 @@ class Lexicon:
     attributes: Mapping[str, AttributeKind]
     objects: frozenset[str]  # nouns that a picture can show, singular, the compounds among them
     people: frozenset[str]  # those of the objects that act
+    animals: frozenset[str]  # and these
     nouns: frozenset[str]  # the objects, and all others
     compounds: frozenset[str]  # singular, the words with a space between them
     plurals: Mapping[str, str]  # irregular ones
@@ -58,10 +59,15 @@ class Lexicon:
     gerunds: frozenset[str]
     partitives: frozenset[str]
     portions: frozenset[str]
+    formations: frozenset[str]
+    vague: frozenset[str]
+    paired: frozenset[str]
     abstract: frozenset[str]
     foreign: frozenset[str]
     prepositions: Mapping[tuple[str, ...], Preposition]  # by the words of the phrase
     inverses: Mapping[str, str]
+    negations: frozenset[tuple[str, ...]]  # the words of each phrase
+    adverbials: frozenset[tuple[str, ...]]  # the same
 
     def singular(self, word: str) -> str:
         """The dictionary form of a noun; the word itself where no rule fits."""
@@ -70,9 +76,9 @@ class Lexicon:
         if word in self.unchanging or len(word) < 4 or not word.endswith("s"):
             return word
         if word.endswith(("ss", "us", "is")):
-            return word
+            return word[:-1] if word[:-1] in self.nouns else word  # taxis, menus
         if word.endswith("ies"):
-            return word[:-3] + "y"
+            return word[:-1] if word[:-1] in self.nouns else word[:-3] + "y"
         if word.endswith(("ches", "shes", "sses", "xes", "zzes")):
             return word[:-2]
         return word[:-1]
@@ -111,8 +117,8 @@ class Lexicon:
 def lexicon() -> Lexicon:
     """The shipped word lists, read once."""
     prepositions, inverses = _prepositions()
-    people = _word_set("people")
-    objects = people | frozenset((*_words("nouns"), *_lines("compounds")))
+    people, animals = _word_set("people"), _word_set("animals")
+    objects = people | animals | frozenset((*_words("nouns"), *_lines("compounds")))
     abstract, partitives, portions = map(_word_set, ("abstract", "partitives", "portions"))
     adverbs, particles = _word_set("adverbs"), _word_set("particles")
     closed = {name: _word_set(name) for name in _CLOSED}
@@ -125,6 +131,7 @@ def lexicon() -> Lexicon:
         },
         objects=objects,
         people=people,
+        animals=animals,
         nouns=objects | abstract | partitives | portions,
         compounds=frozenset(_lines("compounds")),
         plurals=dict(_pairs("irregular_plurals")),
@@ -142,10 +149,15 @@ def lexicon() -> Lexicon:
         gerunds=_word_set("nominal_gerunds"),
         partitives=partitives,
         portions=portions,
+        vague=_word_set("vague"),
+        formations=_word_set("formations"),
+        paired=_word_set("paired"),
         abstract=abstract,
         foreign=_word_set("foreign"),
         prepositions=prepositions,
         inverses=inverses,
+        negations=_phrases("negations"),
+        adverbials=_phrases("adverbials"),
     )
 
 
@@ -163,6 +175,10 @@ def _words(name: str) -> Iterator[str]:
 
 def _word_set(name: str) -> frozenset[str]:
     return frozenset(_words(name))
+
+
+def _phrases(name: str) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(line.split()) for line in _lines(name))
 
 
 def _pairs(name: str) -> Iterator[tuple[str, str]]:

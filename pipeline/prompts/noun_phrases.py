@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pipeline.prompts.cursor import Cursor
 from schemas.specs import Attribute, AttributeKind
 
-_COUNTED_PARTITIVES = {"pair": 2, "couple": 2, "trio": 3, "dozen": 12}
+_COUNTED_PARTITIVES = {"pair": 2, "couple": 2, "trio": 3, "dozen": 12, "duo": 2, "quartet": 4}
+_ALSO_THINGS = frozenset(("team", "lot", "set", "school", "pack", "band", "line", "number"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +24,7 @@ class NounPhrase:
     is_one: bool  # said with a or an
     is_plural: bool
     is_abstract: bool
+    is_definite: bool  # said with the, this or that: perhaps named before
 
     @property
     def noun(self) -> str:
@@ -47,6 +49,7 @@ class NounPhraseReader:
         self._lexicon = cursor.lexicon
         self._is_bare = True  # no determiner and no number
         self._is_one = False
+        self._is_definite = False
 
     def take(self) -> NounPhrase:
         """The noun phrase here. Moves the cursor behind it."""
@@ -57,10 +60,18 @@ class NounPhraseReader:
         self._is_bare = self._cursor.at == start
         self._is_one = is_one
         attributes, nouns = self._take_attributes()
-        self._take_nouns(nouns)
+        if not (attributes and not nouns and self._is_said_of_subject()):
+            self._take_nouns(nouns)
         if nouns and self._cursor.word() == "of" and self._is_measure(nouns[-1]):
             return self._take_measured(nouns, attributes, count, is_one)
         return self._phrase(nouns, attributes, count, is_one)
+
+    def _is_said_of_subject(self) -> bool:
+        """Whether attributes end before a verb: "whose coat is red stands on", "is red holding"."""
+        word = self._cursor.word()
+        if not (self._before.is_auxiliary and self._is_bare) or word not in self._lexicon.verbs:
+            return False
+        return not self._lexicon.is_noun(word) or self._cursor.is_clause_word(self._cursor.word(1))
 
     def _is_worn(self, word: str) -> bool:
         """Whether it is a colour alone: "a woman in pink"."""
@@ -80,7 +91,8 @@ class NounPhraseReader:
             if word not in self._lexicon.determiners and number is None:
                 break
             is_one = is_one or word in ("a", "an", "another")
-            count = number or count
+            self._is_definite = self._is_definite or word in ("the", "this", "that", "these")
+            count = self._cursor.count(count) or count
             self._cursor.at += 1
         return is_one, count
 
@@ -162,7 +174,9 @@ class NounPhraseReader:
         while (word := self._cursor.word()) and word[0].isalnum():
             if self._lexicon.is_function(word) or (nouns and self._cursor.preposition()):
                 break
-            if nouns and word in self._lexicon.numbers:
+            if nouns and (word in self._lexicon.numbers or self._cursor.negation()):
+                break
+            if word == "can" and self._cursor.is_modal():
                 break
             if not nouns and not self._is_bare and self._is_doing(word):
                 break  # "each one wearing a scarf"
@@ -182,6 +196,9 @@ class NounPhraseReader:
         if word in self._lexicon.verbs:
             is_plural = self._lexicon.is_plural(nouns[-1])
             is_list = self._before.is_and and not self._is_one
+            is_second_plural = word != self._lexicon.verbs[word] and word.endswith("s")
+            if is_plural and is_second_plural and self._cursor.is_clause_word(self._cursor.word(1)):
+                return nouns[-1] not in self._lexicon.unchanging  # "rows of desks face(s) a"
             return self._cursor.is_verb_after(is_plural=is_plural, is_list=is_list)
         is_known = self._lexicon.is_noun(word)
         return not is_known and word.endswith(("ed", "ing")) and len(word) > 5
@@ -189,8 +206,12 @@ class NounPhraseReader:
     def _is_measure(self, noun: str) -> bool:
         head = self._lexicon.singular(noun)
         follows = self._cursor.word(1)
+        is_counted = self._cursor.number(follows) is not None
+        if head in self._lexicon.formations and is_counted:
+            return True
         if head in self._lexicon.partitives:
-            return self._cursor.is_nominal(follows) or self._cursor.number(follows) is not None
+            is_theirs = follows in self._lexicon.determiners and head not in _ALSO_THINGS
+            return is_counted or is_theirs or self._cursor.is_nominal(follows)
         is_plain = follows not in self._lexicon.attributes  # else both are things of their own
         return head in self._lexicon.portions and is_plain and self._cursor.is_nominal(follows)
 
@@ -203,17 +224,21 @@ class NounPhraseReader:
     ) -> NounPhrase:
         """`a group of friends` is friends; `a slice of pizza` is one thing."""
         self._cursor.at += 1
+        head = self._lexicon.singular(nouns[-1])
+        is_group = head in self._lexicon.partitives or head in self._lexicon.formations
+        _, inner_count = self._take_determiners() if is_group else (False, None)
         inner_attributes, inner = self._take_attributes()
         self._take_nouns(inner)
-        head = self._lexicon.singular(nouns[-1])
-        attributes = [*attributes, *inner_attributes]
         if not inner:
-            return self._phrase(nouns, attributes, count, is_one)
-        if head in self._lexicon.partitives:
-            is_sole = count in (None, 1)
-            return self._phrase(
-                inner, attributes, _COUNTED_PARTITIVES.get(head) if is_sole else None, False
-            )
+            return self._phrase(nouns, [*attributes, *inner_attributes], count, is_one)
+        if is_group:
+            outer = attributes if head in ("pair", "couple") else []  # a tall stack of low tables
+            is_plural = nouns[-1] != head
+            count = self._number_of(head, count, inner_count, inner[-1], is_plural=is_plural)
+            if inner[-1] == "glasses" and head != "pair":
+                inner = [*inner[:-1], "glass"]
+            return self._phrase(inner, [*outer, *inner_attributes], count, False)
+        attributes = [*attributes, *inner_attributes]
         material = [*inner[:-1], self._lexicon.singular(inner[-1])]
         whole = self._phrase([*nouns[:-1], head], attributes, count, is_one)
         return NounPhrase(
@@ -223,7 +248,27 @@ class NounPhraseReader:
             is_one=is_one,
             is_plural=self._lexicon.is_plural(nouns[-1]),
             is_abstract=False,
+            is_definite=self._is_definite,
         )
+
+    def _number_of(
+        self,
+        head: str,
+        count: int | None,
+        inner_count: int | None,
+        noun: str,
+        *,
+        is_plural: bool,
+    ) -> int | None:
+        """`two pairs of shoes` are 4; `two groups of 3` are 6; of `two stacks` nobody knows."""
+        if inner_count is not None:
+            # Of "a couple of three boats" the number alone is sure.
+            return inner_count * (count or 1)
+        if head == "pair" and noun in self._lexicon.paired:
+            return count
+        size = _COUNTED_PARTITIVES.get(head)
+        is_known = size is not None and (count is not None or not is_plural)  # not "dozens of"
+        return size * (count or 1) if size and is_known else None
 
     def _phrase(
         self,
@@ -233,6 +278,8 @@ class NounPhraseReader:
         is_one: bool,
     ) -> NounPhrase:
         head = self._lexicon.singular(nouns[-1]) if nouns else ""
+        if head == "glasses" and count:
+            head = "glass"  # counted, they are for drinking
         return NounPhrase(
             nouns=(*nouns[:-1], head) if nouns else (),
             attributes=tuple(attributes),
@@ -240,6 +287,7 @@ class NounPhraseReader:
             is_one=is_one,
             is_plural=bool(nouns) and self._lexicon.is_plural(nouns[-1]),
             is_abstract=self._is_abstract(nouns, head, bool(attributes)),
+            is_definite=self._is_definite,
         )
 
     def _is_abstract(self, nouns: Sequence[str], head: str, is_described: bool) -> bool:

@@ -12,15 +12,27 @@ from enum import StrEnum
 from pipeline.prompts.cursor import Cursor
 from pipeline.prompts.lexicon import Lexicon, Preposition
 from pipeline.prompts.noun_phrases import Before, NounPhrase, NounPhraseReader
+from schemas.specs import Attribute, AttributeKind
 
+_NOT = re.compile(r"\b(is|are|was|were|do|does|did|has|have|had|ca|wo|would|could|should)n't\b")
+_IS = re.compile(r"\b(who|that|which|there|it|he|she)'s\b")
+_HIMSELF = ("him", "it", "them")
 _TOKEN = re.compile(r"[^\W_]+(?:[-\u2010\u2011][^\W_]+)*|'s\b|'(?=\s)|[^\w\s]")
 _MAX_COMPOUND_WORDS = 3
+_MAX_ADVERBIAL_WORDS = 5
+_OUT_OF = {("of",), ("from",), ("out", "of"), ("with",)}
 
 
 class Join(StrEnum):
     """Words that are neither thing nor relation, for what they do to a sentence."""
 
     AND = "and"
+    OR = "or"
+    NO = "no"  # what follows is absent
+    RELATIVE = "relative"  # that, which
+    WHO = "who"
+    WHOSE = "whose"
+    IT = "it"  # a thing that was named: it, them
     COMMA = "comma"
     AUXILIARY = "auxiliary"
     MODAL = "modal"
@@ -34,6 +46,7 @@ class Verb:
     """An action, as the bare verb."""
 
     verb: str
+    is_finite: bool = False  # holds, not holding: it has a subject of its own
 
 
 Piece = NounPhrase | Verb | Preposition | Join
@@ -41,12 +54,31 @@ Piece = NounPhrase | Verb | Preposition | Join
 
 def tokens(text: str) -> list[str]:
     """Words in lower case, punctuation marks one by one, and a possessive 's on its own."""
-    return _TOKEN.findall(text.casefold().replace("\u2019", "'"))
+    plain = text.casefold().replace("\u2019", "'")
+    return _TOKEN.findall(_IS.sub(r"\1 is", _NOT.sub(r"\1 not", plain)))
 
 
 def pieces(words: Sequence[str], lexicon: Lexicon) -> list[Piece]:
     """The words as phrases, in order. Adverbs are left out."""
-    return _Reader(_with_compounds(words, lexicon), lexicon).read()
+    shown = _without_adverbials(words, lexicon)
+    return _Reader(_with_compounds(shown, lexicon), lexicon).read()
+
+
+def _without_adverbials(words: Sequence[str], lexicon: Lexicon) -> list[str]:
+    """Without `side by side` and its like, unless "of" follows: "on the left of a tree"."""
+    kept: list[str] = []
+    at = 0
+    while at < len(words):
+        lengths = range(_MAX_ADVERBIAL_WORDS, 1, -1)
+        length = next((n for n in lengths if tuple(words[at : at + n]) in lexicon.adverbials), 0)
+        follows = words[at + length] if at + length < len(words) else ""
+        is_last = not follows.isalpha() or lexicon.is_function(follows) or follows in lexicon.verbs
+        if length and is_last and follows not in ("of", "with"):
+            at += length
+        else:
+            kept.append(words[at])
+            at += 1
+    return kept
 
 
 def _with_compounds(words: Sequence[str], lexicon: Lexicon) -> list[str]:
@@ -93,9 +125,17 @@ class _Reader:
         if not word[0].isalnum():
             self._cursor.at += 1
             return _punctuation(word)
-        if self._is_infinitive():
+        if length := self._length_of_nothing():
+            self._cursor.at += length
+            return None
+        if self._is_modal():
             self._cursor.at += 1
             return Join.MODAL
+        if length := self._cursor.negation():
+            self._cursor.at += length
+            return Join.NO
+        if material := self._material():
+            return material
         if phrase := self._cursor.preposition():
             return self._take_preposition(*phrase)
         if (join := self._join(word)) is not None:
@@ -108,10 +148,23 @@ class _Reader:
             return self._take_verb()
         before = Before(
             is_auxiliary=self._last is Join.AUXILIARY,
-            is_and=self._last is Join.AND,
+            is_and=self._last in (Join.AND, Join.OR),
             is_in=isinstance(self._last, Preposition) and self._last.name == "in",
         )
         return NounPhraseReader(self._cursor, before).take()
+
+    def _length_of_nothing(self) -> int:
+        """How many words here say nothing: "not only a cat", "no one is there"."""
+        pair = (self._cursor.word(), self._cursor.word(1))
+        return 2 * (pair in (("not", "only"), ("not", "just"), ("no", "one")))
+
+    def _is_modal(self) -> bool:
+        """Of what stands before a bare verb: `to`, `can`, and `do` before "not"."""
+        word, follows = self._cursor.word(), self._cursor.word(1)
+        if word == "can":
+            return self._cursor.is_modal()
+        is_doing = word in ("do", "does", "did") and follows in ("not", "never")
+        return is_doing or self._is_infinitive()
 
     def _is_infinitive(self) -> bool:
         verb = self._cursor.word(1)
@@ -121,6 +174,30 @@ class _Reader:
             and (
                 not self._lexicon.is_noun(verb) or self._cursor.is_clause_word(self._cursor.word(2))
             )
+        )
+
+    def _material(self) -> NounPhrase | None:
+        """`made of glass`, as what it says of the thing before it."""
+        words = [self._cursor.word(ahead) for ahead in range(5)]
+        if words[0] not in ("made", "built", "constructed", "carved", "woven", "crafted"):
+            return None
+        length = next((n for n in (2, 3) if tuple(words[1:n]) in _OUT_OF), 0)
+        length += bool(length) and words[length] in ("entirely", "only", "pure", "solid")
+        material = words[length]
+        if not length or not self._cursor.is_nominal(material):
+            return None
+        if self._lexicon.is_plural(material) or self._cursor.is_nominal(words[length + 1]):
+            return None
+        self._cursor.at += length + 1
+        attribute = Attribute(kind=AttributeKind.TEXTURE, value=material)
+        return NounPhrase(
+            nouns=(),
+            attributes=(attribute,),
+            count=None,
+            is_one=False,
+            is_plural=False,
+            is_abstract=False,
+            is_definite=False,
         )
 
     def _take_preposition(self, preposition: Preposition, length: int) -> Preposition | None:
@@ -138,10 +215,18 @@ class _Reader:
         return None if is_stranded and is_particle and length == 1 else preposition
 
     def _join(self, word: str) -> Join | None:
-        if word == "that" and self._cursor.word(1) in self._lexicon.verbs:
-            return Join.PRONOUN  # "a bathroom that has"
-        if word in ("and", "or"):
+        if word == "who":
+            return Join.WHO
+        if word == "which" or (word == "that" and self._is_relative()):
+            return Join.RELATIVE
+        if word == "whose":
+            return Join.WHOSE
+        if word in _HIMSELF:
+            return Join.IT
+        if word == "and":
             return Join.AND
+        if word == "or":
+            return Join.OR
         if word in self._lexicon.conjunctions:
             self._has_verb = False
             return Join.STOP
@@ -150,6 +235,15 @@ class _Reader:
         if word in self._lexicon.modals:
             return Join.MODAL
         return Join.PRONOUN if word in self._lexicon.pronouns else None
+
+    def _is_relative(self) -> bool:
+        """Of "that": in "a bathroom that has", "the ball that the boy throws"; not "that dog"."""
+        follows = self._cursor.word(1)
+        return (
+            follows in self._lexicon.verbs
+            or self._lexicon.is_function(follows)
+            or (isinstance(self._last, NounPhrase) and not self._is_list())
+        )
 
     def _is_adverb(self, word: str) -> bool:
         is_bare = word not in self._lexicon.attributes and word not in self._lexicon.verbs
@@ -164,32 +258,40 @@ class _Reader:
 
     def _is_verb(self) -> bool:
         """Whether the word here is a verb, from its form and from what stands around it."""
-        word = self._cursor.word()
+        word, last = self._cursor.word(), self._last
+        if last is Join.WHOSE:
+            return False
         if word not in self._lexicon.verbs:
             return self._is_unknown_verb(word)
-        last = self._last
         is_other = self._lexicon.is_noun(word) or word in self._lexicon.attributes
         if last is Join.AUXILIARY:
             return word not in self._lexicon.attributes or self._cursor.is_clause_word(
                 self._cursor.word(1)
             )
-        if last in (Join.MODAL, Join.PRONOUN):
+        if last in (Join.MODAL, Join.PRONOUN, Join.RELATIVE, Join.WHO, Join.IT):
             return True
+        if last is Join.NO:
+            return not is_other
         if isinstance(last, NounPhrase):
             return self._cursor.is_verb_after(is_plural=last.is_plural, is_list=self._is_list())
-        if last in (Join.AND, Join.COMMA):
+        if last in (Join.AND, Join.OR, Join.COMMA):
             is_free = not is_other or self._cursor.is_clause_word(self._cursor.word(1))
             return self._has_verb and is_free and not self._is_participle_of_noun()
         if isinstance(last, Verb) and word.endswith("ed") and not is_other:
             return not self._cursor.is_nominal(self._cursor.word(1))  # "getting vaccinated"
         if isinstance(last, Verb | Preposition):
             return word.endswith("ing") and not self._is_participle_of_noun()
-        return last is Join.STOP and word.endswith("ing")
+        is_begun = (
+            last is None and not is_other and self._cursor.is_clause_word(self._cursor.word(1))
+        )
+        return (last is Join.STOP or is_begun) and word.endswith("ing")
 
     def _is_unknown_verb(self, word: str) -> bool:
         if self._lexicon.is_noun(word) or word in self._lexicon.attributes:
             return False
         last = self._last
+        if last in (Join.RELATIVE, Join.WHO):
+            return word.endswith(("s", "ed")) and not word.endswith("ss")
         is_after_subject = last is Join.AUXILIARY or isinstance(last, NounPhrase)
         return is_after_subject and word.endswith(("ed", "ing")) and len(word) > 5
 
@@ -203,12 +305,13 @@ class _Reader:
 
     def _is_list(self) -> bool:
         """Whether the noun phrase before is the end of a list."""
-        return len(self._pieces) > 2 and self._pieces[-2] in (Join.AND, Join.COMMA)
+        return len(self._pieces) > 2 and self._pieces[-2] in (Join.AND, Join.OR, Join.COMMA)
 
     def _take_verb(self) -> Verb:
         word = self._cursor.word()
         self._cursor.at += 1
-        return Verb(verb=self._lexicon.verbs.get(word, word))
+        is_bare_form = word.endswith(("ing", "ed", "en")) or self._last is Join.AUXILIARY
+        return Verb(verb=self._lexicon.verbs.get(word, word), is_finite=not is_bare_form)
 
 
 def _punctuation(mark: str) -> Join | None:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline.pictures import Pixels, decode_picture
+from pipeline.scoring.painting import Pictures, bands_of
 from pipeline.scoring.scorers import TRACE, Scorer, ScoringInput
+from pipeline.scoring.text_checks import thought_judged
+from schemas.geometry import Geometry
 from schemas.json_values import read_json_object
 from schemas.rows import TraceRow
 from schemas.trace import Role
@@ -28,47 +30,55 @@ class Subject:
     scoring_input: ScoringInput
 
 
-def columns_for(scorer: Scorer) -> list[str]:
-    """The columns of a trace file that this scorer's inputs are made from, as Parquet names them.
+def columns_for(scorers: Sequence[Scorer]) -> list[str]:
+    """The columns of a trace file that inputs of these scorers are made from, as Parquet names
+    them.
 
-    Pictures only for a scorer that needs them.
+    Pictures only if one of them needs some.
     """
     columns = ["trace_id", "status", "prompt", "metadata", "region_stops", "codes"]
     columns += [f"events.list.element.{name}" for name in _EVENT_COLUMNS]
-    return [*columns, "final_picture", "images"] if scorer.needs_pictures else columns
+    is_seen = any(scorer.needs_pictures for scorer in scorers)
+    return [*columns, "final_picture", "images"] if is_seen else columns
 
 
-def subjects_of(row: TraceRow, scorer: Scorer) -> Iterator[Subject]:
+def subjects_of(
+    row: TraceRow, scorer: Scorer, pictures: Pictures, geometry: Geometry
+) -> Iterator[Subject]:
     """What the scorer is to be asked about one ok trace: the trace, then its events in order.
 
-    The row needs the columns of `columns_for` alone.
+    The row needs the columns of `columns_for` alone. The pictures are those of `pictures_of`.
     """
+    stops = row["region_stops"] or ()
+    seen = pictures if scorer.needs_pictures else {}
     input_of = partial(
         ScoringInput,
         prompt=row["prompt"],
         metadata=read_json_object(row["metadata"]),
-        num_regions=len(row["region_stops"] or ()),
+        num_regions=len(stops),
+        bands=bands_of(stops, geometry),
         events=row["events"],
     )
     if TRACE in scorer.subjects:
-        pixels = _picture(row, row["final_picture"]) if scorer.needs_pictures else None
         yield Subject(
             trace_id=row["trace_id"],
             event=None,
             tokens=digest_of_tokens(row["codes"]),
-            scoring_input=input_of(codes=row["codes"], pixels=pixels),
+            scoring_input=input_of(codes=row["codes"], pixels=seen.get(None)),
         )
     for event in row["events"]:
         if event["role"] in scorer.subjects:
-            is_seen = scorer.needs_pictures and event["role"] == Role.DRAW
+            is_drawing = event["role"] == Role.DRAW
+            thought = thought_judged(row["events"], event, row["prompt"]) if is_drawing else None
             yield Subject(
                 trace_id=row["trace_id"],
                 event=event["index"],
                 tokens=digest_of_tokens(event["codes"] or event["token_ids"]),
                 scoring_input=input_of(
                     codes=event["codes"],
-                    pixels=_picture(row, event["picture"]) if is_seen else None,
+                    pixels=seen.get(event["index"]),
                     region=event["region"],
+                    thought=thought,
                     event=event,
                 ),
             )
@@ -77,7 +87,3 @@ def subjects_of(row: TraceRow, scorer: Scorer) -> Iterator[Subject]:
 def digest_of_tokens(tokens: Sequence[int]) -> str:
     """16 hex digits."""
     return hashlib.sha256(json.dumps(list(tokens)).encode()).hexdigest()[:16]
-
-
-def _picture(row: TraceRow, index: int | None) -> Pixels | None:
-    return None if index is None else decode_picture(row["images"][index]["bytes"])

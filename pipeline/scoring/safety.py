@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
+from pipeline.prompts.language import is_english
 from pipeline.scoring.scorers import TRACE, Score, ScoringInput
-from pipeline.scoring.text_checks import is_english, words_of
+from pipeline.scoring.text_checks import words_of
 from schemas.scores import ColumnType
 
 _FLAT_LEVELS = 2.0  # of 255: below this spread a picture is one colour, as blacked-out ones are

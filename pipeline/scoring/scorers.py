@@ -1,34 +1,35 @@
-"""What a scorer is, and where scorers are found.
+"""What a scorer is: the port that judges, and scorers of one's own, are written against.
 
 A scorer is asked about finished traces, or about single events of them, in the roles that it names.
 A score that does not apply is None, never 0: an average over it must leave it out.
+
+One with a model says three things more, all of which may be left away:
+
+- `Settings`, a `ScorerSettings` class: the scorer is made as `TheScorer(settings)`, and keeps them
+  as `settings`. Without it the parameters of the constructor, if there are any, are the settings.
+- `load(device)`: reads the weights, once, where scores are made. Making a scorer is cheap: it is
+  also made where work is planned, to check its settings and to know its version.
+- `score` may run out of a GPU's memory (`torch.OutOfMemoryError`): it is asked again with half.
 """
 
-import difflib
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from pipeline.pictures import Pixels
-from schemas.errors import InputError
+from pipeline.scoring.settings import ScorerSettings
 from schemas.json_values import JsonMapping
 from schemas.rows import EventRow, ScoreValue
-from schemas.scores import KEY_COLUMNS, ColumnType, ScorerId, parse_scorer
+from schemas.scores import ColumnType, ScorerId, parse_scorer
+from schemas.trace import Role
 
 TRACE = "trace"
 """The subject of a score that is about a whole trace; the others are the roles of events."""
 
-SCORERS: Mapping[str, str] = {
-    "toy": "pipeline.toy.scorer:ToyScorer",
-    "thoughts": "pipeline.scoring.text_checks:ThoughtChecks",
-    "critiques": "pipeline.scoring.text_checks:CritiqueChecks",
-    "tokens": "pipeline.scoring.picture_checks:TokenChecks",
-    "phash": "pipeline.scoring.picture_checks:PerceptualHash",
-    "prompt_filter": "pipeline.scoring.safety:PromptFilter",
-    "picture_filter": "pipeline.scoring.safety:PictureFilter",
-}
-"""The scorers that are bundled, each at its `module:object`. Any other one is named so."""
+SUBJECTS = (TRACE, Role.THINK.value, Role.DRAW.value, Role.REFLECT.value)
+
+TorchDevice = Literal["cpu", "cuda"]
+"""What a scorer computes on: on a GPU the first that its process sees, which Ray gave it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +43,7 @@ class ScoringInput:
     prompt: str
     pixels: Pixels | None = None
     """uint8 [height, width, 3] RGB: of a trace its finished picture, of a drawing the canvas after
-    it. None: of other events, if the scorer needs no pictures, or if the trace keeps none.
+    it. None: of other events, if the scorer needs no pictures, or if it cannot be painted.
     """
     metadata: JsonMapping = field(default_factory=dict)
     """Of the record."""
@@ -51,10 +52,22 @@ class ScoringInput:
     region: int | None = None
     """None: the whole trace."""
     num_regions: int | None = None
+    bands: Sequence[tuple[int, int]] = ()
+    """Of each region the rows of pixels from its top to below its bottom, within `pixels`."""
+    thought: str | None = None
+    """Of a drawing: what its region was drawn from, the prompt where nothing was thought."""
     event: EventRow | None = None
     """None: the whole trace."""
     events: Sequence[EventRow] = ()
     """All of the trace, in order."""
+
+    @property
+    def crop(self) -> Pixels | None:
+        """The region of a drawing alone, a view into `pixels`; None where there is none."""
+        if self.pixels is None or self.region is None or self.region >= len(self.bands):
+            return None
+        top, bottom = self.bands[self.region]
+        return self.pixels[top:bottom]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +77,9 @@ class Score:
     value: float | None
     """From 0 to 1, higher is better; None: the scorer has nothing to go by."""
     parts: Mapping[str, ScoreValue] = field(default_factory=dict)
-    """The other columns, by their names. None, or left away: does not apply."""
+    """The other columns, by their names: numbers, text or boxes, as `columns` says. None, or left
+    away: does not apply.
+    """
 
 
 class Scorer(Protocol):
@@ -93,47 +108,23 @@ class Scorer(Protocol):
         """One score an input, in order. The batch is not empty."""
 
 
-def find_scorer(name: str) -> Scorer:
-    """The scorer of a bundled name, with or without its version, or at `module:object`.
+@runtime_checkable
+class LoadsWeights(Protocol):
+    """A scorer that has weights."""
 
-    Raises InputError for a name or version that is not there, and for what is no scorer.
-    """
-    bare, _, version = name.partition("@")
-    if ":" not in name and bare not in SCORERS:
-        near = difflib.get_close_matches(bare, SCORERS, n=1)
-        raise InputError(
-            f"there is no scorer {bare!r}{f' (did you mean {near[0]!r}?)' if near else ''}; "
-            f"known: {', '.join(sorted(SCORERS))}; one of your own is given as module:object"
-        )
-    scorer = _load(SCORERS.get(bare, name))
-    if bare in SCORERS and version not in ("", scorer.version):
-        raise InputError(
-            f"{bare} is at version {scorer.version} here, and not at {version}; "
-            f"score with {id_of(scorer)}, or install the coppice that had {name}"
-        )
-    return scorer
+    def load(self, device: TorchDevice) -> None:
+        """Read the weights, onto a device. Raises InputError for weights that cannot be used."""
+        ...
+
+
+def settings_of(scorer: Scorer) -> ScorerSettings | None:
+    """What a scorer was made with; None: there is nothing to set."""
+    settings = getattr(scorer, "settings", None)
+    return settings if isinstance(settings, ScorerSettings) else None
 
 
 def id_of(scorer: Scorer) -> ScorerId:
-    """Its name and version."""
-    return parse_scorer(f"{scorer.name}@{scorer.version}")
-
-
-def _load(path: str) -> Scorer:
-    """The scorer at `module:object`, made from it where that is a class."""
-    module, _, attribute = path.partition(":")
-    try:
-        loaded = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"the scorer {path} cannot be loaded: {error}") from error
-    scorer: Scorer = loaded() if isinstance(loaded, type) else loaded
-    needed = ("name", "version", "subjects", "needs_pictures", "columns", "score")
-    absent = [name for name in needed if not hasattr(scorer, name)]
-    if absent:
-        raise InputError(
-            f"{path} is no scorer: it lacks {', '.join(absent)} (see pipeline.scoring.scorers)"
-        )
-    id_of(scorer)
-    if taken := set(KEY_COLUMNS) & set(scorer.columns):
-        raise InputError(f"{path} has columns that sidecars keep for the key: {sorted(taken)}")
-    return scorer
+    """Its name and version, with the digest of its settings if it has some."""
+    settings = settings_of(scorer)
+    digest = f"-{settings.digest}" if settings is not None else ""
+    return parse_scorer(f"{scorer.name}@{scorer.version}{digest}")

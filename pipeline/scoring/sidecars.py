@@ -1,24 +1,30 @@
 """Scoring: one sidecar a scorer and trace object, put if absent, so that a killed job may be
 started again and leaves neither duplicates nor holes.
+
+All scorers that lack a trace object's sidecar go over it together, in one pass: its rows are read
+and its pictures decoded or painted once.
 """
 
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.scoring.asking import ask, cell_of
 from pipeline.scoring.inputs import Subject, columns_for, subjects_of
-from pipeline.scoring.scorers import Score, Scorer, id_of
+from pipeline.scoring.painting import RunPainter, pictures_of
+from pipeline.scoring.scorers import Score, Scorer, id_of, settings_of
 from pipeline.store.layout import sidecar_key
 from pipeline.store.objects import Store, open_object
+from pipeline.store.plans import read_manifest
 from pipeline.store.runs import TraceObject
 from schemas.errors import FatalFailure, InputError
 from schemas.rows import ScoreValue, TraceRow
@@ -30,7 +36,6 @@ SidecarRow: TypeAlias = dict[str, str | ScoreValue]
 
 _ROWS_AT_ONCE = 32  # traces whose pictures are in memory together
 _ROW_GROUP_ROWS = 64 * 1024  # scores
-_MOST = float(np.finfo(np.float32).max)  # as which scores are kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,95 +47,141 @@ class Scored:
     is_new: bool  # False: another worker had put it
 
 
-def score_object(store: Store, source: TraceObject, scorer: Scorer) -> Scored:
-    """Score one trace object, and put its sidecar unless there is one.
+def score_object(
+    store: Store, source: TraceObject, scorer: Scorer, painter: RunPainter | None = None
+) -> Scored:
+    """Score one trace object by one scorer: see `score_together`."""
+    return score_together(store, source, [scorer], painter)[0]
 
-    Raises InputError for a score that is not finite, and FatalFailure for scores that break the
-    scorer's other promises.
+
+def score_together(
+    store: Store,
+    source: TraceObject,
+    scorers: Sequence[Scorer],
+    painter: RunPainter | None = None,
+) -> list[Scored]:
+    """Score one trace object by each of the scorers, in one pass, and put the sidecars that are
+    not there. The scorers have their weights. Without a painter the run's own paints, on the CPU.
+
+    Raises InputError for a score that is not finite, for a scorer that fails and for a picture that
+    cannot be read, and FatalFailure for scores that break the scorer's other promises. Then none of
+    the sidecars is put.
     """
-    key = sidecar_key(source.name, id_of(scorer))
+    painter = painter or RunPainter(read_manifest(store))
     with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
-        path = Path(folder) / "scores.parquet"
-        num_rows = _write(path, source, scorer, _scored(store, source, scorer))
-        return Scored(key=key, num_rows=num_rows, is_new=store.put_if_absent(key, path))
+        with ExitStack() as stack:
+            sidecars = [
+                stack.enter_context(_Sidecar(Path(folder) / f"{index}.parquet", scorer))
+                for index, scorer in enumerate(scorers)
+            ]
+            for rows in _ok_rows(store, source, scorers):
+                pictures = pictures_of(rows, scorers, painter)
+                for sidecar in sidecars:
+                    subjects = [
+                        subject
+                        for row, of_row in zip(rows, pictures, strict=True)
+                        for subject in subjects_of(row, sidecar.scorer, of_row, painter.geometry)
+                    ]
+                    sidecar.add(subjects)
+            for sidecar in sidecars:
+                sidecar.finish(source)
+        return [sidecar.put(store, source) for sidecar in sidecars]
 
 
-def _scored(
-    store: Store, source: TraceObject, scorer: Scorer
-) -> Iterator[tuple[list[Subject], list[Score]]]:
-    """The scores of an object's ok traces, a batch of traces at a time, in order."""
+def _ok_rows(
+    store: Store, source: TraceObject, scorers: Sequence[Scorer]
+) -> Iterator[list[TraceRow]]:
+    """An object's ok traces, some at a time, in order, with what the scorers ask for."""
     with open_object(store, source.key) as file:
         batches = pq.ParquetFile(file).iter_batches(
-            batch_size=_ROWS_AT_ONCE, columns=columns_for(scorer), use_threads=False
+            batch_size=_ROWS_AT_ONCE, columns=columns_for(scorers), use_threads=False
         )
         for batch in batches:
             rows: list[TraceRow] = batch.to_pylist()
-            ok_rows = (row for row in rows if row["status"] == Status.OK)
-            subjects = [subject for row in ok_rows for subject in subjects_of(row, scorer)]
-            inputs = [subject.scoring_input for subject in subjects]
-            scores = scorer.score(inputs) if inputs else []
-            if len(scores) != len(subjects):
-                raise FatalFailure(
-                    f"{id_of(scorer)} gave {len(scores)} scores for {len(subjects)} samples; "
-                    "a scorer gives one a sample, in order",
-                    reason="scorer",
-                )
-            yield subjects, scores
+            yield [row for row in rows if row["status"] == Status.OK]
 
 
-def _write(
-    path: Path,
-    source: TraceObject,
-    scorer: Scorer,
-    scored: Iterable[tuple[list[Subject], list[Score]]],
-) -> int:
-    """Write a sidecar; its number of rows. Equal scores make equal bytes."""
-    schema = scores_schema(scorer.columns)
-    rows = (
-        _row(subject, score, scorer)
-        for subjects, scores in scored
-        for subject, score in zip(subjects, scores, strict=True)
-    )
-    num_rows, digest = 0, hashlib.sha256()
-    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
-        while row_group := list(islice(rows, _ROW_GROUP_ROWS)):
-            writer.write_table(pa.Table.from_pylist(row_group, schema=schema))
-            digest.update(json.dumps(row_group, sort_keys=True).encode())
-            num_rows += len(row_group)
+class _Sidecar:
+    """One scorer's file of one trace object, being written. Equal scores make equal bytes."""
+
+    def __init__(self, path: Path, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self._path = path
+        self._schema = scores_schema(scorer.columns)
+        self._num_rows, self._digest = 0, hashlib.sha256()
+        self._waiting: list[SidecarRow] = []  # for a row group to be full
+
+    def __enter__(self) -> "_Sidecar":
+        self._writer = pq.ParquetWriter(
+            self._path, self._schema, compression="zstd", write_page_checksum=True
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def add(self, subjects: Sequence[Subject]) -> None:
+        """Ask the scorer about these, and keep what it says."""
+        scores = ask(self.scorer, [subject.scoring_input for subject in subjects])
+        if len(scores) != len(subjects):
+            raise FatalFailure(
+                f"{id_of(self.scorer)} gave {len(scores)} scores for {len(subjects)} samples; "
+                "a scorer gives one a sample, in order",
+                reason="scorer",
+            )
+        self._waiting += map(self._row, subjects, scores)
+        while len(self._waiting) >= _ROW_GROUP_ROWS:
+            self._flush()
+
+    def finish(self, source: TraceObject) -> None:
+        """Write what is left, and what the file is of."""
+        if self._waiting:
+            self._flush()
+        settings = settings_of(self.scorer)
         footer = ScoresFooter(
-            scorer=id_of(scorer),
+            scorer=id_of(self.scorer),
             source=source.name,
             source_digest=source.footer.digest,
-            num_rows=num_rows,
-            digest=digest.hexdigest(),
+            num_rows=self._num_rows,
+            digest=self._digest.hexdigest(),
+            settings=None if settings is None else settings.told,
         )
-        writer.add_key_value_metadata({SCORES_KEY: footer.model_dump_json().encode()})
-    return num_rows
+        self._writer.add_key_value_metadata({SCORES_KEY: footer.as_json()})
 
+    def put(self, store: Store, source: TraceObject) -> Scored:
+        """Put the closed file unless there is one."""
+        key = sidecar_key(source.name, id_of(self.scorer))
+        return Scored(key=key, num_rows=self._num_rows, is_new=store.put_if_absent(key, self._path))
 
-def _row(subject: Subject, score: Score, scorer: Scorer) -> SidecarRow:
-    given: dict[str, ScoreValue] = {
-        name: float(value) if isinstance(value, np.floating) else value
-        for name, value in {**score.parts, "value": score.value}.items()
-    }
-    if unknown := {name for name, value in given.items() if value is not None} - set(
-        scorer.columns
-    ):
-        raise FatalFailure(
-            f"{id_of(scorer)} gave {sorted(unknown)}, which it does not declare as columns",
-            reason="scorer",
-        )
-    for name, value in given.items():
-        if isinstance(value, float) and not abs(value) <= _MOST:
-            event = "the whole trace" if subject.event is None else f"event {subject.event}"
-            raise InputError(
-                f"{id_of(scorer)} gave {value} as {name} of trace {subject.trace_id}, "
-                f"{event}; expected a finite number, or None where it does not apply: mend the "
-                "scorer, and score again"
+    def _flush(self) -> None:
+        row_group = list(islice(self._waiting, _ROW_GROUP_ROWS))
+        del self._waiting[: len(row_group)]
+        self._writer.write_table(pa.Table.from_pylist(row_group, schema=self._schema))
+        self._digest.update(json.dumps(row_group, sort_keys=True).encode())
+        self._num_rows += len(row_group)
+
+    def _row(self, subject: Subject, score: Score) -> SidecarRow:
+        given = {**score.parts, "value": score.value}
+        columns = self.scorer.columns
+        if unknown := {name for name, value in given.items() if value is not None} - set(columns):
+            raise FatalFailure(
+                f"{id_of(self.scorer)} gave {sorted(unknown)}, which it does not declare as "
+                "columns",
+                reason="scorer",
             )
-    return {
-        "trace_id": subject.trace_id,
-        "event": subject.event,
-        "tokens": subject.tokens,
-        **{name: given.get(name) for name in scorer.columns},
-    }
+        row: SidecarRow = {
+            "trace_id": subject.trace_id,
+            "event": subject.event,
+            "tokens": subject.tokens,
+        }
+        for name, kind in columns.items():
+            try:
+                row[name] = cell_of(kind, given.get(name))
+            except ValueError as error:
+                event = "the whole trace" if subject.event is None else f"event {subject.event}"
+                raise InputError(
+                    f"{id_of(self.scorer)} gave {given[name]!s:.60} as {name} of trace "
+                    f"{subject.trace_id}, {event}; expected {error}, or None where it does not "
+                    "apply: mend the scorer, and score again"
+                ) from error
+        return row

@@ -7,6 +7,7 @@ fine.
 import re
 from collections.abc import Mapping, Sequence
 
+from pipeline.prompts.language import is_english
 from pipeline.scoring.scorers import TRACE, Score, ScoringInput
 from schemas.json_values import JsonMapping
 from schemas.rows import EventRow, ScoreValue
@@ -25,17 +26,33 @@ _ANCHORS = _set(
     "top middle bottom upper lower layer layers section sections part parts band bands half third "
     "canvas foreground background"
 )
-# Where an anchor is no place on the page: "on top of", "in the middle of", "a part of".
-_INNOCENT = re.compile(r"\b(?:on top of|in the middle of|(?:a |be )?part of)\b")
+# Where an anchor is no place on the page: "on top of", "in the middle of", and names of things.
+_INNOCENT = re.compile(
+    r"\b(?:on top of|in the middle of|(?:a |be )?part of"
+    r"|top[- ](?:hats?|knots?|coats?|quality|secret|notch|models?|chefs?|heavy)"
+    r"|(?:tank|crop|halter|tube|big|roof|table|mountain|tree|hill|desk|counter|stove|pajama|bikini"
+    r"|spinning|carrot|cliff|muffin|pop|flip|zip|bench|lace|wrap|flat|screw|soft|hard)[- ]tops?"
+    r"|bell[- ]bottoms?|(?:pajama|bikini|pyjama|bell|sea|river|lake|ocean)[- ]bottoms?"
+    r"|(?:rubber|marching|rock|jazz|brass|head|wrist|wedding|hair|elastic|military|school|garage|boy"
+    r"|sweat|watch|cover|string|steel|arm|punk|metal|folk|pop|live|big|hat|waist|gold|silver)"
+    r"[- ]bands?"
+    r"|bands? (?:of (?:musicians|players|brothers)|members?|stands?|leaders?|shells?|saws?|aids?"
+    r"|concerts?|play(?:s|ing)?)"
+    r"|band[- ]?aids?|layer cakes?"
+    r"|layers? of (?:snow|ice|dust|icing|frosting|cream|cheese|paint|chocolate|sponge|moss)"
+    r"|(?:car|auto|spare|engine|body|machine|bicycle|robot) parts|part[- ]time"
+    r"|middle[- ](?:aged?|finger|east|ages|class|school)"
+    r"|(?:upper|lower) (?:lips?|arms?|body|legs?|decks?|jaws?|teeth|back|case|branches|floors?)"
+    r"|half[- ](?:moons?|eaten|open|timbered|full|empty|dozen|finished|peeled|closed)"
+    r"|half an?|third (?:floor|eye|person|wheel|base|one)"
+    r"|canvas (?:shoes?|sneakers|bags?|totes?|tents?|awnings?|sails?|sacks?|chairs?|shoulder bags?"
+    r"|backpacks?|jackets?|trousers|hammocks?|tarps?))\b"
+)
 _NO_NOUNS = _set(
     "a an the this that these those of on in at to with and or by from for under over above below "
     "beneath behind between beside near next left right side front is are was were be being there "
     "it its his her their photo picture image drawing painting one two three four five six seven "
     "eight nine ten"
-)
-_FOREIGN = _set(
-    "der das ein eine einen und mit auf ist le la les un une des et avec sur el los las una y "
-    "con sobre il gli uno di del della che um uma os na nao het een en op van"
 )
 
 
@@ -127,8 +144,8 @@ class CritiqueChecks:
 
 
 def thought_judged(events: Sequence[EventRow], critique: EventRow, prompt: str) -> str:
-    """The thought that the drawing which a critique judged was made from; the prompt where nothing
-    was thought. `events` are all of the trace, in order.
+    """The thought that the drawing which a critique judged was made from, or that a drawing itself
+    was; the prompt where nothing was thought. `events` are all of the trace, in order.
     """
     thought = prompt
     for event in events[: critique["index"]]:
@@ -145,11 +162,6 @@ def words_of(text: str) -> list[str]:
     """The words in small letters, without punctuation."""
     words: list[str] = _WORD.findall(text.lower())
     return words
-
-
-def is_english(text: str) -> bool:
-    """Whether nothing says that the text is in another language."""
-    return text.isascii() and _FOREIGN.isdisjoint(words_of(text))
 
 
 def is_one_sentence(text: str) -> bool:

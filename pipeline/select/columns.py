@@ -141,6 +141,11 @@ class SidecarColumns:
         scores = np.append(_floats(self.table[column]), np.nan)  # the last is what row -1 has
         return scores[self._rows(traces, events)]
 
+    def at_keys(self, column: str, keys: Ints) -> Floats:
+        """The scores [n] of what has these `event_keys` [n]; NaN as in `at`."""
+        scores = np.append(_floats(self.table[column]), np.nan)
+        return scores[_looked_up(self.keys, np.arange(len(self.keys)), keys)]
+
     def hashes(self, column: str, num_traces: int) -> tuple[Keys, Flags]:
         """The hash of each trace [traces], 0 where there is none, and whether there is one."""
         cells = self.table[column]

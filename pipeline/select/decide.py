@@ -36,6 +36,7 @@ class Candidates:
 
     run: npt.NDArray[np.int32]  # [traces]: index into the runs
     record: Keys  # [traces]: the record id's 16 hex digits as a number
+    prompt: Keys  # [traces]: equal for prompts that are equal at L0 or L1
     category: npt.NDArray[np.int32]  # [traces]: index into `categories`
     categories: list[str]  # each once, sorted; empty: the metadata says none
     rank: Floats  # [traces]: the score or reward that traces are ranked by; NaN: none
@@ -92,6 +93,7 @@ def gather(
     return Candidates(
         run=np.repeat(np.array(run_indices, np.int32), num_traces),
         record=np.concatenate([shard.record for shard in traces]),
+        prompt=np.concatenate([shard.prompt for shard in traces]),
         category=np.concatenate(list(own_categories)),
         categories=categories,
         rank=np.concatenate([shard.rank for shard in traces]),
@@ -143,12 +145,17 @@ def decide(
         _balance(candidates, is_validation)
 
 
-def validation_records(records: Keys, seed: int, share: float) -> Flags:
-    """Which of these records [n] are set aside: by lot, whatever else there is.
+def validation_records(records: Keys, prompts: Keys, seed: int, share: float) -> Flags:
+    """Which of these records [n] are set aside, by lot.
 
-    `share` is from 0 to below 1. Equal records share their lot, wherever they stand.
+    `share` is from 0 to below 1. Records whose `prompts` [n] are equal share the lot of the first
+    of them, by id, so that no prompt stands on both sides in another form. A prompt in one form
+    alone has its lot wherever it stands.
     """
-    distinct, indices = np.unique(records, return_inverse=True)
+    _, prompt_of = np.unique(prompts, return_inverse=True)
+    first = np.full(prompt_of.max(initial=-1) + 1, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(first, prompt_of, records)
+    distinct, indices = np.unique(first[prompt_of], return_inverse=True)
     digests = (
         hashlib.sha256(f"{seed}|split|{record:016x}".encode()).digest()[:8]
         for record in distinct.tolist()
@@ -167,7 +174,7 @@ def _keep_whole_groups(candidates: Candidates, groups: Groups, endings: Endings)
     has_row = candidates.has_kept_rows()
     is_whole, is_alike = np.zeros_like(has_row), np.zeros_like(has_row)
     has_ended = endings.is_ended & (endings.num_dead <= groups.max_dead)
-    for members in _traces_by_record(candidates, by_run=True):
+    for members in _traces_by_record(candidates):
         is_whole[members] = bool((has_row & has_ended)[members].all())
         rewards = candidates.rank[members]
         known = rewards[~np.isnan(rewards)]
@@ -194,7 +201,7 @@ def _keep_best_and_worst(candidates: Candidates, pairs: Pairs) -> None:
     row_of[candidates.trace[is_group]] = np.flatnonzero(is_group)
     is_extreme, is_near = np.zeros_like(is_group), np.zeros_like(is_group)
     candidates.drop(is_group & np.isnan(candidates.rank)[candidates.trace], NOT_SCORED)
-    for members in _traces_by_record(candidates, by_run=True):
+    for members in _traces_by_record(candidates):
         ranked = [
             trace
             for trace in members.tolist()
@@ -220,7 +227,7 @@ def _keep_best_of_prompts(candidates: Candidates, rule: PerPrompt) -> None:
     lots = np.full(len(has_row), np.iinfo(np.uint64).max, np.uint64)  # [traces]: its rows' lowest
     np.minimum.at(lots, candidates.trace, candidates.lot)
     is_alike, is_worse = np.zeros_like(has_row), np.zeros_like(has_row)
-    for members in _traces_by_record(candidates, by_run=False):
+    for members in _traces_by_prompt(candidates):
         left = members[has_row[members]]
         ranks = np.nan_to_num(candidates.rank[left], nan=-np.inf)
         kept: list[int] = []
@@ -248,14 +255,23 @@ def _is_like(candidates: Candidates, trace: int, kept: Sequence[int], min_distan
     )
 
 
-def _traces_by_record(candidates: Candidates, *, by_run: bool) -> Iterator[Ints]:
-    """The traces of each record, of each run by itself if asked for; in a fixed order."""
-    run = candidates.run if by_run else np.zeros_like(candidates.run)
-    traces = np.lexsort((candidates.record, run))
-    if not len(traces):
+def _traces_by_record(candidates: Candidates) -> Iterator[Ints]:
+    """The traces of each record of each run, which have the same tokens before them."""
+    yield from _split_by(candidates.record, candidates.run)
+
+
+def _traces_by_prompt(candidates: Candidates) -> Iterator[Ints]:
+    """The traces of each prompt over all runs, in whatever form it was written."""
+    yield from _split_by(candidates.prompt, np.zeros_like(candidates.run))
+
+
+def _split_by(minor: Keys, major: npt.NDArray[np.int32]) -> Iterator[Ints]:
+    """The indices of equal pairs of both, in a fixed order."""
+    order = np.lexsort((minor, major))
+    if not len(order):
         return
-    is_new = (np.diff(candidates.record[traces]) != 0) | (np.diff(run[traces]) != 0)
-    yield from np.split(traces, np.flatnonzero(is_new) + 1)
+    is_new = (np.diff(minor[order]) != 0) | (np.diff(major[order]) != 0)
+    yield from np.split(order, np.flatnonzero(is_new) + 1)
 
 
 def _balance(candidates: Candidates, is_validation: Flags) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.prompts.normal_form import prompt_key
 from pipeline.select.candidates import CandidateRows, candidate_rows
 from pipeline.select.columns import (
     REFLECT,
@@ -24,6 +25,7 @@ from pipeline.select.columns import (
     read_columns,
     read_scores,
 )
+from pipeline.select.judge import judged
 from pipeline.select.shard_candidates import (
     NOT_FINITE,
     NOT_SCORED,
@@ -40,7 +42,7 @@ from pipeline.select.values import RowValues
 from pipeline.store.layout import sidecar_key, traces_object_key
 from pipeline.store.open import open_store
 from schemas.json_values import JsonMapping, read_json_object
-from schemas.recipes import Agreement, Filter, Pairs, Recipe, SetKind, covers
+from schemas.recipes import JUDGE, Agreement, Filter, Pairs, Recipe, SetKind, covers
 from schemas.specs import PromptOrigin
 from schemas.trace import Finish, Verdict
 
@@ -63,6 +65,9 @@ def judge_shard(criteria: Criteria, work: ShardWork) -> ShardCandidates:
         scorer.name: read_scores(store, sidecar_key(work.name, scorer), names, columns)
         for scorer, names in criteria.columns.items()
     }
+    recipe = criteria.recipe
+    if recipe.judge is not None and recipe.is_judged:
+        scores[JUDGE] = judged(scores, recipe.judge)
     return judge(columns, scores, criteria, traces_object_key(work.name))
 
 
@@ -87,6 +92,7 @@ def judge(
         traces=ShardTraces(
             position=columns.position,
             record=columns.record,
+            prompt=_prompt_keys(columns.prompts),
             rollout=columns.rollout,
             category=np.array([indices[name] for name in categories], np.int64),
             categories=names,
@@ -111,6 +117,16 @@ def judge(
             is_revise=_asks_for_revision(rows, columns),
         ),
     )
+
+
+def _prompt_keys(prompts: Sequence[str]) -> Keys:
+    """[traces] of prompts [traces]: 64 bits of the one form that equal prompts have."""
+    keys = {prompt: _digest64(prompt_key(prompt)) for prompt in set(prompts)}
+    return np.array([keys[prompt] for prompt in prompts], np.uint64)
+
+
+def _digest64(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.prompts.evaluation_sets import read_evaluation_set
-from pipeline.scoring.scorers import SCORERS, find_scorer
+from pipeline.plan.evaluation_files import read_evaluation_set
+from pipeline.select.judge import VALUE, columns_of, with_judge
+from pipeline.select.pins import pinned
 from pipeline.select.shard_candidates import Criteria
-from pipeline.store.layout import scores_folder
 from pipeline.store.runs import RunSource, common_columns, read_sidecar_notes
 from schemas.config import MethodConfig, Pictures, Program
 from schemas.errors import InputError
 from schemas.json_values import canonical_json
-from schemas.recipes import Filter, Recipe, SetKind
+from schemas.recipes import JUDGE, Filter, Judge, Recipe, SetKind, judge_column
 from schemas.scores import KEY_COLUMNS, ScorerId, ScoresFooter, parse_scorer
 from schemas.trace import Role
 
@@ -28,6 +28,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 """What a filter may go by without any scorer."""
 _WORDS = frozenset({"trace.category", "event.verdict", "event.finish"})
+_NUMBERS = frozenset({"float", "uint64"})  # kinds of columns, as Arrow calls them
 _SHIPPED = files("pipeline.select") / "shipped"
 
 
@@ -92,16 +93,21 @@ def check_recipe(
     _check_possible(recipe, [run.manifest.config.method for run in runs])
     for run in runs:
         _check_run(recipe, run)
+    recipe = with_judge(recipe, ())
+    _check_columns_named(recipe)
+    recipe = pinned(recipe, runs)
     scorers = {scorer.name: scorer for scorer in map(parse_scorer, recipe.scorers)}
     columns = _needed_columns(recipe, scorers)
     footers: dict[str, tuple[ScoresFooter, ...]] = {}
     for scorer in scorers.values():
-        _check_is_known(scorer, runs)
         notes = [read_sidecar_notes(run, scorer) for run in runs]
         known = common_columns((columns_of_run for _, columns_of_run in notes), scorer)
         _check_columns(scorer, columns[scorer], known)
         footers[str(scorer)] = tuple(footer for of_run, _ in notes for footer in of_run)
-    paths = [str(folder / path) for path in recipe.decontamination.files]
+    paths = [
+        path if path.startswith("s3://") else str(folder / path)
+        for path in recipe.decontamination.files
+    ]
     criteria = Criteria(
         recipe=recipe,
         evaluation=read_evaluation_set([*paths, *evaluation], recipe.decontamination.levels),
@@ -167,30 +173,48 @@ def _sees(task: str) -> bool:
     return role == Role.REFLECT or (role == Role.THINK and region != "1")
 
 
-def _needed_columns(
-    recipe: Recipe, scorers: Mapping[str, ScorerId]
-) -> dict[ScorerId, frozenset[str]]:
-    needed: dict[ScorerId, set[str]] = {scorer: set() for scorer in scorers.values()}
-    for column in _columns_named(recipe):
+def _check_columns_named(recipe: Recipe) -> None:
+    """Every column is a field, or of a scorer that the recipe pins or has as a judge."""
+    pins = {parse_scorer(scorer).name for scorer in recipe.scorers}
+    judge = recipe.judge or Judge()
+    held_out = {judge_column(scorer)[0].partition("@")[0] for scorer in judge.held_out}
+    for column in recipe.columns:
         source, dot, name = column.partition(".")
         if source in FIELDS:
             _check_field(source, name)
-        elif not dot or not name:
+        elif not dot or not name or (source == JUDGE and name != VALUE):
             raise InputError(
-                f"{column!r} is no column; expected scorer.column such as toy.value, or one of: "
-                f"{', '.join(_all_fields())}"
+                f"{column!r} is no column; expected scorer.column such as toy.value, "
+                f"{JUDGE}.{VALUE} for whoever judges, or one of: {', '.join(_all_fields())}"
             )
-        elif source not in scorers:
-            near = _did_you_mean(source, [*scorers, *FIELDS])
+        elif source in held_out and recipe.judge is not None:
+            raise InputError(
+                f"recipe {recipe.name} goes by {column}, and holds {source} out to see what it "
+                "says of what the others chose; take it from held_out under [judge], or go by "
+                "another column"
+            )
+        elif source != JUDGE and source not in pins:
+            near = _did_you_mean(source, [*pins, *FIELDS, JUDGE])
             raise InputError(
                 f"recipe {recipe.name} goes by {column}, and pins no scorer {source!r}{near}; add "
                 f'its name and version to scorers, such as "{source}@1"'
             )
-        else:
-            needed[scorers[source]].add(name)
     for row_filter in recipe.filters:
         _check_bounds(row_filter)
-    return {scorer: frozenset(names) for scorer, names in needed.items()}
+
+
+def _needed_columns(
+    recipe: Recipe, scorers: Mapping[str, ScorerId]
+) -> dict[ScorerId, frozenset[str]]:
+    """The columns that are read of each of the scorers."""
+    needed: dict[str, set[str]] = {name: set() for name in scorers}
+    for source, _, name in (column.partition(".") for column in recipe.columns):
+        if source in needed:
+            needed[source].add(name)
+    if recipe.judge is not None and recipe.is_judged:
+        for source, names in columns_of(recipe.judge).items():
+            needed[source] |= names
+    return {scorers[name]: frozenset(columns) for name, columns in needed.items()}
 
 
 def _check_bounds(row_filter: Filter) -> None:
@@ -205,35 +229,12 @@ def _check_bounds(row_filter: Filter) -> None:
         raise InputError(f"the column {row_filter.column} holds numbers: use min and max")
 
 
-def _columns_named(recipe: Recipe) -> Iterable[str]:
-    """Every column that the recipe goes by, some more than once."""
-    yield from (row_filter.column for row_filter in recipe.filters)
-    if recipe.agreement is not None:
-        yield recipe.agreement.by
-    if recipe.per_prompt is not None:
-        yield from filter(None, [recipe.per_prompt.by])
-        if recipe.per_prompt.min_distance:
-            yield recipe.per_prompt.hash
-    if recipe.pairs is not None:
-        yield recipe.pairs.by
-    if recipe.groups is not None:
-        yield from recipe.groups.rewards
-
-
 def _check_field(source: str, name: str) -> None:
     if name not in FIELDS[source]:
         raise InputError(
             f"there is no field {source}.{name}{_did_you_mean(name, FIELDS[source])}; known: "
             f"{', '.join(_all_fields())}"
         )
-
-
-def _check_is_known(scorer: ScorerId, runs: Sequence[RunSource]) -> None:
-    """A scorer that is neither bundled nor has any scores here is a slip of the pen."""
-    if scorer.name in SCORERS:
-        return
-    if not any(any(run.store.list_folder(scores_folder(scorer))) for run in runs):
-        find_scorer(scorer.name)
 
 
 def _check_columns(scorer: ScorerId, needed: Iterable[str], columns: Mapping[str, str]) -> None:
@@ -244,6 +245,11 @@ def _check_columns(scorer: ScorerId, needed: Iterable[str], columns: Mapping[str
             raise InputError(
                 f"{scorer} has no column {name!r}{_did_you_mean(name, known)}; it has: "
                 f"{', '.join(known)}"
+            )
+        if columns[name] not in _NUMBERS:
+            raise InputError(
+                f"column {name!r} of {scorer} holds no numbers, and recipes go by numbers; those "
+                f"that do: {', '.join(other for other in known if columns[other] in _NUMBERS)}"
             )
 
 

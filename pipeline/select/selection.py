@@ -63,7 +63,9 @@ def open_curation(
         raise InputError("a run is given twice; give each once")
     checked = check_recipe(recipe, folder, ordered, evaluation)
     candidates, shards = _judged(ordered, checked.criteria, spread)
-    is_validation = validation_records(candidates.record, recipe.seed, recipe.split.validation)
+    is_validation = validation_records(
+        candidates.record, candidates.prompt, recipe.seed, recipe.split.validation
+    )
     keys = _keys_of_runs(ordered, shards)
     endings = endings_of(ordered, keys, candidates) if recipe.groups is not None else None
     decide(candidates, recipe, is_validation, endings)

@@ -49,6 +49,7 @@ class ShardTraces:
 
     position: Ints  # int64: the row in its object, dead rows counted too
     record: Keys  # the record id's 16 hex digits as a number
+    prompt: Keys  # equal for prompts that are equal at L0 or L1, see `prompt_key`
     rollout: Ints  # int64
     category: Ints  # int64: index into `categories`
     categories: list[str]  # each once, sorted; empty: the metadata says none
@@ -88,7 +89,9 @@ def reasons_of(recipe: Recipe) -> tuple[str, ...]:
     A decision is an index into these.
     """
     own = dict.fromkeys(row_filter.label for row_filter in recipe.filters)
-    return tuple(dict.fromkeys((KEPT, *BEFORE_FILTERS, *own, *AFTER_FILTERS, *LATE_REASONS)))
+    leaks = (f"leak_{level}" for level in sorted(recipe.decontamination.levels))
+    before = (*BEFORE_FILTERS, *leaks)  # L0 and L1 are numbered whether they count or not
+    return tuple(dict.fromkeys((KEPT, *before, *own, *AFTER_FILTERS, *LATE_REASONS)))
 
 
 def task_name(task: int) -> str:

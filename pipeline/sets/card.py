@@ -11,6 +11,7 @@ from pipeline.select.funnel import lines_of
 from pipeline.select.selection import Curation
 from pipeline.store.runs import stack_of
 from schemas.config import MethodConfig
+from schemas.recipes import Recipe
 from schemas.sets import StreamFiles
 from schemas.specs import PromptOrigin
 from schemas.trace import Role
@@ -40,7 +41,7 @@ def card_of(curation: Curation, version: str, files: Mapping[str, StreamFiles]) 
         "## Rows\n\n" + "\n".join(_rows(files)),
         "## Funnel\n\n```\n" + "\n".join(lines_of(curation.funnel)) + "\n```",
         "## Where it comes from\n\n" + "\n".join(_runs(curation)),
-        "## Scorers\n\n" + (", ".join(f"`{scorer}`" for scorer in recipe.scorers) or "none"),
+        "## Scorers\n\n" + "\n".join(_scorers(recipe)),
         "## Licences and restrictions\n\n" + "\n".join(_licences(curation)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -75,6 +76,17 @@ def _rows(files: Mapping[str, StreamFiles]) -> Iterator[str]:
     yield "|---|---|"
     for key, stream in files.items():
         yield f"| `{key}-*` | {stream.num_rows:,} |"
+
+
+def _scorers(recipe: Recipe) -> Iterator[str]:
+    yield ", ".join(f"`{scorer}`" for scorer in recipe.scorers) or "none"
+    if recipe.judge is not None:
+        judges, held_out = (
+            ", ".join(f"`{scorer}`" for scorer in scorers) or "nobody"
+            for scorers in (recipe.judge.scorers, recipe.judge.held_out)
+        )
+        yield ""
+        yield f"`judge.value` is the {recipe.judge.aggregate} of {judges}. Held out: {held_out}."
 
 
 def _runs(curation: Curation) -> Iterator[str]:

@@ -4,27 +4,19 @@ One who decides hands on the picks of an object as arrays; a worker makes of the
 which with its trace is all that making the row needs, and looks scores up for itself.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.select.columns import (
-    WHOLE,
-    Flags,
-    Floats,
-    Ints,
-    TraceColumns,
-    read_columns,
-    read_scores,
-)
+from pipeline.select.columns import WHOLE, Flags, Floats, Ints, TraceColumns, read_columns
+from pipeline.select.judge import read_column
 from pipeline.select.selection import Curation
 from pipeline.select.shard_candidates import TASK_OF_GROUP, TASK_OF_REVISION, task_name
-from pipeline.store.layout import sidecar_key, traces_object_key
+from pipeline.store.layout import traces_object_key
 from pipeline.store.objects import Store
 from schemas.recipes import Recipe
-from schemas.scores import parse_scorer
 
 SPLITS = ("train", "validation")
 
@@ -192,9 +184,8 @@ def expanded(picks: ObjectPicks, store: Store, name: str, recipe: Recipe) -> dic
 class _ObjectScores:
     """The scores of one trace object, by columns such as `toy.value`."""
 
-    def __init__(self, store: Store, name: str, scorers: Sequence[str]) -> None:
-        self._store, self._name = store, name
-        self._scorers = {scorer.name: scorer for scorer in map(parse_scorer, scorers)}
+    def __init__(self, store: Store, name: str, recipe: Recipe) -> None:
+        self._store, self._name, self._recipe = store, name, recipe
         self.columns: TraceColumns = read_columns(
             store, traces_object_key(name), looks_for_broken=False
         )
@@ -205,9 +196,8 @@ class _ObjectScores:
 
     def at(self, column: str, traces: Ints, events: Ints) -> list[float | None]:
         """The scores of events of the object's ok traces; None: not scored."""
-        source, _, name = column.partition(".")
-        key = sidecar_key(self._name, self._scorers[source])
-        scores = read_scores(self._store, key, {name}, self.columns)
+        scores = read_column(self._store, self._name, column, self._recipe, self.columns)
+        name = column.partition(".")[2]
         return [_known(value) for value in scores.at(name, traces, events)]
 
 
@@ -220,7 +210,7 @@ def _pairs(picks: ObjectPicks, store: Store, name: str, recipe: Recipe) -> Itera
     rejected_scores = [_known(value) for value in picks.worse_score]
     is_revision = picks.task == TASK_OF_REVISION
     if is_revision.any():
-        scores = _ObjectScores(store, name, recipe.scorers)
+        scores = _ObjectScores(store, name, recipe)
         own, traces = np.flatnonzero(is_revision), scores.traces_at(picks.position[is_revision])
         chosen = scores.columns.successors()[traces, rejected[own]]
         for column, events in ((chosen_scores, chosen), (rejected_scores, rejected[own])):
@@ -239,7 +229,7 @@ def _groups(picks: ObjectPicks, store: Store, name: str, recipe: Recipe) -> Iter
     """What each pick's rollout is in its group; none at all for recipes of another kind."""
     if recipe.groups is None or not len(picks):
         return
-    scores = _ObjectScores(store, name, recipe.scorers)
+    scores = _ObjectScores(store, name, recipe)
     traces, whole = scores.traces_at(picks.position), np.full(len(picks), WHOLE)
     columns = [scores.at(column, traces, whole) for column in recipe.groups.rewards]
     for index, rewards in enumerate(zip(*columns, strict=True)):

@@ -13,7 +13,8 @@ both. Whoever meets a log that is being deleted reads some footers more.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -65,13 +66,13 @@ class FooterLog:
         return is_known
 
 
-def object_rows(entries: Sequence[tuple[int, int, Entry]]) -> Rows:
+def object_rows(entries: Iterable[tuple[int, int, Entry]]) -> Rows:
     """Rows of listed data objects, each with its shard and supplement, and with no counts yet."""
-    rows = [
-        (shard, supplement, entry.size_bytes, _etag_number(entry.etag), 0, 0)
-        for shard, supplement, entry in entries
-    ]
-    return np.array(rows, np.int64).reshape(-1, len(FOOTERS.names))
+    numbers = array("q")  # grows in place: a list of rows would be several times as large
+    for shard, supplement, entry in entries:
+        etag = _etag_number(entry.etag)
+        numbers.extend((shard, supplement, entry.size_bytes, etag, 0, 0))
+    return np.frombuffer(numbers, np.int64).reshape(-1, len(FOOTERS.names))
 
 
 def ordered(rows: Rows) -> Rows:
@@ -104,7 +105,8 @@ def write_footer_log(store: Store, manifest: RunManifest, rows: Rows, read: Foot
     origin = FooterLogOrigin(run_id=manifest.run_id, fingerprint=manifest.fingerprint)
     metadata = {FOOTER_KEY: origin.model_dump_json().encode()}
     sink = pa.BufferOutputStream()
-    pq.write_table(_as_table(rows).replace_schema_metadata(metadata), sink, compression="zstd")
+    table = _as_table(rows).replace_schema_metadata(metadata)
+    pq.write_table(table, sink, compression="zstd", row_group_size=_AT_ONCE)
     body = sink.getvalue().to_pybytes()
     written = layout.footers_key(hashlib.sha256(body).hexdigest())
     with suppress(StoreError):
@@ -141,12 +143,13 @@ def _try_read(store: Store, manifest: RunManifest, entry: Entry) -> Rows | None:
     if not layout.is_footers_key(entry.key, hashlib.sha256(body).hexdigest()):
         return None
     try:
-        table = pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False)
-        origin = FooterLogOrigin.model_validate_json(table.schema.metadata[FOOTER_KEY])
+        parquet = pq.ParquetFile(pa.BufferReader(body))
+        origin = FooterLogOrigin.model_validate_json(parquet.schema_arrow.metadata[FOOTER_KEY])
+        ours = FooterLogOrigin(run_id=manifest.run_id, fingerprint=manifest.fingerprint)
+        is_ours = origin == ours and parquet.schema_arrow.equals(FOOTERS)
+        return _as_rows(parquet) if is_ours else None
     except UNREADABLE:
         return None
-    ours = FooterLogOrigin(run_id=manifest.run_id, fingerprint=manifest.fingerprint)
-    return _as_rows(table) if origin == ours and table.schema.equals(FOOTERS) else None
 
 
 def _numbers(rows: Rows) -> Rows:
@@ -172,12 +175,12 @@ def _as_table(rows: Rows) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=FOOTERS)
 
 
-def _as_rows(table: pa.Table) -> Rows:
-    rows = np.zeros((len(table), len(FOOTERS.names)), np.int64)
-    for number, column in enumerate(table.columns):
-        start = 0
-        for chunk in column.chunks:
-            values = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset :]
-            rows[start : start + len(chunk), number] = values[: len(chunk)]
-            start += len(chunk)
+def _as_rows(parquet: pq.ParquetFile) -> Rows:
+    rows = np.zeros((parquet.metadata.num_rows, len(FOOTERS.names)), np.int64)
+    start = 0
+    for batch in parquet.iter_batches(batch_size=_AT_ONCE, use_threads=False):
+        for number, column in enumerate(batch.columns):
+            values = np.frombuffer(column.buffers()[1], np.int64)
+            rows[start : start + len(batch), number] = values[column.offset :][: len(batch)]
+        start += len(batch)
     return rows

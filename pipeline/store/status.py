@@ -8,7 +8,6 @@ more is committed than is counted here, and whoever acts on a shard asks for its
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from pipeline.store.footers import (
     read_footer_log,
     write_footer_log,
 )
-from pipeline.store.objects import Store
+from pipeline.store.objects import Entry, Store
 from pipeline.store.supplements import ShardLog, read_log
 from pipeline.store.traces import read_footer
 from schemas.config import Frozen
@@ -148,18 +147,18 @@ def list_objects(store: Store, manifest: RunManifest) -> tuple[Rows, int]:
     """Rows of the listed data objects of planned shards, in order, and the bytes of all that lies
     beside them, too. Counts are not filled in.
     """
-    rows, num_bytes = [object_rows([])], 0
-    listed = store.list_folder(layout.TRACES)
-    while batch := list(islice(listed, _BATCH)):
-        num_bytes += sum(entry.size_bytes for entry in batch)
-        named = ((layout.try_traces_of(entry.key), entry) for entry in batch)
-        ours = [
-            (*traces, entry)
-            for traces, entry in named
-            if traces and traces[0] < manifest.num_shards and traces[1] < MAX_SUPPLEMENTS
-        ]
-        rows.append(object_rows(ours))
-    return ordered(np.concatenate(rows)), num_bytes
+    num_bytes = 0
+
+    def ours() -> Iterator[tuple[int, int, Entry]]:
+        nonlocal num_bytes
+        for entry in store.list_folder(layout.TRACES):
+            num_bytes += entry.size_bytes
+            traces = layout.try_traces_of(entry.key)
+            if traces and traces[0] < manifest.num_shards and traces[1] < MAX_SUPPLEMENTS:
+                yield (*traces, entry)
+
+    rows = ordered(object_rows(ours()))
+    return rows, num_bytes
 
 
 class _Count:

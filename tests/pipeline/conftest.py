@@ -11,7 +11,7 @@ from pipeline.plan.configs import resolve
 from pipeline.plan.planning import commit_plan, make_plan
 from pipeline.plan.prompt_files import read_prompts
 from pipeline.rollout.worker import Worker
-from pipeline.scoring.scorers import find_scorer
+from pipeline.scoring.find import find_scorer
 from pipeline.scoring.sidecars import score_object
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
@@ -48,8 +48,9 @@ def grow_toy(
     # Without guidance and warmer than it was taught, the toy draws some bands wrong.
     cfg_weight: float = 1.0,
     image_temperature: float = 2.0,
+    pictures: str = "all",
 ) -> str:
-    """Grow a run of the toy Janus that keeps all pictures; its place."""
+    """Grow a run of the toy Janus; its place."""
     prompts, url = folder / "prompts.jsonl", str(folder / "run")
     rows = held_out_prompts(num_records, seed=5)
     told = (row | {"category": "toy"} | origin(row) for row in rows)
@@ -59,7 +60,7 @@ def grow_toy(
         "cfg_weight": cfg_weight,
         "image_temperature": image_temperature,
     }
-    resolved = resolve({"method": {"model": "toy", "pictures": "all", "sampling": sampling}})
+    resolved = resolve({"method": {"model": "toy", "pictures": pictures, "sampling": sampling}})
     given = read_prompts([str(prompts)], limit=lambda text: None, skip_bad=False)
     plan = make_plan(
         given,

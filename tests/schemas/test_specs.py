@@ -61,13 +61,13 @@ def test_a_spec_survives_json(spec: PromptSpec):
 
 def test_json_says_what_to_ask_a_detector_for():
     assert CAT.to_json()["detector_phrases"] == ["red cat"]
-    assert CAT.to_json()["version"] == 1
+    assert CAT.to_json()["version"] == 2
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 3},
         {"objects": []},
         {"objects": [{"noun": ""}]},
         {"objects": [{"noun": "cat", "count": 0}]},

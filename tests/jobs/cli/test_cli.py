@@ -15,6 +15,7 @@ from tests.jobs.conftest import Coppice
 
 ROOT = Path(__file__).parents[3]
 FAKE = ("--backend", "fake")
+PAGES = ["README.md", "docs/tour.md", "docs/prompts.md", "docs/curate.md", "docs/cluster.md"]
 
 
 def _commands_in(path: Path) -> list[list[str]]:
@@ -25,7 +26,7 @@ def _commands_in(path: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith("coppice ")]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tour.md", "docs/prompts.md", "docs/curate.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_every_command_on_the_page_is_one_that_the_command_line_takes(page: str):
     group = get_command(app)
     commands = _commands_in(ROOT / page)

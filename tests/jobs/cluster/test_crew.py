@@ -192,3 +192,16 @@ def test_ray_is_not_asked_for_thousands_of_actors_at_once(
     for actor in scene.crew.actors[:10]:
         scene.place(actor, "a")
     assert len(scene.follow(num_shards=5000)) == 74
+
+
+def test_gpus_that_others_hold_are_waited_for_and_ones_that_are_free_are_not(scene: Scene):
+    scene.has(gpu_node("a"), free={"CPU": 7.0, "GPU": 1.0})
+    for _ in range(4):
+        scene.follow()
+    assert scene.crew.waiting == ""  # Ray is starting a process
+
+    scene.has(gpu_node("a"), free={"CPU": 7.0, "GPU": 0.0})
+    scene.follow()
+    assert scene.crew.waiting == (
+        "waiting for 1 GPU, or for processes to start: this Ray has 1, 0 of them free"
+    )

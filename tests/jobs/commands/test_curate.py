@@ -20,7 +20,7 @@ def test_a_set_is_made_by_one_command_and_a_dry_run_writes_nothing(
     dry = coppice("curate", "run", "set", "--recipe", "mine.toml", "--dry-run")
     assert not (tmp_path / "set").exists()
     written = coppice("curate", "run", "set", "--recipe", "mine.toml", "--export", "trl")
-    refused = coppice("curate", "run", "other", "--recipe", "twig-50k")
+    refused = coppice("curate", "run", "other", "--recipe", "twig-50k-toy")
 
     assert dry.returncode == written.returncode == 0, dry.stderr + written.stderr
     assert "4 traces of 4 prompts came in" in dry.stdout
@@ -28,7 +28,9 @@ def test_a_set_is_made_by_one_command_and_a_dry_run_writes_nothing(
     version = json.loads((tmp_path / "set" / "manifest.json").read_text())["version"]
     assert f"Set {version}: set" in written.stdout
     assert refused.returncode == 2
-    assert "coppice score" in refused.stderr
+    assert "make them with: coppice score" in refused.stderr
+    names = ("toy", "thoughts", "critiques", "tokens", "phash", "prompt_filter")
+    assert refused.stderr.endswith(f" {' '.join(f'--scorer {name}' for name in names)}\n")
     assert not (tmp_path / "other").exists()
 
 

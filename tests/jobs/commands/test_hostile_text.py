@@ -17,7 +17,7 @@ import pytest
 
 from jobs.cli import main
 from jobs.commands.terminal import printable
-from pipeline.scoring.scorers import find_scorer
+from pipeline.scoring.find import find_scorer
 from pipeline.scoring.sidecars import score_object
 from pipeline.store import layout
 from pipeline.store.commits import record_failed_attempt

@@ -70,7 +70,7 @@ def test_a_folder_of_that_name_is_no_matter_outside_of_a_job(
         ("run", "runs/x"),
         ("rerun", "runs/x"),
         ("score", "runs/x", "--scorer", "tokens"),
-        ("curate", "runs/x", "sets/x", "--recipe", "twig-50k"),
+        ("curate", "runs/x", "sets/x", "--recipe", "twig-50k-toy"),
         ("prompts", "examples/prompts.txt", "--out", "specs.jsonl"),
         ("prompts", "examples/prompts.txt", "--out", "/nowhere/x.jsonl", "--report", "x.json"),
     ],

@@ -54,7 +54,7 @@ def test_nothing_is_moved_while_a_driver_is_at_work(store: Store, coppice: Coppi
     ("shards", "complaint"),
     [
         ("0-2", "shard 0 of"),
-        ("7", "shards 0 to 2, and no 7"),
+        ("7", "no shard 7: the run has shards 0 to 2"),
         ("all", "expected shards such as 3,7-9"),
     ],
 )

@@ -7,17 +7,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.pictures import decode_picture
+from pipeline.scoring import painting
+from pipeline.scoring.find import find_scorer
 from pipeline.scoring.inputs import digest_of_tokens
-from pipeline.scoring.scorers import Score, ScoringInput, find_scorer, id_of
-from pipeline.scoring.sidecars import score_object
+from pipeline.scoring.scorers import Score, ScoringInput, id_of
+from pipeline.scoring.sidecars import score_object, score_together
 from pipeline.store.local import LocalStore
+from pipeline.store.objects import Source
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run, read_sidecar_notes, unscored
+from pipeline.store.traces import read_rows
 from schemas.config import Pictures
-from schemas.errors import FatalFailure, InputError
+from schemas.errors import FatalFailure, InputError, StoreRefused
 from schemas.runs import FOOTER_KEY
 from schemas.scores import parse_scorer
-from tests.support import all_rows, fake_config, fake_method, plan_run, run_all
+from tests.support import Wrapped, all_rows, fake_config, fake_method, plan_run, run_all
 
 LENGTHS = "tests.pipeline.scoring.test_sidecars:Lengths"
 
@@ -70,6 +75,44 @@ def test_a_sidecar_has_a_row_for_the_trace_and_for_each_event_asked_about(store:
     footers, columns = read_sidecar_notes(run, id_of(scorer))
     assert sum(footer.num_rows for footer in footers) == len(rows)
     assert columns["entropy"] == "float"
+
+
+class DiesAtPut(Wrapped):
+    """The process dies at the n-th put."""
+
+    num_left = 1
+
+    def put_if_absent(self, key: str, source: Source) -> bool:
+        if not self.num_left:
+            raise StoreRefused("killed")
+        self.num_left -= 1
+        return self.store.put_if_absent(key, source)
+
+
+def test_scorers_of_one_pass_leave_what_each_leaves_alone_even_if_it_is_killed(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+):
+    decoded = []
+    monkeypatch.setattr(
+        painting, "decode_picture", lambda data: decoded.append(data) or decode_picture(data)
+    )
+    run, names = open_run(store.url), ("phash", "tokens", "toy", "picture_filter")
+    source = run.objects[0]
+    scorers = [find_scorer(name) for name in names]
+    with pytest.raises(StoreRefused):
+        score_together(DiesAtPut(store), source, scorers)
+    num_pictures = sum(len(row["images"]) for row in read_rows(store, source.shard))
+
+    assert [bool(_sidecars(store, f"{name}@1")) for name in names] == [True, False, False, False]
+    assert len(decoded) == num_pictures  # once for all of them
+    assert [scored.is_new for scored in score_together(store, source, scorers)] == [
+        *(False, True, True, True)
+    ]
+    together = {name: _sidecars(store, f"{name}@1")[0].read_bytes() for name in names}
+    for name in names:
+        _sidecars(store, f"{name}@1")[0].unlink()
+        score_object(store, source, find_scorer(name))
+        assert _sidecars(store, f"{name}@1")[0].read_bytes() == together[name]
 
 
 def test_what_is_scored_stays_and_only_the_rest_is_made(store: LocalStore):

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.prompts.language import is_english
 from pipeline.scoring.scorers import Score, ScoringInput
 from pipeline.scoring.text_checks import CritiqueChecks, ThoughtChecks, anchors_in, is_one_sentence
 
@@ -84,3 +85,56 @@ def test_words_of_place_are_innocent_in_some_company():
     assert anchors_in("in the middle of a field, part of a wall") == set()
     assert anchors_in("the upper part is blue") == {"upper", "part"}
     assert is_one_sentence("It costs 3.5 coins.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a van on a wet road",
+        "a street in Los Angeles at night",
+        "a portrait of Vincent van Gogh",
+        "a pi\u00f1ata in a caf\u00e9",
+        "a red cat \U0001f408",
+        "a sous chef and the chef de cuisine",
+        "El Capitan above a forest",
+    ],
+)
+def test_words_and_names_that_other_languages_have_too_are_english(text: str):
+    assert is_english(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "een rode auto op de weg",
+        "eine rote Katze auf einem Tisch",
+        "un chat rouge sur une table",
+        "un gato rojo en la mesa",
+        "\u043a\u043e\u0442",
+        "a \u732b on a table",
+        "punainen auto ajaa hitaasti",
+    ],
+)
+def test_other_languages_are_not(text: str):
+    assert not is_english(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a man in a top hat",
+        "a rubber band on a desk",
+        "a slice of layer cake",
+        "a middle-aged woman in a tank top",
+        "a marching band with canvas bags",
+        "half a lemon under a half moon",
+        "mountain tops in snow",
+    ],
+)
+def test_names_of_things_are_no_places_on_the_page(text: str):
+    assert anchors_in(text) == set()
+
+
+@pytest.mark.parametrize("text", ["the top is blue", "the lower half is green", "a band of blue"])
+def test_places_on_the_page_still_are(text: str):
+    assert anchors_in(text)

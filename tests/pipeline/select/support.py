@@ -140,6 +140,7 @@ def shard_of(rollouts: Sequence[Rollout]) -> ShardCandidates:
         traces=ShardTraces(
             position=np.arange(len(rollouts)),
             record=np.array([rollout.record for rollout in rollouts], np.uint64),
+            prompt=np.array([rollout.record for rollout in rollouts], np.uint64),
             rollout=np.array([rollout.rollout for rollout in rollouts], np.int64),
             category=np.array(
                 [categories.index(rollout.category) for rollout in rollouts], np.int64

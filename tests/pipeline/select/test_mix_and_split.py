@@ -259,7 +259,9 @@ RECORDS = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=30)
 
 @given(records=RECORDS, seed=st.integers(0, 9), share=st.sampled_from([0, 0.02, 0.25, 0.5, 0.98]))
 def test_a_record_is_set_aside_by_a_lot_of_its_own(records: list[int], seed: int, share: float):
-    is_aside = validation_records(np.array(records, np.uint64), seed, share)
+    is_aside = validation_records(
+        np.array(records, np.uint64), np.array(records, np.uint64), seed, share
+    )
 
     def lot(record: int) -> int:
         return int.from_bytes(sha256(f"{seed}|split|{record:016x}".encode()).digest()[:8], "big")
@@ -274,17 +276,37 @@ def test_a_split_never_divides_a_record_and_knows_nothing_of_the_others(
     repeated = [*records, *records]
     random.shuffle(repeated)
 
-    is_aside = validation_records(np.array(repeated, np.uint64), 1, 0.5)
+    is_aside = validation_records(
+        np.array(repeated, np.uint64), np.array(repeated, np.uint64), 1, 0.5
+    )
 
     sides = dict(zip(repeated, is_aside.tolist(), strict=True))
     assert [sides[record] for record in repeated] == is_aside.tolist()
-    alone = [validation_records(np.array([record], np.uint64), 1, 0.5).item() for record in records]
+    alone = [
+        validation_records(
+            np.array([record], np.uint64), np.array([record], np.uint64), 1, 0.5
+        ).item()
+        for record in records
+    ]
     assert [sides[record] for record in records] == alone
+
+
+@given(records=RECORDS, seed=st.integers(0, 9))
+def test_prompts_that_are_equal_but_for_their_form_stand_on_one_side(records: list[int], seed: int):
+    prompts = np.array([record % 3 for record in records], np.uint64)
+    ids = np.array(records, np.uint64)
+
+    is_aside = validation_records(ids, prompts, seed, 0.5)
+
+    for prompt in set(prompts.tolist()):
+        alike = is_aside[prompts == prompt]
+        first = ids[prompts == prompt].min(keepdims=True)
+        assert set(alike.tolist()) == set(validation_records(first, first, seed, 0.5).tolist())
 
 
 def test_a_larger_share_sets_the_same_records_aside_and_more():
     records = np.arange(2000, dtype=np.uint64)
-    shares = [validation_records(records, 0, share) for share in (0.0, 0.1, 0.3, 0.9)]
+    shares = [validation_records(records, records, 0, share) for share in (0.0, 0.1, 0.3, 0.9)]
 
     assert not shares[0].any()
     for smaller, larger in pairwise(shares):
@@ -296,4 +318,6 @@ def test_a_larger_share_sets_the_same_records_aside_and_more():
 def test_another_seed_draws_another_split():
     records = np.arange(200, dtype=np.uint64)
 
-    assert (validation_records(records, 0, 0.5) != validation_records(records, 1, 0.5)).any()
+    assert (
+        validation_records(records, records, 0, 0.5) != validation_records(records, records, 1, 0.5)
+    ).any()

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.select.recipes import check_recipe, load_recipe, read_recipe, shipped_recipes
+from pipeline.select.recipes import (
+    check_recipe,
+    load_recipe,
+    read_recipe,
+    recipe_digest,
+    shipped_recipes,
+)
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
@@ -13,6 +19,8 @@ from schemas.config import Pictures, ReflectionConfig
 from schemas.errors import InputError
 from tests.pipeline.conftest import score
 from tests.support import fake_config, fake_method, plan_run, run_all
+
+OLD_TWIG_50K = (Path(__file__).parent / "twig_50k_0_1.toml").read_text()
 
 
 def refuse(text: str, run: Store) -> str:
@@ -55,6 +63,15 @@ def test_a_recipe_that_contradicts_itself_is_refused(text: str, complaint: str):
 def test_an_unknown_recipe_is_named_with_a_suggestion():
     with pytest.raises(InputError, match="did you mean 'twig-50k'"):
         load_recipe("twig-50")
+
+
+def test_a_recipe_of_before_there_were_judges_has_the_digest_that_it_had():
+    recipe = read_recipe(OLD_TWIG_50K, origin="old")
+
+    assert recipe_digest(recipe) == "21181d44443f735d"  # as the sets that were made with it say
+    assert "judge" not in recipe.model_dump()
+    today = load_recipe("twig-50k-toy")[0]
+    assert today == recipe.model_copy(update={"name": today.name, "about": today.about})
 
 
 def test_missing_scores_are_refused_with_the_command_that_makes_them(fake_run: Store):

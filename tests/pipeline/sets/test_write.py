@@ -146,7 +146,7 @@ def test_a_finished_set_is_found_again_by_its_manifest(fake_run: Store, tmp_path
 
 
 def test_every_row_that_could_have_been_has_one_decision(toy_run: Store, tmp_path: Path):
-    funnel = curate(toy_run, "twig-50k", tmp_path / "out").funnel
+    funnel = curate(toy_run, "twig-50k-toy", tmp_path / "out").funnel
     decisions = pq.read_table(tmp_path / "out" / "decisions.parquet").to_pylist()
     rows = rows_in(tmp_path / "out")
 
@@ -171,7 +171,7 @@ def test_every_row_that_could_have_been_has_one_decision(toy_run: Store, tmp_pat
 
 
 def test_the_shape_of_twig_50k_comes_out_of_a_toy_run(toy_run: Store, tmp_path: Path):
-    curate(toy_run, "twig-50k", tmp_path / "out")
+    curate(toy_run, "twig-50k-toy", tmp_path / "out")
     kinds = Counter(row["task"].partition("_")[0] for row in rows_in(tmp_path / "out"))
 
     unit = min(kinds.values()) / 16
@@ -184,7 +184,7 @@ def test_the_shape_of_twig_50k_comes_out_of_a_toy_run(toy_run: Store, tmp_path: 
 def test_the_card_tells_where_prompts_come_from_as_far_as_it_is_known(
     toy_run: Store, tmp_path: Path
 ):
-    curate(toy_run, "twig-50k", tmp_path / "out")
+    curate(toy_run, "twig-50k-toy", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     traces = [row for shard in range(4) for row in read_rows(toy_run, shard)]
     num_told = sum("triangle" in row["prompt"] for row in traces)
@@ -306,8 +306,15 @@ def test_greedy_text_is_refused_for_groups_unless_only_pictures_are_learned(
     assert {segment["modality"] for segment in segments if segment["is_policy"]} == {"image"}
 
 
+DPO = (
+    'name = "dpo"\nkind = "preference"\nscorers = ["toy@1", "prompt_filter@1"]\n'
+    '[[filters]]\ncolumn = "prompt_filter.value"\nmin = 1\n'
+    '[pairs]\nby = "toy.value"\nmin_margin = 0.1'
+)
+
+
 def test_pairs_are_of_a_better_and_a_worse_drawing(toy_run: Store, tmp_path: Path):
-    curate(toy_run, "dpo", tmp_path / "out")
+    curate(toy_run, DPO, tmp_path / "out")
     rows = rows_in(tmp_path / "out", "preference/*.parquet")
 
     assert {row["task"] for row in rows} >= {"group"}

@@ -1,0 +1,83 @@
+"""What a prompt says is not there: how far a "no" or a "not" reaches."""
+
+from collections.abc import Sequence
+
+from pipeline.prompts.lexicon import Preposition
+from pipeline.prompts.noun_phrases import NounPhrase
+from pipeline.prompts.phrases import Join, Piece, Verb
+from schemas.specs import RelationKind
+
+
+class Absence:
+    """Swallows the phrases that a negation speaks of: the noun, attribute, place or action after
+    it, and what is joined to that. In doubt more than that: it is better not asked for.
+    """
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._is_listed = False  # after the negation, "and", "or" or a comma that goes on
+        self._has_taken = False  # a noun or an attribute
+        self._is_action = False
+        self._had_article = False
+
+    def begin(self) -> None:
+        """A negation is read: what comes next is absent."""
+        if not self.is_open:
+            self._has_taken = self._is_action = self._had_article = False
+        self.is_open = self._is_listed = True
+
+    def swallows(self, piece: Piece, ahead: Sequence[Piece]) -> bool:
+        """Whether this piece is part of what is absent. The first that is not ends the absence."""
+        self.is_open = self.is_open and self._reaches(piece, ahead)
+        return self.is_open
+
+    def _reaches(self, piece: Piece, ahead: Sequence[Piece]) -> bool:
+        match piece:
+            case NounPhrase():
+                return self._reaches_phrase(piece)
+            case Verb():
+                self._is_action = self._is_listed = True
+                return True
+            case Preposition():
+                is_place = piece.kind is not RelationKind.NON_SPATIAL
+                if self._has_taken and not self._is_action and is_place:
+                    return False  # "no cars on the street": the street is asked for
+                self._is_listed = True
+                return True
+            case Join.AND | Join.OR | Join.COMMA:
+                return self._reaches_on(piece, ahead)
+            case Join.STOP | Join.RELATIVE | Join.WHO | Join.WHOSE:
+                return False
+        return True
+
+    def _reaches_phrase(self, phrase: NounPhrase) -> bool:
+        if not self._is_listed:
+            return False
+        self._had_article = self._had_article or phrase.is_one
+        self._has_taken, self._is_listed = True, False
+        return True
+
+    def _reaches_on(self, join: Piece, ahead: Sequence[Piece]) -> bool:
+        """Whether what is joined is absent, too."""
+        follows = ahead[0] if ahead else None
+        if join is Join.COMMA:
+            if follows is Join.AND or not _has_or(ahead):
+                return False
+        elif isinstance(follows, NounPhrase) and join is Join.AND:
+            after = ahead[1] if len(ahead) > 1 else None
+            is_clause = after is Join.AUXILIARY or (isinstance(after, Verb) and after.is_finite)
+            is_shown = (follows.is_one or follows.count is not None) and not self._had_article
+            if is_clause or is_shown or follows.is_definite:
+                return False
+        self._is_listed = True
+        return True
+
+
+def _has_or(ahead: Sequence[Piece]) -> bool:
+    """Whether a list goes on to an "or": "no cats, dogs or birds"."""
+    for piece in ahead:
+        if piece in (Join.OR, Join.NO):
+            return True
+        if not isinstance(piece, NounPhrase) and piece is not Join.COMMA:
+            return False
+    return False

@@ -1,0 +1,397 @@
+"""What is known after each phrase of a prompt: objects, who stands how to whom, what is sure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipeline.prompts.absence import Absence
+from pipeline.prompts.lexicon import Lexicon, Preposition
+from pipeline.prompts.noun_phrases import NounPhrase
+from pipeline.prompts.phrases import Join, Piece, Verb
+from pipeline.prompts.seen import Clause, Link, SeenObject
+from schemas.specs import Relation, RelationKind
+
+_GEOMETRY = frozenset(
+    ("left of", "right of", "above", "below", "next to", "in front of", "behind", "hidden by")
+)
+_CLINGS = frozenset(("of", "with", "without", "from"))  # to the noun right before it
+_COMPLETES = frozenset(("to", "with", "for", "from", "about"))  # "add a touch to"
+_SAID = RelationKind.NON_SPATIAL
+_GOES_ON = (Join.AUXILIARY, Join.MODAL, Join.RELATIVE, Join.WHO, Join.AND, Join.OR, Join.COMMA)
+
+
+@dataclass(slots=True)
+class Reading:
+    """Takes phrases one after the other; `seen`, `relations` and `sure` are what they said."""
+
+    words: Lexicon
+    seen: list[SeenObject] = field(default_factory=list)
+    relations: list[Relation] = field(default_factory=list)
+    sure: set[Relation] = field(default_factory=set)  # of the relations: nothing stood between
+    had_negation: bool = False
+    had_clause: bool = False
+    _absence: Absence = field(default_factory=Absence)
+    _subject: list[int] = field(default_factory=list)  # of the clause
+    _group: list[int] = field(default_factory=list)  # the last noun phrases, joined by "and"
+    _group_link: Link | None = None  # what made the group an object
+    _open: Link | None = None
+    _clause: Clause | None = None
+    _last: Piece | None = None
+    _before_last: Piece | None = None
+    _is_joined: bool = False
+    _has_verb: bool = False
+
+    def take(self, piece: Piece, ahead: Sequence[Piece]) -> None:
+        """Read on by one phrase; `ahead` is the rest."""
+        if piece is Join.NO:
+            self.had_negation = True
+            self._open = None  # "holding no umbrella" says nothing of what is held
+            self._absence.begin()
+        elif not (self._absence.is_open and self._absence.swallows(piece, ahead)):
+            self._take(piece, ahead)
+        self._before_last, self._last = self._last, piece
+
+    def _take(self, piece: Piece, ahead: Sequence[Piece]) -> None:
+        match piece:
+            case NounPhrase(nouns=()):
+                self._describe(piece)
+            case NounPhrase(is_abstract=True):
+                self._take_abstract(piece, ahead)
+            case NounPhrase():
+                self._take_object(piece, ahead)
+            case Verb():
+                self._take_verb(piece)
+            case Preposition():
+                self._take_preposition(piece)
+            case Join():
+                self._take_join(piece, ahead)
+
+    def end_clause(self) -> None:
+        """Write down what waits for an object in vain, and forget the subject."""
+        self._close_verb()
+        self._open = self._group_link = self._clause = None
+        self._group, self._subject = [], []
+        self._is_joined = self._has_verb = False
+
+    # Objects
+
+    def _take_object(self, phrase: NounPhrase, ahead: Sequence[Piece]) -> None:
+        index = self._index_of(phrase)
+        if self._open:
+            self._relate(self._open, index)
+            self._group, self._group_link, self._open = [index], self._open, None
+        elif self._is_joined and self._group and not self._begins_clause(phrase, ahead):
+            self._group.append(index)
+            if self._group_link:
+                self._relate(self._group_link, index)
+        else:
+            is_new = self._is_joined and bool(self._group)
+            self._group, self._group_link = [index], None
+            if self._has_verb or is_new or not self._subject:
+                self._subject, self._has_verb = self._group, False
+        self._is_joined = False
+        if self._clause and self._clause.is_whose:
+            self._clause.is_whose = False
+            self._subject, self._group, self._group_link = [index], [index], None
+
+    def _index_of(self, phrase: NounPhrase) -> int:
+        """Where its object stands: a new one, or for "the boat" the boat that was named."""
+        if phrase.is_definite and (named := self._named_before(phrase)) is not None:
+            return named
+        self.seen.append(
+            SeenObject(
+                noun=phrase.noun,
+                attributes=list(phrase.attributes),
+                count=phrase.count,
+                is_one=phrase.is_one,
+                num_own_attributes=len(phrase.attributes),
+                is_introduced=bool(
+                    phrase.is_one or phrase.is_definite or phrase.count or phrase.attributes
+                ),
+            )
+        )
+        return len(self.seen) - 1
+
+    def _named_before(self, phrase: NounPhrase) -> int | None:
+        """The only object called so. Attributes that it lacks make another object of it."""
+        named = [
+            index
+            for index, seen in enumerate(self.seen)
+            if seen.noun == phrase.noun or seen.noun.split()[-1] == phrase.noun
+        ]
+        if len(named) != 1 or not set(phrase.attributes) <= set(self.seen[named[0]].attributes):
+            return None
+        is_its_own_object = self._open is not None and named[0] in self._open.subjects
+        return None if is_its_own_object else named[0]
+
+    def _begins_clause(self, phrase: NounPhrase, ahead: Sequence[Piece]) -> bool:
+        """Whether this noun, though joined, is the subject of what follows."""
+        follows = ahead[0] if ahead else None
+        is_object = self._group_link is not None
+        if follows is Join.AUXILIARY:
+            return is_object or self._has_verb
+        if isinstance(follows, Verb):
+            return (is_object or self._has_verb) and (
+                follows.is_finite or self._before_last is Join.COMMA
+            )
+        if isinstance(follows, Preposition) and self._group_link and not self._group_link.is_verb:
+            # "a knight on a horse and a princess in a gown"
+            is_own = follows.name != "of" and self._group_link.relation != "of"
+            return is_own and self._is_actor(phrase.noun) and self._has_actor()
+        return False
+
+    def _is_actor(self, noun: str) -> bool:
+        actors = (self.words.people, self.words.animals)
+        return any(noun in words or noun.split()[-1] in words for words in actors)
+
+    def _has_actor(self) -> bool:
+        return any(self._is_actor(self.seen[index].noun) for index in self._subject)
+
+    def _take_abstract(self, phrase: NounPhrase, ahead: Sequence[Piece]) -> None:
+        """What cannot be shown ends a relation, or carries it on: "on the edge of the table"."""
+        self._is_joined = False
+        if self._open and self._open.is_verb:
+            self._open.relation += f" {phrase.noun}"  # "take a nap"
+        elif not (ahead and isinstance(ahead[0], Preposition) and ahead[0].name == "of"):
+            self._open = None
+
+    def _describe(self, phrase: NounPhrase) -> None:
+        """Attributes without a noun belong to the subject ("is red") or the last noun."""
+        is_said = self._last is Join.AUXILIARY
+        described = self._subject if is_said else self._group[-1:]
+        for index in described:
+            self.seen[index].attributes.extend(phrase.attributes)
+        self._open = None
+        self._is_joined = False
+        if self._clause:
+            self._clause.is_done = True
+
+    # Clauses
+
+    def _take_relative(self, join: Join, ahead: Sequence[Piece]) -> None:
+        """What follows is said of the nearest noun; of `who`, of the nearest person."""
+        self._close_verb()
+        self._open = None
+        self.had_clause = True
+        head = self._nearest_person() if join is Join.WHO else self._group[-1:]
+        outer = self._subject if self._subject and not self._has_verb else head
+        self._clause = Clause(outer=list(outer), is_whose=join is Join.WHOSE)
+        self._group, self._subject, self._group_link = list(head), list(head), None
+        self._is_joined = self._has_verb = False
+        if join is Join.WHOSE:
+            self._open = Link(
+                subjects=list(head),
+                relation="with",
+                kind=_SAID,
+                is_verb=False,
+            )
+        elif _is_subject_and_verb(ahead):
+            self._clause.object_of = list(head)
+            self._group, self._subject = [], []
+
+    def _nearest_person(self) -> list[int]:
+        near = [*self._group[-1:], *self._subject]
+        people = [index for index in near if self._is_actor(self.seen[index].noun)]
+        return people[:1] or self._subject[-1:] or self._group[-1:]
+
+    def _leave_clause(self) -> None:
+        """The words that follow are said of whom the words before the clause spoke."""
+        assert self._clause
+        self._subject = list(self._clause.outer)
+        self._group, self._group_link = list(self._clause.outer), None
+        self._has_verb, self._clause = False, None
+
+    # Relations
+
+    def _take_verb(self, verb: Verb) -> None:
+        self._close_verb()
+        if self._clause and self._clause.object_of:
+            self._relate_clause(self._clause, verb)
+            return
+        if self._clause and self._clause.is_done and self._last not in _GOES_ON:
+            self._leave_clause()
+        if self._group_link is None and self._group and not self._has_verb:
+            self._subject = self._group
+        self._has_verb = True
+        self._is_joined = False
+        is_having = verb.verb == "have"
+        self._open = Link(
+            subjects=list(self._subject or self._group),
+            relation="with" if is_having else verb.verb,
+            kind=_SAID,
+            is_verb=not is_having,
+            is_direct=True,
+            is_sure=self._is_after_subject() and self._group_link is None,
+        )
+        if self._clause:
+            self._clause.is_done = True
+
+    def _is_after_subject(self) -> bool:
+        is_said = self._last is Join.AUXILIARY and isinstance(self._before_last, NounPhrase)
+        return is_said or isinstance(self._last, NounPhrase)
+
+    def _relate_clause(self, clause: Clause, verb: Verb) -> None:
+        """`the ball that the boy throws`: the boy throws the ball."""
+        link = Link(
+            subjects=list(self._group),
+            relation="with" if verb.verb == "have" else verb.verb,
+            kind=_SAID,
+            is_verb=True,
+        )
+        for index in clause.object_of:
+            self._relate(link, index)
+        self._leave_clause()
+
+    def _take_preposition(self, preposition: Preposition) -> None:
+        if self._open and isinstance(self._last, Verb):
+            self._follow_verb(preposition, self._last.verb)
+            return
+        if self._open and isinstance(self._last, NounPhrase) and self._last.is_abstract:
+            self._follow_abstract(preposition)
+            return
+        self._close_verb()
+        self._open = Link(
+            subjects=self._nearest(preposition),
+            relation=preposition.name,
+            kind=preposition.kind,
+            is_verb=False,
+            is_sure=isinstance(self._last, NounPhrase)
+            and (self._group_link is None or preposition.name == "of"),
+        )
+        self._is_joined = False
+
+    def _follow_verb(self, preposition: Preposition, verb: str) -> None:
+        """`sits on` says where, `looks at` is an action, `runs behind` is both."""
+        assert self._open
+        self._open.is_direct = False
+        is_place = preposition.kind is not _SAID
+        is_at = verb in self.words.place_verbs and is_place
+        if is_at or preposition.name in _GEOMETRY:
+            if not is_at:
+                self._close_verb_of(self._open)
+            self._open.relation, self._open.kind = preposition.name, preposition.kind
+            self._open.is_verb = False
+        else:
+            self._open.relation += f" {preposition.name}"
+
+    def _follow_abstract(self, preposition: Preposition) -> None:
+        """`on the edge of`, `add a touch to`; but "take a nap on" is an action, then a place."""
+        assert self._open
+        if preposition.name == "of":
+            return
+        link = self._open
+        if link.is_verb and preposition.name in _COMPLETES:
+            link.relation += f" {preposition.name}"
+            return
+        self._close_verb()
+        self._open = Link(
+            subjects=link.subjects,
+            relation=preposition.name,
+            kind=preposition.kind,
+            is_verb=False,
+        )
+
+    def _nearest(self, preposition: Preposition) -> list[int]:
+        """Who a preposition after a noun speaks of."""
+        if isinstance(self._last, Join):
+            return list(self._subject) if self._last is not Join.STOP else []
+        is_direct = self._group_link is not None and self._group_link.is_direct
+        if is_direct and self._has_actor() and preposition.name not in _CLINGS:
+            return list(self._subject)  # "a man holds a book at the beach"
+        is_place = preposition.kind is not _SAID
+        if self._group_link is None and is_place and not self._has_verb:
+            return list(self._group)  # "a cat and a dog on a sofa"
+        return self._group[-1:]
+
+    def _relate(self, link: Link, index: int) -> None:
+        is_sure = link.is_sure and isinstance(self._last, Verb | Preposition)
+        for subject in link.subjects:
+            if subject != index:
+                relation = Relation(
+                    subject=subject, relation=link.relation, object=index, kind=link.kind
+                )
+                self.relations.append(relation)
+                if is_sure:
+                    self.sure.add(relation)
+
+    def _close_verb(self) -> None:
+        if self._open and self._open.is_verb:
+            self._close_verb_of(self._open)
+            self._open = None
+
+    def _close_verb_of(self, link: Link) -> None:
+        self.relations.extend(
+            Relation(subject=subject, relation=link.relation, kind=link.kind)
+            for subject in link.subjects
+            if link.relation != "be"
+        )
+
+    # The rest
+
+    def _take_join(self, join: Join, ahead: Sequence[Piece]) -> None:
+        match join:
+            case Join.AND | Join.OR:
+                self._close_verb()
+                self._is_joined = True
+            case Join.COMMA:
+                self._close_verb()
+                self._is_joined = self._is_list(ahead)
+            case Join.AUXILIARY:
+                self._take_auxiliary()
+            case Join.RELATIVE | Join.WHO | Join.WHOSE:
+                self._take_relative(join, ahead)
+            case Join.IT:
+                self._take_it()
+            case Join.PRONOUN:
+                self._close_verb()
+                self._open = None
+            case Join.POSSESSIVE:
+                self._take_owner()
+            case Join.STOP:
+                subject = self._subject
+                self.end_clause()
+                self._subject = subject  # "while walking" is said of the same one
+            case Join.MODAL:
+                self._close_verb()
+
+    def _take_auxiliary(self) -> None:
+        if self._clause and self._clause.is_done and self._last not in _GOES_ON:
+            self._leave_clause()
+        if self._group and self._group_link is None:
+            self._subject = self._group
+        self._has_verb = True
+
+    def _take_it(self) -> None:
+        """`a plate with a fork on it`: the fork is on the plate. Of other uses nothing is said."""
+        link, self._open = self._open, None
+        named = self._group_link.subjects if self._group_link else []
+        if link and not link.is_verb and len(named) == 1 and link.kind is not _SAID:
+            self._relate(link, named[0])
+        self._is_joined = False
+
+    def _take_owner(self) -> None:
+        """What is done to "the dog's belly" is done to both; "the dog's tail wags" is not."""
+        if self._group_link:
+            self._is_joined = True
+        else:
+            del self._group[-1:]  # in place: the subject is the same list
+
+    def _is_list(self, ahead: Sequence[Piece]) -> bool:
+        """Whether a comma is one of a list of nouns, and not the end of what was said."""
+        if self._group_link is None and not self._has_verb:
+            return True
+        for piece in ahead:
+            if piece in (Join.AND, Join.OR):
+                return True
+            if not isinstance(piece, NounPhrase) and piece is not Join.COMMA:
+                return False
+        return False
+
+
+def _is_subject_and_verb(ahead: Sequence[Piece]) -> bool:
+    """Whether a relative clause goes on with a subject of its own."""
+    return (
+        len(ahead) > 1
+        and isinstance(ahead[0], NounPhrase)
+        and bool(ahead[0].nouns)
+        and isinstance(ahead[1], Verb)
+    )
