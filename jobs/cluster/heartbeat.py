@@ -95,9 +95,9 @@ class DriverHeartbeat:
                 "still; nothing is lost: it goes on with what is missing"
             )
 
-    def publish(self, actors: Iterable[object]) -> None:
+    def publish(self, actors: Iterable[str]) -> None:
         """Say where the actors are now. Waits for no store, and does without one that is away."""
-        listed = ActorPlaces(actors=tuple(str(actor) for actor in actors))
+        listed = ActorPlaces(actors=tuple(actors))
         with suppress(StoreError):
             key = layout.actors_key(self._number)
             self._store.inner.put(key, listed.model_dump_json(indent=1).encode())

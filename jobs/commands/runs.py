@@ -106,7 +106,7 @@ def _drive(
             line.show(snapshot)
 
         watch = _watch_head(terminal, line, stop, heartbeat)
-        is_head_there = stack.enter_context(watch).is_there if watch else lambda: True
+        is_head_there = stack.enter_context(watch.watching()).is_there if watch else lambda: True
         publish = _Places(terminal, heartbeat, is_told=address is not None)
         while True:
             driver = Driver(
@@ -165,7 +165,7 @@ class _Places:
 
     def __call__(self, addresses: "Sequence[ActorAddress]") -> None:
         if self._heartbeat:
-            self._heartbeat.publish(addresses)
+            self._heartbeat.publish(map(str, addresses))
         if self._is_told:
             new = [address for address in addresses if address not in self._known]
             self._terminal.say(*(f"Actor on {address}." for address in new))
