@@ -192,6 +192,10 @@ def test_what_plans_stores_selects_and_writes_does_without_torch():
         ("jobs.commands.score", HEAVY),
         ("jobs.commands.curate", HEAVY),
         ("pipeline.rollout.worker", HEAVY),
+        ("pipeline.scoring.judges.grounding", HEAVY),
+        ("pipeline.scoring.judges.preference", HEAVY),
+        ("pipeline.scoring.judges.vision_language", HEAVY),
+        ("pipeline.scoring.judges.visual_questions", HEAVY),
         ("pipeline.sets.write", HEAVY),
     ],
 )

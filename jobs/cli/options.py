@@ -92,6 +92,19 @@ Address = Annotated[
         envvar="RAY_ADDRESS", help="A Ray cluster to join. Without one, Ray starts here and ends."
     ),
 ]
+Judges = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SCORER.COLUMN",
+        help="Who judges, in the place of those that the recipe names. Repeatable.",
+    ),
+]
+
+HeldOutJudges = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SCORER.COLUMN", help="With --judge: who is scored and not gone by."),
+]
+
 CurateAddress = Annotated[
     str | None,
     typer.Option(

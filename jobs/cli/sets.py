@@ -8,7 +8,9 @@ from jobs.cli.options import (
     Address,
     CurateAddress,
     EvaluationFiles,
+    HeldOutJudges,
     HitsFile,
+    Judges,
     KeepLeaks,
     LeaveOutBad,
     OriginLicence,
@@ -118,17 +120,8 @@ def curate(
         list[str], typer.Argument(metavar="RUN... OUT", help="Runs, and last where the set goes.")
     ],
     recipe: Annotated[str, typer.Option(help="A shipped recipe's name, or a TOML file.")],
-    judge: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SCORER.COLUMN",
-            help="Who judges, in the place of those that the recipe names. Repeatable.",
-        ),
-    ] = None,
-    held_out: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SCORER.COLUMN", help="With --judge: who is scored and not gone by."),
-    ] = None,
+    judge: Judges = None,
+    held_out: HeldOutJudges = None,
     evaluation: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Prompts to leave out, one a line. Repeatable."),

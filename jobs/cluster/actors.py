@@ -26,7 +26,7 @@ from pipeline.store.plans import read_manifest
 from schemas.errors import InputError
 from schemas.runs import Assignment, RunManifest, ShardReport, WorkerStatus
 
-_ASK_SECONDS = 1.0  # between two questions how an actor is doing
+_ASK_SECONDS = 2.0  # between two questions how an actor is doing
 
 Handle: TypeAlias = Any
 """Ray's handle of a `RolloutActor`, which makes its methods up: `handle.status.remote()`."""

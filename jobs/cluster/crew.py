@@ -31,7 +31,7 @@ FAILURES_IN_A_ROW = 2
 
 LEFT_ALONE_SECONDS = 300.0
 
-_LOOK_SECONDS = 1.0  # between two looks at the cluster
+_LOOK_SECONDS = 2.0  # between two looks at the cluster
 _AUTOSCALER_SECONDS = 60.0  # between two looks at what its autoscaler can bring
 _PLACED_SECONDS = 5.0  # Ray starts a process within; one that takes longer waits for room
 _MAX_ASKED = 64  # actors without a place at a time

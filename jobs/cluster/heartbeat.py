@@ -96,7 +96,7 @@ class DriverHeartbeat:
             )
 
     def publish(self, actors: Iterable[str]) -> None:
-        """Say where the actors are now. Waits for no store, and does without one that is away."""
+        """Say where the actors are now, in words. A store that is away is not waited for."""
         listed = ActorPlaces(actors=tuple(actors))
         with suppress(StoreError):
             key = layout.actors_key(self._number)

@@ -33,6 +33,14 @@ SCORERS: Mapping[str, str] = {
     "phash": "pipeline.scoring.picture_checks:PerceptualHash",
     "prompt_filter": "pipeline.scoring.safety:PromptFilter",
     "picture_filter": "pipeline.scoring.safety:PictureFilter",
+    "artefacts": "pipeline.scoring.artefacts:ArtefactChecks",
+    "hps": "pipeline.scoring.judges.preference:Hps",
+    "pickscore": "pipeline.scoring.judges.preference:PickScore",
+    "clipscore": "pipeline.scoring.judges.preference:ClipScore",
+    "detector": "pipeline.scoring.judges.grounding:Grounding",
+    "git_vqa": "pipeline.scoring.judges.visual_questions:GitVqa",
+    "blip_vqa": "pipeline.scoring.judges.visual_questions:BlipVqaJudge",
+    "lmm_yes": "pipeline.scoring.judges.vision_language:VqaJudge",
 }
 """The scorers that are bundled, each at its `module:object`. Any other one is named so."""
 

@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -146,7 +146,7 @@ def validated_settings(
         ) from error
 
 
-def settings_from_signature(make: Callable[..., object], name: str) -> type[ScorerSettings]:
+def settings_from_signature(make: type, name: str) -> type[ScorerSettings]:
     """The settings that a constructor takes, as its parameters say. Raises InputError for one that
     takes any number of them.
     """

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import ray
 
+from tests.jobs.raylets import end_group, free_port
+
 Coppice = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -66,7 +68,7 @@ def local_ray() -> Iterator[None]:
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Ray head with its dashboard, as on a cluster. Yields the environment of a client of it."""
     ports = {
-        name: _free_port() for name in ("port", "dashboard-port", "dashboard-agent-listen-port")
+        name: free_port() for name in ("port", "dashboard-port", "dashboard-agent-listen-port")
     }
     client = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     client["RAY_ADDRESS"] = f"127.0.0.1:{ports['port']}"
@@ -80,22 +82,17 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     command[0] = str(Path(sys.executable).with_name("ray"))
     log = (tmp_path_factory.mktemp("head") / "log").open("w")
     starting = {name: value for name, value in client.items() if name != "RAY_ADDRESS"}
-    process = subprocess.Popen(command, env=starting, stdout=log, stderr=log)
+    process = subprocess.Popen(
+        command, env=starting, stdout=log, stderr=log, start_new_session=True
+    )
     try:
         for name in ("dashboard-port", "dashboard-agent-listen-port"):  # the second is its node's
             _wait_for(ports[name], process, Path(log.name))
         yield client | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{ports['dashboard-port']}"}
     finally:
-        process.terminate()
-        process.wait(120)  # it ends its daemons first, one after the other
+        end_group(process)
         log.close()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:

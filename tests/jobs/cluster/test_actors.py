@@ -6,7 +6,7 @@ from jobs.cluster.actors import RemoteActor
 from schemas.runs import WorkerStatus
 
 
-def test_an_actor_is_asked_how_it_is_once_a_second_and_not_while_it_is_silent():
+def test_an_actor_is_asked_how_it_is_now_and_then_and_not_while_it_is_silent():
     asked: list[str] = []
     status = SimpleNamespace(remote=lambda: asked.append("status") or f"answer {len(asked)}")
     actor = RemoteActor(SimpleNamespace(status=status), opening=None)
@@ -21,7 +21,7 @@ def test_an_actor_is_asked_how_it_is_once_a_second_and_not_while_it_is_silent():
     assert len(asked) == 2
 
     actor.note_status(WorkerStatus())
-    actor.ask(now=6.0)
+    actor.ask(now=7.0)
     assert len(asked) == 2
-    actor.ask(now=6.5)
+    actor.ask(now=7.5)
     assert len(asked) == 3

@@ -1,0 +1,258 @@
+"""Does selection please more than its judge? Statistics over scores, with intervals over prompts.
+
+A judge that is gone by is pleased by what is kept, whatever that is worth. What it is worth shows
+on a judge that is held out. Rollouts of a prompt are alike, so prompts and not rollouts are drawn
+again for an interval (percentile bootstrap, Efron 1979).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import comb
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.scoring.formulae.phrases import FloatArray
+
+Prompts: TypeAlias = npt.NDArray[np.int64]
+"""Of each row the number of its prompt, any."""
+
+Flags: TypeAlias = npt.NDArray[np.bool_]
+
+_NUM_DRAWS = 1000
+_LEVEL = 0.95
+_LEAST_ROWS = 3  # for a correlation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A number, and the interval in which 95 % of the numbers of redrawn prompts lie."""
+
+    value: float
+    low: float
+    high: float
+    num_rows: int
+    num_prompts: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Band:
+    """What one judge says where another says `low` to `high`, the upper end excluded."""
+
+    low: float
+    high: float
+    mean: Estimate | None  # None: no row lies there
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """How far two judges agree. None: too few rows, or one of them always says the same."""
+
+    correlation: Estimate | None  # Spearman's, over all rows
+    within_prompts: Estimate | None  # over each prompt's own rollouts, the mean of the prompts
+    bands: tuple[Band, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gain:
+    """The mean of a judge before and after selection."""
+
+    before: Estimate
+    after: Estimate
+    gain: Estimate  # after less before
+    within_prompts: Estimate | None  # what is kept of a prompt, less all of it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BestOf:
+    """What a judge is expected to say of the best of `n` rollouts of a prompt."""
+
+    n: int
+    value: Estimate
+
+
+def agreement(
+    judge: FloatArray,
+    other: FloatArray,
+    prompts: Prompts,
+    *,
+    edges: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+    seed: int = 0,
+) -> Agreement:
+    """How far a judge agrees with another, such as a critic; [rows] each, NaN where it is silent.
+
+    `edges` are those of the bands of the other's scores; the last band has its upper end, too.
+    """
+    told = np.isfinite(judge) & np.isfinite(other)
+    judge, other, prompts = judge[told], other[told], prompts[told]
+    bands = []
+    for low, high in pairwise(edges):
+        is_last = high == edges[-1]
+        inside = (other >= low) & ((other < high) | (is_last & (other == high)))
+        mean = estimate(lambda rows: _mean(judge[rows]), prompts, inside, seed=seed)
+        bands.append(Band(low=low, high=high, mean=mean))
+    everywhere = np.ones(len(judge), np.bool_)
+    ranks = estimate(
+        lambda rows: spearman(judge[rows], other[rows]), prompts, everywhere, seed=seed
+    )
+    of_prompts = {
+        int(prompt): spearman(judge[prompts == prompt], other[prompts == prompt])
+        for prompt in np.unique(prompts)
+    }
+    return Agreement(
+        correlation=ranks, within_prompts=_over_prompts(of_prompts, seed=seed), bands=tuple(bands)
+    )
+
+
+def spearman(a: FloatArray, b: FloatArray) -> float | None:
+    """Spearman's rank correlation of two judges' finite scores, equal ones at their mean rank.
+
+    None for less than three rows, or where one judge says the same of all.
+    """
+    if len(a) < _LEAST_ROWS:
+        return None
+    ranks_a, ranks_b = mean_ranks(a), mean_ranks(b)
+    spread = float(ranks_a.std() * ranks_b.std())
+    if not spread:
+        return None
+    product = (ranks_a - ranks_a.mean()) * (ranks_b - ranks_b.mean())
+    return float(np.clip(product.mean() / spread, -1, 1))
+
+
+def mean_ranks(values: FloatArray) -> FloatArray:
+    """Ranks from 1; equal values share the mean of theirs."""
+    ordered = np.sort(values)
+    below = np.searchsorted(ordered, values, side="left")
+    not_above = np.searchsorted(ordered, values, side="right")
+    ranks: FloatArray = (below + not_above + 1) / 2
+    return ranks
+
+
+def selection_gain(
+    scores: FloatArray, prompts: Prompts, kept: Flags, *, seed: int = 0
+) -> Gain | None:
+    """What selection gained on a judge; [rows] each, NaN where it is silent.
+
+    The gain holds both that good prompts were kept and that the good rollouts of a prompt were;
+    `within_prompts` holds the second alone. None where nothing was kept that has a score.
+    """
+    told = np.isfinite(scores)
+    scores, prompts, kept = scores[told], prompts[told], kept[told]
+    everywhere = np.ones(len(scores), np.bool_)
+
+    def gain(rows: npt.NDArray[np.int64]) -> float | None:
+        after = _mean(scores[rows][kept[rows]])
+        before = _mean(scores[rows])
+        return None if after is None or before is None else after - before
+
+    before = estimate(lambda rows: _mean(scores[rows]), prompts, everywhere, seed=seed)
+    after = estimate(lambda rows: _mean(scores[rows]), prompts, kept, seed=seed)
+    whole = estimate(gain, prompts, everywhere, seed=seed)
+    if before is None or after is None or whole is None:
+        return None
+    of_prompts: dict[int, float | None] = {}
+    for prompt in np.unique(prompts[kept]):
+        own = prompts == prompt
+        of_prompts[int(prompt)] = float(scores[own & kept].mean() - scores[own].mean())
+    return Gain(
+        before=before, after=after, gain=whole, within_prompts=_over_prompts(of_prompts, seed=seed)
+    )
+
+
+def best_of_curve(
+    judge: FloatArray,
+    held_out: FloatArray,
+    prompts: Prompts,
+    sizes: Sequence[int],
+    *,
+    seed: int = 0,
+) -> list[BestOf]:
+    """What the held-out judge says of the rollout that the judge likes best of n, for each n.
+
+    Exact over all ways to draw n rollouts of a prompt, with equals taken by lot; over the prompts
+    that have as many. A curve that rises for the judge and falls for the held-out one is a judge
+    that is being pleased. [rows] each; rows where one of both is silent are left out.
+    """
+    told = np.isfinite(judge) & np.isfinite(held_out)
+    judge, held_out, prompts = judge[told], held_out[told], prompts[told]
+    members = [np.flatnonzero(prompts == prompt) for prompt in np.unique(prompts)]
+    curve: list[BestOf] = []
+    for n in sizes:
+        of_prompts: dict[int, float | None] = {
+            index: expected_best(judge[rows], held_out[rows], n)
+            for index, rows in enumerate(members)
+            if len(rows) >= n
+        }
+        value = _over_prompts(of_prompts, seed=seed)
+        if value is not None:
+            curve.append(BestOf(n=n, value=value))
+    return curve
+
+
+def expected_best(judge: FloatArray, values: FloatArray, n: int) -> float:
+    """The expected value of the row that the judge likes best of `n` drawn without putting back."""
+    num_ways = comb(len(judge), n)
+    expected = 0.0
+    num_below = 0
+    for score in np.unique(judge):
+        equals = judge == score
+        num_up_to = num_below + int(equals.sum())
+        share = (comb(num_up_to, n) - comb(num_below, n)) / num_ways  # the best is one of these
+        expected += share * float(values[equals].mean())
+        num_below = num_up_to
+    return expected
+
+
+def estimate(
+    statistic: Callable[[npt.NDArray[np.int64]], float | None],
+    prompts: Prompts,
+    chosen: Flags,
+    *,
+    seed: int = 0,
+) -> Estimate | None:
+    """A statistic of the chosen rows, with its interval over redrawn prompts.
+
+    `statistic` takes the indices of rows, some of them several times. None where it is None.
+    """
+    rows = np.flatnonzero(chosen)
+    value = statistic(rows)
+    if value is None:
+        return None
+    members = [rows[prompts[rows] == prompt] for prompt in np.unique(prompts[rows])]
+    generator = np.random.default_rng(seed)
+    redrawn = []
+    for _ in range(_NUM_DRAWS):
+        drawn = generator.integers(len(members), size=len(members))
+        again = statistic(np.concatenate([members[index] for index in drawn]))
+        if again is not None:
+            redrawn.append(again)
+    low, high = _interval(redrawn or [value])
+    return Estimate(value=value, low=low, high=high, num_rows=len(rows), num_prompts=len(members))
+
+
+def _over_prompts(of_prompts: dict[int, float | None], *, seed: int) -> Estimate | None:
+    """The mean of one number a prompt, without those that have none."""
+    numbers = np.array([number for number in of_prompts.values() if number is not None], np.float64)
+    if not len(numbers):
+        return None
+    drawn = np.random.default_rng(seed).integers(len(numbers), size=(_NUM_DRAWS, len(numbers)))
+    low, high = _interval(numbers[drawn].mean(axis=1))
+    return Estimate(
+        value=float(numbers.mean()),
+        low=low,
+        high=high,
+        num_rows=len(numbers),
+        num_prompts=len(numbers),
+    )
+
+
+def _interval(redrawn: Sequence[float] | FloatArray) -> tuple[float, float]:
+    tail = (1 - _LEVEL) / 2
+    low, high = np.quantile(np.asarray(redrawn, np.float64), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _mean(values: FloatArray) -> float | None:
+    return float(values.mean()) if len(values) else None
