@@ -7,43 +7,46 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import ray
 
+from tests.jobs.command_server import CommandServer
 from tests.jobs.raylets import end_group, free_port
 
 Coppice = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session")
+def commands() -> Iterator[CommandServer]:
+    server = CommandServer()
+    yield server
+    server.end()
+
+
 @pytest.fixture
-def coppice(tmp_path: Path) -> Coppice:
+def coppice(tmp_path: Path, commands: CommandServer) -> Coppice:
     """Run the command in an empty folder, and return what it printed and its exit code.
 
     What needs a Ray starts one on this machine, as it does for a new user.
     """
-    return _coppice_in(tmp_path, dict(os.environ))
+    return _coppice_in(tmp_path, commands)
 
 
 @pytest.fixture
-def coppice_on_ray(tmp_path: Path, head: dict[str, str]) -> Coppice:
+def coppice_on_ray(tmp_path: Path, commands: CommandServer, head: dict[str, str]) -> Coppice:
     """As `coppice`, but what needs a Ray joins the cluster that is up already: seconds faster."""
-    return _coppice_in(tmp_path, head)
+    return _coppice_in(tmp_path, commands, head)
 
 
-def _coppice_in(folder: Path, environment: dict[str, str]) -> Coppice:
+def _coppice_in(
+    folder: Path, commands: CommandServer, environment: Mapping[str, str] | None = None
+) -> Coppice:
     def run(*arguments: str, timeout: float = 200) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "jobs.cli", *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        env = os.environ if environment is None else environment
+        return commands.run(arguments, folder=folder, env=env, timeout=timeout)
 
     return run
 

@@ -1,0 +1,97 @@
+"""Commands as `python -m jobs.cli` runs them, in forks of one process that has imported it before.
+
+Starting Python and importing takes half a second, which hundreds of tests would pay. A fork has its
+own folder, environment, output and end, and ends as any process does. What reads the environment
+when it is imported (torch, Ray, boto3) is imported in the fork.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class CommandServer:
+    """Runs commands one after the other."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.jobs.command_server"],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def run(
+        self, arguments: Sequence[str], *, folder: Path, env: Mapping[str, str], timeout: float
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end, as `subprocess.run` does with captured text."""
+        with tempfile.TemporaryDirectory() as name:
+            out, error = Path(name, "out"), Path(name, "error")
+            self._send(
+                arguments=list(arguments),
+                folder=str(folder),
+                env=dict(env),
+                outputs=[str(out), str(error)],
+            )
+            command_id = int(self._receive(60))
+            try:
+                code = int(self._receive(timeout))
+            except TimeoutError:
+                os.kill(command_id, signal.SIGKILL)
+                self._receive(60)
+                raise subprocess.TimeoutExpired(list(arguments), timeout) from None
+            return subprocess.CompletedProcess(
+                list(arguments), code, out.read_text(), error.read_text()
+            )
+
+    def end(self) -> None:
+        self._process.communicate()
+
+    def _send(self, **request: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _receive(self, timeout: float) -> bytes:
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], timeout)[0]:
+            raise TimeoutError
+        return os.read(self._process.stdout.fileno(), 100)
+
+
+def serve() -> None:
+    """Run what lines of standard input ask for; tell of each its process and how it ended."""
+
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        command_id = os.fork()
+        if not command_id:
+            return _become(request)
+        os.write(1, b"%d" % command_id)
+        status = os.waitpid(command_id, 0)[1]
+        os.write(1, b"%d" % os.waitstatus_to_exitcode(status))
+
+
+def _become(request: dict) -> None:
+    """Be the command that was asked for, to the end of this process."""
+    from jobs.cli import main
+
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in enumerate(request["outputs"], start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), number)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    sys.argv = ["coppice", *request["arguments"]]
+    sys.path[0] = ""
+    main()
+
+
+if __name__ == "__main__":
+    serve()
