@@ -75,6 +75,8 @@ def _verdict(opinion: Opinion) -> str:
     if opinion.gain is None:
         return "it says nothing of what is kept"
     gain = opinion.gain.gain
+    if gain.num_prompts < _FEW:
+        return "of too few prompts to tell"
     if gain.low > 0:
         return "selection gained on it"
     if gain.high < 0:

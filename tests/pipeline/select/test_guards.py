@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.scoring.scorers import Score, ScoringInput
+from pipeline.select.decide import decide
 from pipeline.select.guard_lines import guard_lines_of
 from pipeline.select.guards import GuardsReport, Opinion, report_of
 from pipeline.select.judge import with_judge
@@ -19,10 +20,12 @@ from pipeline.sets.write import write_set
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
+from pipeline.toy.scenes import render, sample_scene, spec_of
 from pipeline.toy.scorer import ToyScorer
+from pipeline.toy.teacher import mistaken
 from schemas.errors import InputError
 from schemas.recipes import Recipe
-from tests.pipeline.conftest import grow_toy, score
+from tests.pipeline.conftest import score
 from tests.pipeline.select.support import (
     Rollout,
     columns_of,
@@ -72,61 +75,60 @@ class Taste:
         return digest[0] / 255
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A run of 16 records of 4 rollouts, some bands wrong, scored by the exact scorer."""
-    url = grow_toy(tmp_path_factory.mktemp("drawn"), num_records=16, num_rollouts=4)
-    store = open_store(url)
-    score(store, "toy")
-    return store
-
-
 def told_of(report: GuardsReport | None, name: str) -> Opinion:
     assert report is not None
     (opinion,) = (opinion for opinion in report.opinions if opinion.name == name)
     return opinion
 
 
-@pytest.mark.slow
+def drawings(seed: int) -> tuple[list[ScoringInput], list[int]]:
+    """Of 40 scenes of the toy's world 4 pictures each, with none to three mistakes; and the number
+    of the scene of each.
+    """
+    generator = np.random.default_rng(seed)
+    drawn, prompts = [], []
+    for prompt in range(40):
+        scene = sample_scene(generator)
+        metadata = {"spec": spec_of(scene).to_json()}
+        for _ in range(4):
+            shown = scene
+            for _ in range(int(generator.integers(4))):
+                shown = mistaken(generator, shown, range(3))
+            drawn.append(ScoringInput(prompt="a scene", pixels=render(shown), metadata=metadata))
+            prompts.append(prompt)
+    return drawn, prompts
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_in_the_toys_world_the_held_out_gain_tells_a_good_judge_from_a_bad_one(
-    drawn: Store, seed: int
-):
-    gains = {}
+def test_in_the_toys_world_the_held_out_gain_tells_a_good_judge_from_a_bad_one(seed: int):
+    drawn, prompts = drawings(seed)
+    exact = [told.value for told in ToyScorer().score(drawn)]
+    recipe = recipe_of(BEST)
+    gains, said = {}, {}
     for name, share_right in (("good", 0.8), ("bad", 0.0)):
-        settings = f"share_right={share_right},seed={seed}"
-        score(drawn, f"tests.pipeline.select.test_guards:Taste[{settings}]")
-        known = {path.name for path in Path(drawn.url, "scores").iterdir()}
-        (scorer,) = (pin for pin in known if settings_of(drawn, pin) == (share_right, seed))
-        recipe = with_judge(recipe_of(BEST), [scorer], ["toy"])
-        curation = open_curation([open_run(drawn.url)], recipe, Path())
-        gains[name] = told_of(curation.guards, "toy.value").gain
-        pleased = told_of(curation.guards, "judge.value").gain
+        judged = [told.value for told in Taste(share_right=share_right, seed=seed).score(drawn)]
+        rollouts = [
+            Rollout(record=2**32 * (prompt + 1), rollout=index, rank=rank or 0.0)
+            for index, (prompt, rank) in enumerate(zip(prompts, judged, strict=True))
+        ]
+        candidates = gathered(rollouts, recipe)
+        decide(candidates, recipe, np.zeros(len(rollouts), np.bool_))
+        opinions = np.array([judged, exact, [None] * len(drawn)], np.float64)
+        report = report_of(candidates, opinions, recipe)
+        assert report is not None
+        pleased = told_of(report, "judge.value").gain
         assert pleased is not None
         assert pleased.gain.low > 0, "every judge is pleased by what it chose"
-        held_out = guard_lines_of(curation.guards) if curation.guards else []
-        said = next(line for line in held_out if line.startswith("Held out, toy.value"))
-        assert ("selection gained on it" in said) == (name == "good")
+        gains[name] = told_of(report, "toy.value").gain
+        said[name] = next(line for line in guard_lines_of(report) if "Held out, toy" in line)
 
     good, bad = gains["good"], gains["bad"]
     assert good is not None
     assert bad is not None
     assert good.gain.low > 0
     assert bad.gain.low <= 0
-
-
-def settings_of(store: Store, pin: str) -> tuple[float, int] | None:
-    """What a sidecar of the judge above says that it was told; None: another's."""
-    import pyarrow.parquet as pq
-
-    from schemas.scores import SCORES_KEY, ScoresFooter
-
-    path = next(Path(store.url, "scores", pin).glob("*.parquet"))
-    note = ScoresFooter.model_validate_json(pq.ParquetFile(path).metadata.metadata[SCORES_KEY])
-    settings = note.settings or {}
-    if "share_right" not in settings:
-        return None
-    return float(str(settings["share_right"])), int(str(settings["seed"]))
+    assert said["good"] == "Held out, toy.value: selection gained on it."
+    assert "please" in said["bad"]
 
 
 # By hand
@@ -201,7 +203,10 @@ def test_of_very_many_prompts_some_are_looked_at_with_all_their_rollouts():
 def test_few_prompts_and_nobody_held_out_are_said():
     few = by_hand(recipe_of(JUDGED), num_prompts=5)
     assert few is not None
-    assert guard_lines_of(few)[-1] == "Of fewer than 20 prompts intervals are too narrow."
+    assert guard_lines_of(few)[-2:] == [
+        "Held out, c.value: of too few prompts to tell.",
+        "Of fewer than 20 prompts intervals are too narrow.",
+    ]
 
     alone = recipe_of(JUDGED.replace('held_out = ["c"]', "held_out = []"))
     candidates = gathered([Rollout(record=1), Rollout(record=1, rollout=1)], alone)
