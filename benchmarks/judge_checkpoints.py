@@ -35,7 +35,7 @@ def _clip(folder: Path, size: str, sizes: tuple[dict[str, int], dict[str, int], 
     if size == "tiny":
         return
     text, vision, patch, dimensions = sizes
-    config = tiny.clip_config()
+    config: Any = tiny.clip_config()
     config.projection_dim = dimensions
     for tower, changes in ((config.text_config, text), (config.vision_config, vision)):
         _update(tower, {**changes, "projection_dim": dimensions})
@@ -63,7 +63,7 @@ def _clipscore(folder: Path, size: str) -> Settings:
 def _detector(folder: Path, size: str) -> Settings:
     tiny.grounding_dino(folder)
     if size == "published":  # transformers' defaults are GroundingDINO tiny
-        config = tf.GroundingDinoConfig(disable_custom_kernels=True)
+        config: Any = tf.GroundingDinoConfig(disable_custom_kernels=True)
         config.text_config.vocab_size = len(tiny.bert_words())
         tf.GroundingDinoForObjectDetection(config).save_pretrained(folder)
         tf.GroundingDinoImageProcessorPil().save_pretrained(folder)
@@ -73,7 +73,7 @@ def _detector(folder: Path, size: str) -> Settings:
 def _git_vqa(folder: Path, size: str) -> Settings:
     tiny.git(folder)
     if size == "published":
-        config = tf.GitConfig.from_pretrained(folder)
+        config: Any = tf.GitConfig.from_pretrained(folder)
         _update(config, {"hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12})
         _update(config, {"intermediate_size": 3072, "max_position_embeddings": 1024})
         vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
@@ -90,7 +90,7 @@ def _blip_vqa(folder: Path, size: str) -> Settings:
     tiny.blip(folder)
     if size == "tiny":
         return {"model": str(folder), "image_size": 32}
-    config = tf.BlipConfig.from_pretrained(folder)
+    config: Any = tf.BlipConfig.from_pretrained(folder)
     base = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
     _update(config.text_config, {**base, "num_attention_heads": 12, "encoder_hidden_size": 768})
     _update(config.text_config, {"projection_dim": 768, "max_position_embeddings": 512})
@@ -104,7 +104,7 @@ def _blip_vqa(folder: Path, size: str) -> Settings:
 def _lmm_yes(folder: Path, size: str) -> Settings:
     tiny.qwen3_vl(folder)
     if size == "published":  # Qwen3-VL-4B
-        config = tf.Qwen3VLConfig.from_pretrained(folder)
+        config: Any = tf.Qwen3VLConfig.from_pretrained(folder)
         text = {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36}
         text |= {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
         _update(config.text_config, {**text, "max_position_embeddings": 8192})

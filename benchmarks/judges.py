@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -155,22 +154,13 @@ def timed_calls(parts: set[nn.Module], device: str) -> Iterator[list[float]]:
     def leave(*_: object) -> None:
         seconds.append(now() - started[0])
 
-    hooks = [hook for part in parts for hook in _watched(part, enter, leave)]
+    hooks = [part.register_forward_pre_hook(enter) for part in parts]
+    hooks += [part.register_forward_hook(leave) for part in parts]
     try:
         yield seconds
     finally:
-        for remove in hooks:
-            remove()
-
-
-def _watched(part: nn.Module, enter: object, leave: object) -> Iterator[partial[None]]:
-    """Hooks on one module, as what takes them off again."""
-    for register, hook in (
-        (part.register_forward_pre_hook, enter),
-        (part.register_forward_hook, leave),
-    ):
-        assert callable(hook)
-        yield partial(register(hook).remove)
+        for hook in hooks:
+            hook.remove()
 
 
 if __name__ == "__main__":

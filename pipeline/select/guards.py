@@ -13,6 +13,7 @@ from pipeline.scoring.formulae.guards import (
     Agreement,
     BestOf,
     Gain,
+    Prompts,
     agreement,
     best_of_curve,
     selection_gain,
@@ -79,12 +80,17 @@ def report_of(candidates: Candidates, opinions: Floats, recipe: Recipe) -> Guard
     told = {_TOGETHER: judge_value(candidates, opinions, recipe, judge)} | told
     looked_at = _by_lot(candidates)
     told = {name: values[looked_at] for name, values in told.items()}
-    _, prompts = np.unique(candidates.prompt[looked_at], return_inverse=True)
+    _, inverse = np.unique(candidates.prompt[looked_at], return_inverse=True)
+    prompts = inverse.astype(np.int64)
     kept = _kept(candidates, recipe)[looked_at]
-    parts: dict[str, Part] = {_TOGETHER: "together"}
-    parts |= dict.fromkeys(judging(judge), "judge") | dict.fromkeys(held_out(judge), "held_out")
-    parts |= dict.fromkeys(checks(recipe), "check")  # also where they are held out
-    parts[CRITIC] = "critic"
+    listed: tuple[tuple[Part, tuple[str, ...]], ...] = (
+        ("together", (_TOGETHER,)),
+        ("judge", judging(judge)),
+        ("held_out", held_out(judge)),
+        ("check", checks(recipe)),  # also where they are held out
+        ("critic", (CRITIC,)),
+    )
+    parts = {name: part for part, names in listed for name in names}
     return GuardsReport(
         num_prompts=len(np.unique(candidates.prompt)),
         num_prompts_looked_at=int(prompts.max()) + 1,
@@ -115,7 +121,7 @@ def _kept(candidates: Candidates, recipe: Recipe) -> Flags:
 
 
 def _agreements(
-    told: Mapping[str, Floats], parts: Mapping[str, Part], prompts: Ints
+    told: Mapping[str, Floats], parts: Mapping[str, Part], prompts: Prompts
 ) -> tuple[AgreementOf, ...]:
     """Of the judges and those held out with each other, and of all of them with the critic."""
     single = [name for name, part in parts.items() if part in ("judge", "held_out")]
@@ -144,7 +150,7 @@ def _fifths(judge: Floats, other: Floats) -> Sequence[float]:
 
 
 def _curves(
-    told: Mapping[str, Floats], parts: Mapping[str, Part], prompts: Ints
+    told: Mapping[str, Floats], parts: Mapping[str, Part], prompts: Prompts
 ) -> tuple[BestOfCurve, ...]:
     """By the judges together, for 1, 2, 4 and so on, as far as any prompt has rollouts."""
     most = int(np.bincount(prompts).max())

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.scoring.formulae.guards import Gain
 from pipeline.scoring.scorers import Score, ScoringInput
 from pipeline.select.decide import decide
 from pipeline.select.guard_lines import guard_lines_of
@@ -86,7 +87,8 @@ def drawings(seed: int) -> tuple[list[ScoringInput], list[int]]:
     of the scene of each.
     """
     generator = np.random.default_rng(seed)
-    drawn, prompts = [], []
+    drawn: list[ScoringInput] = []
+    prompts: list[int] = []
     for prompt in range(40):
         scene = sample_scene(generator)
         metadata = {"spec": spec_of(scene).to_json()}
@@ -104,7 +106,8 @@ def test_in_the_toys_world_the_held_out_gain_tells_a_good_judge_from_a_bad_one(s
     drawn, prompts = drawings(seed)
     exact = [told.value for told in ToyScorer().score(drawn)]
     recipe = recipe_of(BEST)
-    gains, said = {}, {}
+    gains: dict[str, Gain | None] = {}
+    said: dict[str, str] = {}
     for name, share_right in (("good", 0.8), ("bad", 0.0)):
         judged = [told.value for told in Taste(share_right=share_right, seed=seed).score(drawn)]
         rollouts = [
