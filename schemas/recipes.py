@@ -5,7 +5,7 @@ Checked here: what a recipe says by itself. Whether the runs can satisfy it is c
 
 import re
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,6 +22,11 @@ ENSEMBLE = ("hps", "detector", "git_vqa", "lmm_yes")
 """Who judges by default: the paper's four kinds of rewards."""
 HELD_OUT = ("pickscore",)
 """Who does not, by default, and is scored all the same."""
+
+Aggregate: TypeAlias = Literal["mean", "sum", "min", "group_zscore_mean", "category_quantile_mean"]
+"""How scores become one, over those that apply."""
+RELATIVE = frozenset({"group_zscore_mean", "category_quantile_mean"})
+"""Aggregates that say how a rollout fares among others: of its prompt, of its category."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TASK = re.compile(rf"(?:{'|'.join(ROLES)})(?:_[1-9]\d?)?")
@@ -140,7 +145,7 @@ class Groups(Frozen):
     """Groups of rollouts of one prompt, whole, with rewards and log-probabilities."""
 
     rewards: tuple[str, ...] = Field(min_length=1)  # scores of traces
-    aggregate: Literal["mean", "sum", "min"] = "mean"  # over those that apply
+    aggregate: Aggregate = "mean"
     picture_only: bool = False  # text is context, and need not have been sampled
     drop_zero_variance: bool = True  # groups whose rewards are all alike teach nothing
     # So many dead rollouts a group may have; the others are the group then.
@@ -155,7 +160,7 @@ class Judge(Frozen):
     """
 
     scorers: tuple[str, ...] = Field(default=ENSEMBLE, min_length=1)
-    aggregate: Literal["mean", "sum", "min"] = "mean"  # over those that apply
+    aggregate: Aggregate = "mean"
     # Scored and never gone by: they show whether selection pleased no one but the others.
     held_out: tuple[str, ...] = HELD_OUT
 
@@ -240,6 +245,46 @@ class Recipe(Frozen):
             if not self.wants(pool):
                 raise ValueError(f"the mix asks for {pool}, which is not among the tasks")
         return self
+
+    @model_validator(mode="after")
+    def _compares_whole_rollouts(self) -> Self:
+        """A judge who compares rollouts ranks them, and says nothing of one by itself."""
+        if self.judge is None or self.judge.aggregate not in RELATIVE:
+            return self
+        column = f"{JUDGE}.value"
+        by_itself = [
+            row_filter.column
+            for row_filter in self.filters
+            if row_filter.of != "trace" or (row_filter.min, row_filter.max) != (None, None)
+        ]
+        by_itself += [] if self.agreement is None else [self.agreement.by]
+        if self.pairs is not None and "revision" in self.pairs.sources:
+            by_itself.append(self.pairs.by)
+        if self.groups is not None and len(self.groups.rewards) > 1:
+            by_itself += self.groups.rewards
+        if column in by_itself:
+            raise ValueError(
+                f"{column} by {self.judge.aggregate} compares whole rollouts with each other: rank "
+                "by it alone (per_prompt, pairs of groups, the only reward of groups), or filter "
+                "without bounds by whether there is any score"
+            )
+        return self
+
+    @property
+    def ranked_by(self) -> tuple[str, ...]:
+        """The columns that whole traces are ranked by: several make one reward."""
+        if self.groups is not None:
+            return self.groups.rewards
+        ranking = self.pairs or self.per_prompt
+        return () if ranking is None or ranking.by is None else (ranking.by,)
+
+    @property
+    def compares_rollouts(self) -> bool:
+        """Whether traces are ranked by how their scores fare among those of others."""
+        by_judge = self.judge is not None and self.judge.aggregate in RELATIVE
+        return (by_judge and f"{JUDGE}.value" in self.ranked_by) or (
+            self.groups is not None and self.groups.aggregate in RELATIVE
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.select.funnel import lines_of
+from pipeline.select.guard_lines import guard_lines_of
 from pipeline.select.judge import with_judge
 from pipeline.select.parallel import Spread, in_processes
 from pipeline.select.recipes import load_recipe
@@ -65,6 +66,8 @@ def _curate(
         spread=spread,
     )
     terminal.say(*lines_of(curation.funnel), *_describe_broken(curation, request.runs))
+    if curation.guards is not None:
+        terminal.say(*guard_lines_of(curation.guards))
     if request.dry_run:
         terminal.say("Nothing was written.")
         return

@@ -10,7 +10,7 @@ from pipeline.select.shard_candidates import aggregated
 from pipeline.store.layout import sidecar_key
 from pipeline.store.objects import Store
 from schemas.errors import InputError
-from schemas.recipes import JUDGE, Judge, Recipe, judge_column
+from schemas.recipes import JUDGE, RELATIVE, Judge, Recipe, judge_column
 from schemas.scores import parse_scorer
 
 VALUE = "value"
@@ -73,7 +73,8 @@ def read_column(
 def judged(scores: Mapping[str, SidecarColumns], judge: Judge) -> SidecarColumns:
     """What the judges' scores make together, of everything that one of them scored.
 
-    `scores` are by the names of scorers, and have each judge's column.
+    `scores` are by the names of scorers, and have each judge's column. Of judges who compare
+    rollouts only whether they say anything counts here, and their mean stands for it.
     """
     parts = [judge_column(scorer) for scorer in judge.scorers]
     sidecars = [scores[scorer.partition("@")[0]] for scorer, _ in parts]
@@ -81,7 +82,8 @@ def judged(scores: Mapping[str, SidecarColumns], judge: Judge) -> SidecarColumns
     rows: list[Floats] = [
         sidecar.at_keys(column, keys) for sidecar, (_, column) in zip(sidecars, parts, strict=True)
     ]
-    values = aggregated(np.stack(rows), judge.aggregate)
+    how = "mean" if judge.aggregate in RELATIVE else judge.aggregate
+    values = aggregated(np.stack(rows), how)
     table = pa.table({VALUE: pa.array(values, from_pandas=True)})  # NaN is null again
     return SidecarColumns(keys=keys, table=table)
 

@@ -26,6 +26,7 @@ from pipeline.select.columns import (
     read_scores,
 )
 from pipeline.select.judge import judged
+from pipeline.select.opinions import opinions_of
 from pipeline.select.shard_candidates import (
     NOT_FINITE,
     NOT_SCORED,
@@ -100,6 +101,7 @@ def judge(
             rank=_ranks(columns, scores, criteria.recipe),
             hash=hashes,
             has_hash=has_hash,
+            opinions=opinions_of(columns, scores, criteria.recipe),
             dead_record=columns.dead_record,
             dead_rollout=columns.dead_rollout,
             broken=tuple(
@@ -253,19 +255,14 @@ def _asks_for_revision(rows: CandidateRows, columns: TraceColumns) -> Flags:
 
 
 def _ranks(columns: TraceColumns, scores: Mapping[str, SidecarColumns], recipe: Recipe) -> Floats:
-    """What each trace [traces] is ranked by: one score, or the reward made of several."""
-    names: tuple[str, ...] = ()
-    if recipe.per_prompt is not None and recipe.per_prompt.by is not None:
-        names = (recipe.per_prompt.by,)
-    elif recipe.pairs is not None:
-        names = (recipe.pairs.by,)
-    elif recipe.groups is not None:
-        names = recipe.groups.rewards
-    if not names or not len(columns):
+    """What each trace [traces] is ranked by: one score, or the reward made of several. Nothing yet
+    where rollouts are compared, some of which are in other objects.
+    """
+    if not recipe.ranked_by or not len(columns) or recipe.compares_rollouts:
         return np.full(len(columns), np.nan)
     traces, whole = np.arange(len(columns)), np.full(len(columns), WHOLE)
     rewards = []
-    for column in names:
+    for column in recipe.ranked_by:
         source, _, name = column.partition(".")
         rewards.append(scores[source].at(name, traces, whole))
     return aggregated(np.stack(rewards), recipe.groups.aggregate if recipe.groups else "mean")

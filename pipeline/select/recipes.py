@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline.plan.evaluation_files import read_evaluation_set
-from pipeline.select.judge import VALUE, columns_of, with_judge
+from pipeline.select.judge import VALUE, with_judge
+from pipeline.select.opinions import scored_columns
 from pipeline.select.pins import pinned
 from pipeline.select.shard_candidates import Criteria
 from pipeline.store.runs import RunSource, common_columns, read_sidecar_notes
@@ -211,9 +212,8 @@ def _needed_columns(
     for source, _, name in (column.partition(".") for column in recipe.columns):
         if source in needed:
             needed[source].add(name)
-    if recipe.judge is not None and recipe.is_judged:
-        for source, names in columns_of(recipe.judge).items():
-            needed[source] |= names
+    for source, _, name in (column.partition(".") for column in scored_columns(recipe)):
+        needed[source].add(name)
     return {scorers[name]: frozenset(columns) for name, columns in needed.items()}
 
 

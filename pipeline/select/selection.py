@@ -14,7 +14,9 @@ import numpy as np
 from pipeline.select.columns import Flags
 from pipeline.select.decide import Candidates, decide, gather, validation_records
 from pipeline.select.funnel import Funnel
+from pipeline.select.guards import GuardsReport, report_of
 from pipeline.select.judging import ShardWork, judge_shard
+from pipeline.select.opinions import all_opinions, compared
 from pipeline.select.parallel import Spread, ordered_map
 from pipeline.select.recipes import CheckedRecipe, check_recipe
 from pipeline.select.rollouts import RunKeys, endings_of
@@ -34,6 +36,7 @@ class Curation:
     shards: tuple[ShardTraces, ...]  # of each of the objects
     is_validation: Flags  # [traces]
     funnel: Funnel
+    guards: GuardsReport | None  # None: nobody judges by a role
 
     @property
     def recipe(self) -> Recipe:
@@ -63,6 +66,9 @@ def open_curation(
         raise InputError("a run is given twice; give each once")
     checked = check_recipe(recipe, folder, ordered, evaluation)
     candidates, shards = _judged(ordered, checked.criteria, spread)
+    opinions = all_opinions([shard.opinions for shard in shards])
+    if checked.criteria.recipe.compares_rollouts:
+        candidates.rank[:] = compared(candidates, opinions, checked.criteria.recipe)
     is_validation = validation_records(
         candidates.record, candidates.prompt, recipe.seed, recipe.split.validation
     )
@@ -81,6 +87,7 @@ def open_curation(
             num_objects=len(shards),
             num_dead=sum(keys_of_run.num_dead() for keys_of_run in keys),
         ),
+        guards=report_of(candidates, opinions, checked.criteria.recipe),
     )
 
 

@@ -54,9 +54,11 @@ class ShardTraces:
     category: Ints  # int64: index into `categories`
     categories: list[str]  # each once, sorted; empty: the metadata says none
     origins: Counter[PromptOrigin]  # how many traces have a prompt from there
-    rank: Floats  # the score or reward that traces are ranked by; NaN: none
+    # The score or reward that traces are ranked by; NaN: none, or still to be compared.
+    rank: Floats
     hash: Keys  # of the picture; 0 where `has_hash` is False
     has_hash: Flags
+    opinions: Floats  # [opinions, traces], see `opinion_names`; NaN: none
     dead_record: Keys  # [dead]: of the dead rollouts of the object, as it says
     dead_rollout: Ints  # [dead] int64
     broken: tuple[str, ...] = ()  # traces with numbers that are none, with object and column

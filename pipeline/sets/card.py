@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from pipeline.select.funnel import lines_of
+from pipeline.select.guard_lines import guard_lines_of
 from pipeline.select.selection import Curation
 from pipeline.store.runs import stack_of
 from schemas.config import MethodConfig
@@ -40,6 +41,7 @@ def card_of(curation: Curation, version: str, files: Mapping[str, StreamFiles]) 
         "found in evaluation sets.",
         "## Rows\n\n" + "\n".join(_rows(files)),
         "## Funnel\n\n```\n" + "\n".join(lines_of(curation.funnel)) + "\n```",
+        *_guards(curation),
         "## Where it comes from\n\n" + "\n".join(_runs(curation)),
         "## Scorers\n\n" + "\n".join(_scorers(recipe)),
         "## Licences and restrictions\n\n" + "\n".join(_licences(curation)),
@@ -69,6 +71,13 @@ def front_matter(name: str, files: Mapping[str, StreamFiles]) -> str:
         ],
     )
     return f"---\n{data.to_yaml()}\n---"
+
+
+def _guards(curation: Curation) -> Iterator[str]:
+    """Whether selection pleased more than its judges; nothing where none judges by a role."""
+    if curation.guards is not None:
+        lines = "\n".join(guard_lines_of(curation.guards))
+        yield f"## What the judges say\n\n```\n{lines}\n```"
 
 
 def _rows(files: Mapping[str, StreamFiles]) -> Iterator[str]:

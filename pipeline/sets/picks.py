@@ -16,7 +16,7 @@ from pipeline.select.selection import Curation
 from pipeline.select.shard_candidates import TASK_OF_GROUP, TASK_OF_REVISION, task_name
 from pipeline.store.layout import traces_object_key
 from pipeline.store.objects import Store
-from schemas.recipes import Recipe
+from schemas.recipes import JUDGE, Recipe
 
 SPLITS = ("train", "validation")
 
@@ -229,9 +229,14 @@ def _groups(picks: ObjectPicks, store: Store, name: str, recipe: Recipe) -> Iter
     """What each pick's rollout is in its group; none at all for recipes of another kind."""
     if recipe.groups is None or not len(picks):
         return
+    is_compared = recipe.groups.rewards == (f"{JUDGE}.value",) and recipe.compares_rollouts
     scores = _ObjectScores(store, name, recipe)
     traces, whole = scores.traces_at(picks.position), np.full(len(picks), WHOLE)
-    columns = [scores.at(column, traces, whole) for column in recipe.groups.rewards]
+    columns = (
+        [list(map(_known, picks.score))]  # what the judges say of it is how it fares among others
+        if is_compared
+        else [scores.at(column, traces, whole) for column in recipe.groups.rewards]
+    )
     for index, rewards in enumerate(zip(*columns, strict=True)):
         yield GroupPick(
             size=int(picks.group_size[index]),

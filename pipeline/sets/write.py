@@ -62,6 +62,8 @@ def write_set(
         training_format=TRAINING_FORMAT, version=version, inputs=inputs, files=files
     )
     _put(out, "funnel.json", curation.funnel.model_dump())
+    if curation.guards is not None:
+        _put(out, "guards.json", curation.guards.model_dump(mode="json"))
     _put(out, "leaks.json", [leak.model_dump() for leak in leaks_of(curation)])
     _put(out, "recipe.json", curation.recipe.model_dump(mode="json"))
     for key, note in notes_of(curation.recipe, files).items():

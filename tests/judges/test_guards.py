@@ -144,7 +144,9 @@ def test_an_interval_widens_by_prompts_and_not_by_their_rollouts():
     values = of_prompt[prompts]
 
     told = estimate(
-        lambda rows: float(values[rows].mean()), prompts, np.ones(len(values), np.bool_)
+        lambda weights: float(weights @ values / weights.sum()),
+        prompts,
+        np.ones(len(values), np.bool_),
     )
 
     assert told is not None

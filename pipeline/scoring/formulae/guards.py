@@ -21,6 +21,11 @@ Prompts: TypeAlias = npt.NDArray[np.int64]
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
+Classes: TypeAlias = npt.NDArray[np.intp]
+
+Statistic: TypeAlias = Callable[[FloatArray], float | None]
+"""A number of rows, by how often each counts [rows]: so rows are drawn again without a copy."""
+
 _NUM_DRAWS = 1000
 _LEVEL = 0.95
 _LEAST_ROWS = 3  # for a correlation
@@ -91,18 +96,15 @@ def agreement(
     for low, high in pairwise(edges):
         is_last = high == edges[-1]
         inside = (other >= low) & ((other < high) | (is_last & (other == high)))
-        mean = estimate(lambda rows: _mean(judge[rows]), prompts, inside, seed=seed)
-        bands.append(Band(low=low, high=high, mean=mean))
+        bands.append(
+            Band(low=low, high=high, mean=estimate(_mean_of(judge), prompts, inside, seed=seed))
+        )
     everywhere = np.ones(len(judge), np.bool_)
-    ranks = estimate(
-        lambda rows: spearman(judge[rows], other[rows]), prompts, everywhere, seed=seed
-    )
-    of_prompts = {
-        int(prompt): spearman(judge[prompts == prompt], other[prompts == prompt])
-        for prompt in np.unique(prompts)
-    }
+    of_prompts = [spearman(judge[rows], other[rows]) for rows in _rows_by_prompt(prompts)]
     return Agreement(
-        correlation=ranks, within_prompts=_over_prompts(of_prompts, seed=seed), bands=tuple(bands)
+        correlation=estimate(_rank_correlation(judge, other), prompts, everywhere, seed=seed),
+        within_prompts=_over_prompts(of_prompts, seed=seed),
+        bands=tuple(bands),
     )
 
 
@@ -111,22 +113,42 @@ def spearman(a: FloatArray, b: FloatArray) -> float | None:
 
     None for less than three rows, or where one judge says the same of all.
     """
-    if len(a) < _LEAST_ROWS:
-        return None
-    ranks_a, ranks_b = mean_ranks(a), mean_ranks(b)
-    spread = float(ranks_a.std() * ranks_b.std())
-    if not spread:
-        return None
-    product = (ranks_a - ranks_a.mean()) * (ranks_b - ranks_b.mean())
-    return float(np.clip(product.mean() / spread, -1, 1))
+    return _rank_correlation(a, b)(np.ones(len(a)))
 
 
 def mean_ranks(values: FloatArray) -> FloatArray:
     """Ranks from 1; equal values share the mean of theirs."""
-    ordered = np.sort(values)
-    below = np.searchsorted(ordered, values, side="left")
-    not_above = np.searchsorted(ordered, values, side="right")
-    ranks: FloatArray = (below + not_above + 1) / 2
+    return _ranks(_classes(values), np.ones(len(values)))
+
+
+def _rank_correlation(a: FloatArray, b: FloatArray) -> Statistic:
+    """`spearman` of rows that count several times, or not at all. Values are sorted but once."""
+    classes_a, classes_b = _classes(a), _classes(b)
+
+    def correlation(weights: FloatArray) -> float | None:
+        total = float(weights.sum())
+        if total < _LEAST_ROWS:
+            return None
+        ranks_a, ranks_b = _ranks(classes_a, weights), _ranks(classes_b, weights)
+        ranks_a -= float(weights @ ranks_a) / total
+        ranks_b -= float(weights @ ranks_b) / total
+        spread = float(weights @ ranks_a**2) * float(weights @ ranks_b**2)
+        if not spread:
+            return None
+        return float(np.clip(float(weights @ (ranks_a * ranks_b)) / np.sqrt(spread), -1, 1))
+
+    return correlation
+
+
+def _classes(values: FloatArray) -> Classes:
+    """Of each value [n] its number among the different ones, from the smallest."""
+    return np.unique(values, return_inverse=True)[1]
+
+
+def _ranks(classes: Classes, weights: FloatArray) -> FloatArray:
+    """`mean_ranks` [n] of values that count `weights` [n] times."""
+    of_class = np.bincount(classes, weights=weights)
+    ranks: FloatArray = (np.cumsum(of_class) - of_class / 2 + 0.5)[classes]
     return ranks
 
 
@@ -141,21 +163,22 @@ def selection_gain(
     told = np.isfinite(scores)
     scores, prompts, kept = scores[told], prompts[told], kept[told]
     everywhere = np.ones(len(scores), np.bool_)
+    mean = _mean_of(scores)
 
-    def gain(rows: npt.NDArray[np.int64]) -> float | None:
-        after = _mean(scores[rows][kept[rows]])
-        before = _mean(scores[rows])
+    def gain(weights: FloatArray) -> float | None:
+        after, before = mean(weights * kept), mean(weights)
         return None if after is None or before is None else after - before
 
-    before = estimate(lambda rows: _mean(scores[rows]), prompts, everywhere, seed=seed)
-    after = estimate(lambda rows: _mean(scores[rows]), prompts, kept, seed=seed)
+    before = estimate(mean, prompts, everywhere, seed=seed)
+    after = estimate(mean, prompts, kept, seed=seed)
     whole = estimate(gain, prompts, everywhere, seed=seed)
     if before is None or after is None or whole is None:
         return None
-    of_prompts: dict[int, float | None] = {}
-    for prompt in np.unique(prompts[kept]):
-        own = prompts == prompt
-        of_prompts[int(prompt)] = float(scores[own & kept].mean() - scores[own].mean())
+    of_prompts = [
+        float(scores[rows][kept[rows]].mean() - scores[rows].mean())
+        for rows in _rows_by_prompt(prompts)
+        if kept[rows].any()
+    ]
     return Gain(
         before=before, after=after, gain=whole, within_prompts=_over_prompts(of_prompts, seed=seed)
     )
@@ -177,14 +200,12 @@ def best_of_curve(
     """
     told = np.isfinite(judge) & np.isfinite(held_out)
     judge, held_out, prompts = judge[told], held_out[told], prompts[told]
-    members = [np.flatnonzero(prompts == prompt) for prompt in np.unique(prompts)]
+    members = _rows_by_prompt(prompts)
     curve: list[BestOf] = []
     for n in sizes:
-        of_prompts: dict[int, float | None] = {
-            index: expected_best(judge[rows], held_out[rows], n)
-            for index, rows in enumerate(members)
-            if len(rows) >= n
-        }
+        of_prompts = [
+            expected_best(judge[rows], held_out[rows], n) for rows in members if len(rows) >= n
+        ]
         value = _over_prompts(of_prompts, seed=seed)
         if value is not None:
             curve.append(BestOf(n=n, value=value))
@@ -206,35 +227,37 @@ def expected_best(judge: FloatArray, values: FloatArray, n: int) -> float:
 
 
 def estimate(
-    statistic: Callable[[npt.NDArray[np.int64]], float | None],
-    prompts: Prompts,
-    chosen: Flags,
-    *,
-    seed: int = 0,
+    statistic: Statistic, prompts: Prompts, chosen: Flags, *, seed: int = 0
 ) -> Estimate | None:
-    """A statistic of the chosen rows, with its interval over redrawn prompts.
-
-    `statistic` takes the indices of rows, some of them several times. None where it is None.
-    """
-    rows = np.flatnonzero(chosen)
-    value = statistic(rows)
+    """A statistic of the chosen rows, with its interval over redrawn prompts. None where it is."""
+    value = statistic(chosen.astype(np.float64))
     if value is None:
         return None
-    members = [rows[prompts[rows] == prompt] for prompt in np.unique(prompts[rows])]
+    rows = np.flatnonzero(chosen)
+    _, own = np.unique(prompts[rows], return_inverse=True)
+    num_prompts = int(own.max(initial=-1)) + 1
     generator = np.random.default_rng(seed)
+    weights = np.zeros(len(chosen))
     redrawn = []
     for _ in range(_NUM_DRAWS):
-        drawn = generator.integers(len(members), size=len(members))
-        again = statistic(np.concatenate([members[index] for index in drawn]))
+        drawn = generator.integers(num_prompts, size=num_prompts)
+        weights[rows] = np.bincount(drawn, minlength=num_prompts)[own]
+        again = statistic(weights)
         if again is not None:
             redrawn.append(again)
     low, high = _interval(redrawn or [value])
-    return Estimate(value=value, low=low, high=high, num_rows=len(rows), num_prompts=len(members))
+    return Estimate(value=value, low=low, high=high, num_rows=len(rows), num_prompts=num_prompts)
 
 
-def _over_prompts(of_prompts: dict[int, float | None], *, seed: int) -> Estimate | None:
+def _rows_by_prompt(prompts: Prompts) -> list[npt.NDArray[np.int64]]:
+    """The rows of each prompt, in order."""
+    order = np.argsort(prompts, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(prompts[order])) + 1) if len(order) else []
+
+
+def _over_prompts(of_prompts: Sequence[float | None], *, seed: int) -> Estimate | None:
     """The mean of one number a prompt, without those that have none."""
-    numbers = np.array([number for number in of_prompts.values() if number is not None], np.float64)
+    numbers = np.array([number for number in of_prompts if number is not None], np.float64)
     if not len(numbers):
         return None
     drawn = np.random.default_rng(seed).integers(len(numbers), size=(_NUM_DRAWS, len(numbers)))
@@ -254,5 +277,9 @@ def _interval(redrawn: Sequence[float] | FloatArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _mean(values: FloatArray) -> float | None:
-    return float(values.mean()) if len(values) else None
+def _mean_of(values: FloatArray) -> Statistic:
+    def mean(weights: FloatArray) -> float | None:
+        total = float(weights.sum())
+        return float(weights @ values) / total if total else None
+
+    return mean

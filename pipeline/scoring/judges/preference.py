@@ -127,6 +127,7 @@ class _ClipJudge:
 
 def _judge(towers: Towers, mode: Mode, views: Sequence[View]) -> list[Judgement]:
     likeness = cosine if mode is Mode.FIXED else published_cosine
+    is_cut = {prompt: towers.is_cut(prompt) for prompt in {view.prompt for view in views}}
     judgements: list[Judgement] = []
     for view, shown, said in zip(views, *towers.embed(views), strict=True):
         value = likeness(shown, said) if np.isfinite([*shown, *said]).all() else float("nan")
@@ -135,7 +136,7 @@ def _judge(towers: Towers, mode: Mode, views: Sequence[View]) -> list[Judgement]
             continue
         parts = {
             "logit": value * towers.logit_scale,
-            "prompt_cut": float(towers.is_cut(view.prompt)),
+            "prompt_cut": float(is_cut[view.prompt]),
         }
         judgements.append(Judgement(value=value, parts=parts))
     return judgements

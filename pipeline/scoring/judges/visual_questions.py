@@ -66,10 +66,11 @@ class Git:
         pixels = self._processor(
             list(pictures), return_tensors="pt", input_data_format="channels_last"
         )["pixel_values"].to(model.device, model.dtype)
-        ids = [
-            [tokenizer.cls_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
-            for _, text in questions
-        ]
+        ids_of = {
+            text: [tokenizer.cls_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+            for text in {text for _, text in questions}
+        }
+        ids = [ids_of[text] for _, text in questions]
         answers: list[YesNo] = [(math.nan, math.nan)] * len(questions)
         for indices in grouped([len(tokens) for tokens in ids], at_most=len(pictures)):
             rows = torch.tensor([ids[index] for index in indices], device=model.device)

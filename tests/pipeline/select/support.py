@@ -150,6 +150,7 @@ def shard_of(rollouts: Sequence[Rollout]) -> ShardCandidates:
             rank=np.array([rollout.rank for rollout in rollouts], np.float64),
             hash=np.array([rollout.hash or 0 for rollout in rollouts], np.uint64),
             has_hash=np.array([rollout.hash is not None for rollout in rollouts], np.bool_),
+            opinions=np.zeros((0, len(rollouts))),
             dead_record=np.zeros(0, np.uint64),
             dead_rollout=np.zeros(0, np.int64),
         ),

@@ -109,7 +109,7 @@ def test_shipped_recipes_name_the_role_and_another_judge_may_fill_it(name: str):
         ('[judge]\nscorers = ["HPS@1"]', "is not a scorer with its version"),
         ("[judge]\nscorers = []", "at least 1 item"),
         ('[judge]\nscorers = ["a"]\nheld_out = ["a.sky"]', "a is held out, and cannot judge"),
-        ('[judge]\naggregate = "median"', "'mean', 'sum' or 'min'"),
+        ('[judge]\naggregate = "median"', "'group_zscore_mean' or 'category_quantile_mean'"),
         ('scorers = ["judge@1"]', "the role that"),
     ],
 )
