@@ -150,12 +150,12 @@ def _planned(suite: Suite, request: EvaluateRequest, terminal: Terminal) -> RunM
     before = try_read_manifest(store)
     is_told = before is None or request.prompts is not None or request.num_prompts is not None
     plan = SuitePlan(
-        sources=suite_files(suite, request.prompts) if is_told else [],
+        sources=suite_files(suite, request.prompts) if estimate else [],
         url=request.run,
         settings=request.settings,
         suite=suite,
         folder=request.prompts,
-        num_records=request.num_prompts if is_told else None,
+        num_records=request.num_prompts if estimate else None,
         rollouts_per_record=request.images_per_prompt or _num_rollouts(before, suite),
     )
     if before is None:
@@ -295,7 +295,7 @@ def _say_lines(terminal: Terminal, lines: Sequence[Line], heading: str) -> None:
         [
             *("prompts of", "metric"),
             *(
-                Column(name, justify="right")
+                Column(name, justify="right", no_wrap=True)
                 for name in (heading, "95 % interval", "prompts", "images", "no value")
             ),
         ],
@@ -305,12 +305,11 @@ def _say_lines(terminal: Terminal, lines: Sequence[Line], heading: str) -> None:
 
 def _cells(line: Line) -> list[str]:
     estimate = line.estimate
-    is_told = estimate is not None
     return [
         line.prompt_class,
         line.metric,
-        f"{estimate.value:.4f}" if is_told else "-",
-        f"{estimate.low:.4f} to {estimate.high:.4f}" if is_told else "-",
+        f"{estimate.value:.4f}" if estimate else "-",
+        f"{estimate.low:.4f} {estimate.high:.4f}" if estimate else "-",
         f"{line.num_prompts:,}",
         f"{line.num_pictures:,}",
         f"{line.num_without:,}",

@@ -112,13 +112,16 @@ TOY = Suite(
     images_per_prompt=4,
     judges={"toy": {}},
     metrics=(
-        _metric(None, "attributes right", "toy"),
-        *(_metric(None, f"attributes right: {b}", "toy", f"band: {b}") for b in _BANDS),
+        _metric(None, "attributes", "toy"),
+        *(_metric(None, f"attributes of the {band}", "toy", f"band: {band}") for band in _BANDS),
         Metric(
             prompt_class=None, name="pictures all right", judges=("toy",), value_of=_is_all_right
         ),
     ),
-    notes=("Every prompt has a combination that the toy was never shown. The judge is exact.",),
+    notes=(
+        "Every prompt has a combination that the toy was never shown. The judge is exact. A number is "
+        "the share of what the prompt asks for.",
+    ),
 )
 
 
@@ -156,15 +159,13 @@ COMPBENCH = Suite(
     },
     metrics=(
         *(_metric(name, "BLIP-VQA", "blip_vqa") for name in ("color", "shape", "texture")),
-        _metric("spatial", "2D-spatial, surrogate of UniDet", "layout", is_surrogate=True),
-        _metric(
-            "3d_spatial", "3D-spatial, surrogate of UniDet and depth", "layout", is_surrogate=True
-        ),
-        _metric("numeracy", "numeracy, surrogate of UniDet", "layout", is_surrogate=True),
+        _metric("spatial", "UniDet, surrogate", "layout", is_surrogate=True),
+        _metric("3d_spatial", "UniDet and depth, surrogates", "layout", is_surrogate=True),
+        _metric("numeracy", "UniDet, surrogate", "layout", is_surrogate=True),
         _metric("non_spatial", "CLIPScore", "clipscore"),
         Metric(
             prompt_class="complex",
-            name="3-in-1, with the surrogate of UniDet",
+            name="3-in-1, with surrogate",
             judges=("blip_vqa", "layout", "clipscore"),
             value_of=_three_in_one,
             is_surrogate=True,
@@ -199,13 +200,13 @@ GENEVAL = Suite(
             for name in _GENEVAL_CLASSES
         ),
         *(
-            _metric(name, "soft score, like GenEval 2", "soft_geneval", is_surrogate=True)
+            _metric(name, "soft, like GenEval 2", "soft_geneval", is_surrogate=True)
             for name in _GENEVAL_CLASSES
         ),
     ),
     totals=(
         Total(name="mean of the classes", of="GenEval-native"),
-        Total(name="mean of the classes", of="soft score, like GenEval 2"),
+        Total(name="mean of the classes", of="soft, like GenEval 2"),
     ),
     files={"": "evaluation_metadata.jsonl"},  # a prompt's class is its tag
     published_by="the project GenEval (djghosh13), in its folder prompts",
