@@ -150,12 +150,12 @@ def _planned(suite: Suite, request: EvaluateRequest, terminal: Terminal) -> RunM
     before = try_read_manifest(store)
     is_told = before is None or request.prompts is not None or request.num_prompts is not None
     plan = SuitePlan(
-        sources=suite_files(suite, request.prompts) if estimate else [],
+        sources=suite_files(suite, request.prompts) if is_told else [],
         url=request.run,
         settings=request.settings,
         suite=suite,
         folder=request.prompts,
-        num_records=request.num_prompts if estimate else None,
+        num_records=request.num_prompts if is_told else None,
         rollouts_per_record=request.images_per_prompt or _num_rollouts(before, suite),
     )
     if before is None:

@@ -119,8 +119,8 @@ TOY = Suite(
         ),
     ),
     notes=(
-        "Every prompt has a combination that the toy was never shown. The judge is exact. A number is "
-        "the share of what the prompt asks for.",
+        "Every prompt has a combination that the toy was never shown. The judge is exact; a number "
+        "is the share that is right of what the prompt asks for.",
     ),
 )
 
