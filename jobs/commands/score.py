@@ -220,7 +220,9 @@ def describe_progress(num_done: int, num_objects: int, num_scores: int, seconds:
     parts = [f"{num_done:,} of {num_objects:,} shards scored", counted(num_scores, "score")]
     if num_done and seconds > 0:
         left = seconds / num_done * (num_objects - num_done)
-        parts += [f"{num_scores / seconds:.1f} scores/s", f"{duration(left)} left"]
+        rate = num_scores / seconds
+        digits = f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
+        parts += [f"{digits} scores/s", f"{duration(left)} left"]
     return ", ".join(parts)
 
 

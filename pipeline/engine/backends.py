@@ -148,3 +148,27 @@ def _stack_of(janus: "Janus", *, is_strict: bool) -> StackRow:
         "device": torch.cuda.get_device_name(device) if is_on_gpu else platform.machine(),
         "arithmetic": "strict" if is_strict else "fast",
     }
+
+
+def open_painter(config: RunConfig, *, device: Device = "cpu") -> Painter:
+    """What paints the canvases of a run, as they were painted in it: its VQ decoder alone.
+
+    The model's files are checked against those that the run was planned with, and of its weights
+    only the decoder's are read into memory. Equal to pictures that a trace kept to the grey level,
+    if these were painted on the same device. Raises InputError as `open_backends` does.
+    """
+    method = config.method
+    if method.backend_of(Role.DRAW) == "fake":
+        return Fake(method.fake)
+
+    import torch
+
+    from pipeline.engine.checkpoints import load_decoder, planned_model
+    from pipeline.engine.painting import PICTURES_AT_ONCE, VqPainter
+
+    on = torch_device(device, "a scorer that needs pictures", platform.node())
+    folder = planned_model(method.model, config.model_files)
+    decoder, geometry = load_decoder(folder, dtype=getattr(torch, method.dtype), device=on)
+    check_weights(decoder, folder)
+    is_exact = on == "cpu" or method.strict or method.backend_of(Role.DRAW) == "reference"
+    return VqPainter(decoder, geometry, batch_size=1 if is_exact else PICTURES_AT_ONCE)

@@ -4,22 +4,17 @@ A picture's pixels depend on nothing but its tokens if pictures go one at a time
 are faster on a GPU, and may differ in the last bit.
 """
 
-import platform
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
-from pipeline.engine.checkpoints import load_decoder, planned_model
-from pipeline.engine.fake import Fake
 from pipeline.engine.sampling import spread_of
-from pipeline.engine.soundness import Device, check_weights, not_finite, torch_device
-from pipeline.pictures import Painter, Pixels
+from pipeline.engine.soundness import not_finite
+from pipeline.pictures import Pixels
 from pipeline.twig.requests import Codes
-from schemas.config import RunConfig
 from schemas.geometry import Geometry
-from schemas.trace import Role
 
 if TYPE_CHECKING:
     from transformers import JanusVQVAE
@@ -91,24 +86,6 @@ class VqPainter:
             self._remembered.move_to_end(codes)
         while len(self._remembered) > self._num_remembered:
             self._remembered.popitem(last=False)
-
-
-def open_painter(config: RunConfig, *, device: Device = "cpu") -> Painter:
-    """What paints the canvases of a run, as they were painted in it: its VQ decoder alone.
-
-    The model's files are checked against those that the run was planned with, and of its weights
-    only the decoder's are read into memory. Equal to pictures that a trace kept to the grey level,
-    if these were painted on the same device. Raises InputError as `open_backends` does.
-    """
-    method = config.method
-    if method.backend_of(Role.DRAW) == "fake":
-        return Fake(method.fake)
-    on = torch_device(device, "a scorer that needs pictures", platform.node())
-    folder = planned_model(method.model, config.model_files)
-    decoder, geometry = load_decoder(folder, dtype=getattr(torch, method.dtype), device=on)
-    check_weights(decoder, folder)
-    is_exact = on == "cpu" or method.strict or method.backend_of(Role.DRAW) == "reference"
-    return VqPainter(decoder, geometry, batch_size=1 if is_exact else PICTURES_AT_ONCE)
 
 
 def in_batches(items: Sequence[T], batch_size: int) -> Iterator[Sequence[T]]:

@@ -39,7 +39,7 @@ class RunPainter:
         if not canvases:
             return {}
         if self._painter is None:
-            from pipeline.engine.painting import open_painter
+            from pipeline.engine.backends import open_painter
 
             self._painter = open_painter(
                 self._config, device="gpu" if self._device == "cuda" else "cpu"

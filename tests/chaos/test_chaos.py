@@ -18,7 +18,7 @@ def ledger() -> Iterator[Ledger]:
 
 
 def test_killed_on_lines_and_failed_at_calls(ledger: Ledger, tmp_path: Path):
-    in_process(ledger, tmp_path, step=100)
+    in_process(ledger, tmp_path, step=300)
 
     assert len(ledger.faults) == 9
     assert min(ledger.faults.values()) >= 1

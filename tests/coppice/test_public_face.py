@@ -8,7 +8,7 @@ import pytest
 
 import coppice
 from pipeline.engine import collator
-from pipeline.scoring import scorers
+from pipeline.scoring import scorers, settings
 from schemas import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +16,7 @@ HOMES = {
     "Collator": collator,
     "Score": scorers,
     "Scorer": scorers,
+    "ScorerSettings": settings,
     "ScoringInput": scorers,
     "janus_loss": collator,
 }

@@ -158,6 +158,7 @@ def test_a_killed_driver_is_followed_by_one_that_makes_what_is_missing(
         assert (run / "traces" / name).read_bytes() == body
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ctrl_c_commits_what_is_open_and_prints_how_to_go_on(
     coppice_on_ray: Coppice, head: dict[str, str], prompts: Path, tmp_path: Path

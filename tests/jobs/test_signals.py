@@ -79,6 +79,7 @@ def test_a_signal_commits_what_is_nearly_done_and_says_how_to_go_on(
     assert f"Next: coppice run {tmp_path}" in said
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_stops_a_run_with_a_ray_of_its_own_and_costs_no_commit(tmp_path: Path):
     plan(tmp_path)
     ours, theirs = pty.openpty()

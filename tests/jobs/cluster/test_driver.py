@@ -194,7 +194,14 @@ def test_committed_shards_are_left_alone_on_the_next_start(tmp_path: Path):
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
 
 
-@pytest.mark.parametrize("harm", ["exit", "hang", "hoard"])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "exit",
+        pytest.param("hang", marks=pytest.mark.slow),
+        pytest.param("hoard", marks=pytest.mark.slow),
+    ],
+)
 def test_a_record_that_ends_every_process_is_dead_and_costs_no_other(tmp_path: Path, harm: str):
     store = open_store(str(tmp_path))
     config = fake_config(

@@ -161,6 +161,7 @@ def test_a_run_follows_its_cluster_through_everything_that_ray_does(
     assert any("Ray takes a node away" in line for line in story.said)
 
 
+@pytest.mark.slow
 def test_an_actors_own_resources_choose_its_nodes_and_shares_share_a_gpu(
     cluster: Cluster, tmp_path: Path
 ):

@@ -91,7 +91,7 @@ def test_scorers_of_the_working_directory_take_settings_from_a_file_and_from_bra
     run_all(store, plan_run(store, 4, rollouts_per_shard=2))
     (tmp_path / "own_scorers.py").write_text(OWN)
     (tmp_path / "judges.toml").write_text('[scorers."own_scorers:Own"]\nleast = 3\n')
-    by_file = coppice_on_ray("score", "run", "--config", "judges.toml", "--workers", "2")
+    by_file = coppice_on_ray("score", "run", "--config", "judges.toml")
     brackets = coppice_on_ray("score", "run", "--scorer", "own_scorers:Own[least=4]")
     broken = coppice_on_ray("score", "run", "--scorer", "own_scorers:Own[least=101]")
 
@@ -207,6 +207,7 @@ def test_progress_has_a_rate_and_the_time_that_is_left():
     assert describe_progress(3, 12, 1234, 12.0) == (
         "3 of 12 shards scored, 1,234 scores, 102.8 scores/s, 36 s left"
     )
+    assert "0.029 scores/s" in describe_progress(1, 2, 2, 68.0)
     assert describe_progress(0, 12, 0, 0.0) == "0 of 12 shards scored, 0 scores"
 
 

@@ -127,6 +127,7 @@ def test_the_neighbours_of_a_broken_row_answer_as_ever(
     assert engine.num_free_pages == engine.num_pages
 
 
+@pytest.mark.slow
 def test_compiled_steps_carry_the_evidence_as_well(janus: Janus, small: Janus):
     expected = answered(COMPILED(small), question(), drawing())
     poison_word(janus)

@@ -330,7 +330,7 @@ def test_an_object_that_is_no_shard_file_is_fatal(store: Store):
         report = worker.run_shard(attempt_at(0))
 
     failure = failure_of(report)
-    assert (failure.kind, failure.reason) == (FailureKind.FATAL, "foreign_object")
+    assert (failure.kind, failure.reason) == (FailureKind.FATAL, "damaged_object")
     assert store.read(layout.traces_key(0)) == b"something else"
 
 

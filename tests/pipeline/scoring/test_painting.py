@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.engine.painting import open_painter
+from pipeline.engine.backends import open_painter
 from pipeline.pictures import Pixels
 from pipeline.scoring.find import find_scorer
 from pipeline.scoring.painting import RunPainter, bands_of, pictures_of
@@ -132,7 +132,7 @@ def test_the_decoder_alone_is_loaded_once_and_only_where_something_is_painted(
         opened.append(open_painter(config, device=device))
         return opened[-1]
 
-    monkeypatch.setattr("pipeline.engine.painting.open_painter", opening)
+    monkeypatch.setattr("pipeline.engine.backends.open_painter", opening)
     for store, num_opened in ((toy_runs["all"], 0), (toy_runs["final"], 1)):
         run = open_run(store.url)
         painter = RunPainter(run.manifest)

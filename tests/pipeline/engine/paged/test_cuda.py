@@ -152,6 +152,7 @@ def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_triton")
 def test_compiled_steps_give_the_same_tokens(
     small: Janus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
