@@ -5,12 +5,10 @@ from typing import Annotated
 import typer
 
 from jobs.cli.options import (
-    ActorResources,
     Actors,
     Address,
     Backend,
     DtypeName,
-    MinActors,
     Model,
     ProgramName,
     RunUrl,
@@ -25,45 +23,50 @@ from jobs.commands.terminal import Terminal
 app = typer.Typer()
 
 
+SuiteName = Annotated[
+    str, typer.Option(metavar="NAME", help="toy (bundled), t2i-compbench or geneval.")
+]
+SuiteFolder = Annotated[
+    str | None, typer.Option(metavar="DIR", help="The folder with the suite's prompt files.")
+]
+ImagesPerPrompt = Annotated[
+    int | None, typer.Option(min=1, help="By default as published, or as the run has them.")
+]
+SuiteJudges = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="A judge of the suite, with your settings: 'NAME\\[key=value,...]'. Repeatable.",
+    ),
+]
+JudgesFile = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="A TOML file with \\[scorers.NAME] tables of settings."),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(metavar="RUN2", help="An evaluated run to compare with, prompt by prompt."),
+]
+
+
 @app.command(name="eval", rich_help_panel="Training sets")
 def evaluate(
     run: RunUrl,
-    suite: Annotated[
-        str, typer.Option(metavar="NAME", help="toy (bundled), t2i-compbench or geneval.")
-    ],
-    prompts: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="The folder with the suite's prompt files."),
-    ] = None,
+    suite: SuiteName,
+    prompts: SuiteFolder = None,
     limit: Limit = None,
-    images_per_prompt: Annotated[
-        int | None, typer.Option(min=1, help="By default as published, or as the run has them.")
-    ] = None,
+    images_per_prompt: ImagesPerPrompt = None,
     model: Model = None,
     dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
     seed: Seed = None,
     settings: Settings = None,
-    scorer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A judge of the suite, with your settings: 'NAME\\[key=value,...]'. Repeatable.",
-        ),
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="A TOML file with \\[scorers.NAME] tables of settings."),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(metavar="RUN2", help="An evaluated run to compare with, prompt by prompt."),
-    ] = None,
+    scorer: SuiteJudges = None,
+    config: JudgesFile = None,
+    against: Against = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     actors: Actors = None,
-    min_actors: MinActors = None,
-    resources: ActorResources = None,
     workers: Annotated[int, typer.Option(min=1, help="Scorers at work at once.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs that each of them takes.")] = 0.0,
     address: Address = None,
@@ -80,7 +83,7 @@ def evaluate(
     from jobs.commands.evaluate import EvaluateRequest, evaluate_run
 
     flags = method_flags(model, dtype, backend, program, None, seed, None)
-    flags += execution_flags(actors, min_actors, resources)
+    flags += execution_flags(actors)
     request = EvaluateRequest(
         run=run,
         suite=suite,
