@@ -183,10 +183,10 @@ def _check_is_of_suite(store: Store, manifest: RunManifest, suite: Suite) -> Non
     planned = {row.metadata.get(SUITE_KEY) for row in rows}
     if planned != {suite.name}:
         theirs = ", ".join(sorted(str(name) for name in planned if name is not None))
-        found = f"for the suite {theirs}" if theirs else "for no suite"
+        purpose = f"for the suite {theirs}" if theirs else "for no suite"
         raise InputError(
-            f"{store.url} was planned {found}, and not for {suite.name}; evaluate in a run of its "
-            f"own: coppice eval ANOTHER --suite {suite.name}"
+            f"{store.url} was planned {purpose}, and not for {suite.name}; evaluate in a run of "
+            f"its own: coppice eval ANOTHER --suite {suite.name}"
         )
 
 
