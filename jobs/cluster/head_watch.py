@@ -7,7 +7,8 @@ When it is gone, calls of Ray's block, and a minute later its C++ ends this proc
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 from jobs.cluster.ray_state import is_head_answering
@@ -29,7 +30,7 @@ def patience_seconds() -> float:
 
 
 class HeadWatch:
-    """A context in which a head is watched. `end` is called once, from a thread, if it is gone.
+    """Watches a head, and calls `end` once, from a thread, if it is gone.
 
     `end` gets how many seconds it was silent, and should end the process: what runs on the main
     thread may be a call that does not return.
@@ -62,14 +63,16 @@ class HeadWatch:
         """Whether the head answered lately, so that it may be asked something else."""
         return self.silent_seconds < _RECENT_SECONDS
 
-    def __enter__(self) -> Self:
+    @contextmanager
+    def watching(self) -> Iterator[Self]:
+        """While this is open, the head is watched."""
         # Two threads: a question to a head that is gone may itself not come back.
         for work in (self._keep_asking, self._keep_watching):
             threading.Thread(target=work, name="head-watch", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
+        try:
+            yield self
+        finally:
+            self._is_over.set()
 
     def _keep_asking(self) -> None:
         while not self._is_over.wait(self._ask_seconds):

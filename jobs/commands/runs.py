@@ -106,7 +106,7 @@ def _drive(
             line.show(snapshot)
 
         watch = _watch_head(terminal, line, stop, heartbeat)
-        is_head_there = stack.enter_context(watch).is_there if watch else lambda: True
+        is_head_there = stack.enter_context(watch.watching()).is_there if watch else lambda: True
         publish = _Places(terminal, heartbeat, is_told=address is not None)
         while True:
             driver = Driver(

@@ -105,7 +105,7 @@ def test_a_second_ctrl_c_ends_at_once_and_says_how_to_go_on(head: dict[str, str]
     said = process.communicate(timeout=60)[0].decode()
 
     assert process.returncode == 3, said
-    assert said.splitlines()[0].endswith(f"Next: coppice run {tmp_path}")
+    assert f"Next: coppice run {tmp_path}" in said
     assert time.monotonic() - started < 30
 
 

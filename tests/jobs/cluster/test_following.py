@@ -241,7 +241,10 @@ def test_pending_actors_bring_nodes_and_idle_ones_go(tmp_path: Path):
 
 def num_nodes(client: dict[str, str]) -> int:
     """How many nodes a Ray has now, asked by a process of its own."""
-    ask = "import ray; ray.init(logging_level='ERROR'); print(sum(n['Alive'] for n in ray.nodes()))"
+    ask = (
+        "import ray; ray.init(logging_level='ERROR', log_to_driver=False); "
+        "print(sum(node['Alive'] for node in ray.nodes()))"
+    )
     answer = subprocess.run(
         [sys.executable, "-c", ask], env=client, capture_output=True, text=True, check=True
     )

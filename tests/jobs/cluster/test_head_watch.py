@@ -16,7 +16,7 @@ def test_a_head_that_is_silent_for_too_long_is_gone_once():
         is_told.set()
 
     watch = HeadWatch("head", end, ask=lambda address: False, patience=0.1, ask_seconds=0.01)
-    with watch:
+    with watch.watching():
         assert is_told.wait(20)
         threading.Event().wait(0.3)
     assert len(ended) == 1
@@ -30,7 +30,8 @@ def test_a_question_that_never_comes_back_does_not_hide_that_the_head_is_gone():
         is_over.wait(20)
         return False
 
-    with HeadWatch("h", lambda seconds: is_told.set(), ask=hang, patience=0.1, ask_seconds=0.01):
+    watch = HeadWatch("h", lambda _: is_told.set(), ask=hang, patience=0.1, ask_seconds=0.01)
+    with watch.watching():
         assert is_told.wait(20)
     is_over.set()
 
@@ -39,7 +40,7 @@ def test_a_head_that_answers_is_there_however_long_it_takes():
     ended: list[float] = []
     answers = iter([True, False] * 1000)
     watch = HeadWatch("h", ended.append, ask=lambda _: next(answers), patience=5, ask_seconds=0.01)
-    with watch:
+    with watch.watching():
         threading.Event().wait(0.3)
         assert watch.is_there()
     assert not ended
