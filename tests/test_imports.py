@@ -15,7 +15,7 @@ ROOMS = (  # of `pipeline`; each may import those above its own line, and what i
     ("twig", "store", "pictures"),
     ("engine", "prompts"),
     ("plan", "scoring", "toy"),
-    ("rollout", "select"),
+    ("rollout", "select", "evaluation"),
     ("sets",),
     ("view",),
 )
@@ -28,7 +28,7 @@ MAX_MODULES = 20  # of a folder
 HEAVY = {"torch", "transformers", "ray"}
 TORCH_FREE = (  # not even inside a function
     *("schemas", "pipeline.twig", "pipeline.store", "pipeline.plan", "pipeline.prompts"),
-    *("pipeline.select", "pipeline.sets", "pipeline.view"),
+    *("pipeline.select", "pipeline.sets", "pipeline.view", "pipeline.evaluation"),
 )
 MAY_USE = {  # beside the standard library
     "schemas": ("schemas", "pydantic", "pyarrow"),
@@ -191,6 +191,7 @@ def test_what_plans_stores_selects_and_writes_does_without_torch():
         ("jobs.commands.prompts", HEAVY),
         ("jobs.commands.score", HEAVY),
         ("jobs.commands.curate", HEAVY),
+        ("jobs.commands.evaluate", HEAVY),
         ("pipeline.rollout.worker", HEAVY),
         ("pipeline.scoring.judges.grounding", HEAVY),
         ("pipeline.scoring.judges.preference", HEAVY),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import sets
+from jobs.cli import evaluation, sets
 from jobs.cli.options import (
     ActorResources,
     Actors,
@@ -31,6 +31,7 @@ from jobs.cli.options import (
     ShardRollouts,
     SkipBad,
     execution_flags,
+    method_flags,
 )
 from jobs.cli.prompt_options import (
     DropColumns,
@@ -42,7 +43,6 @@ from jobs.cli.prompt_options import (
 from jobs.cli.usage import PrintableUsage
 from jobs.commands.terminal import Terminal
 from schemas import __version__
-from schemas.config import BackendName, Pictures, Program
 from schemas.errors import CoppiceError, ExitCode
 
 app = typer.Typer(
@@ -353,28 +353,7 @@ def gc(
 
 
 app.add_typer(sets.app)
-
-
-def method_flags(
-    model: str | None,
-    dtype: str | None,
-    backend: BackendName | None,
-    program: Program | None,
-    pack: str | None,
-    seed: int | None,
-    pictures: Pictures | None,
-) -> list[str]:
-    """The options that have a name of their own, as `--set` would have them."""
-    words = {
-        "model": model,
-        "dtype": dtype,
-        "backend": backend,
-        "program": program,
-        "pack": pack,
-        "pictures": pictures,
-    }
-    flags = [f"method.{name}={str(word)!r}" for name, word in words.items() if word is not None]
-    return flags if seed is None else [*flags, f"method.seed={seed}"]
+app.add_typer(evaluation.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -152,6 +152,28 @@ OriginLicence = Annotated[
 ]
 
 
+def method_flags(
+    model: str | None,
+    dtype: str | None,
+    backend: BackendName | None,
+    program: Program | None,
+    pack: str | None,
+    seed: int | None,
+    pictures: Pictures | None,
+) -> list[str]:
+    """The options that have a name of their own, as `--set` would have them."""
+    words = {
+        "model": model,
+        "dtype": dtype,
+        "backend": backend,
+        "program": program,
+        "pack": pack,
+        "pictures": pictures,
+    }
+    flags = [f"method.{name}={str(word)!r}" for name, word in words.items() if word is not None]
+    return flags if seed is None else [*flags, f"method.seed={seed}"]
+
+
 def execution_flags(
     actors: int | None, min_actors: int | None = None, resources: str | None = None
 ) -> list[str]:

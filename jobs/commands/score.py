@@ -90,13 +90,14 @@ def plan_scorers(request: ScoreRequest) -> list[PlannedScorer]:
     return list(planned.values())
 
 
-def score_run(request: ScoreRequest, terminal: Terminal) -> None:
-    """Make the sidecars that are missing. Every scorer is found before any of them works.
-
-    Raises InputError.
+def score_run(
+    request: ScoreRequest, terminal: Terminal, planned: Sequence[PlannedScorer] = ()
+) -> None:
+    """Make the sidecars that are missing. Every scorer is found before any of them works, unless
+    the caller planned them. Raises InputError.
     """
     check_outlives_job(request.run)
-    scorers = plan_scorers(request)
+    scorers = planned or plan_scorers(request)
     run = open_run(request.run)
     work: dict[int, list[int]] = {}
     for number, scorer in enumerate(scorers):

@@ -40,6 +40,9 @@ SCORERS: Mapping[str, str] = {
     "detector": "pipeline.scoring.judges.grounding:Grounding",
     "git_vqa": "pipeline.scoring.judges.visual_questions:GitVqa",
     "blip_vqa": "pipeline.scoring.judges.visual_questions:BlipVqaJudge",
+    "layout": "pipeline.scoring.judges.layouts:Layout",
+    "geneval": "pipeline.scoring.judges.geneval:GenEvalNative",
+    "soft_geneval": "pipeline.scoring.judges.geneval:SoftGenEval",
     "lmm_yes": "pipeline.scoring.judges.vision_language:VqaJudge",
 }
 """The scorers that are bundled, each at its `module:object`. Any other one is named so."""

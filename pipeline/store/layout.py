@@ -11,6 +11,7 @@ MANIFEST = "run.json"
 PLAN = "plan"
 TRACES = "traces"
 SCORES = "scores"
+EVALUATIONS = "eval"
 ATTEMPTS = "_attempts"
 RERUNS = "_reruns"
 DRIVERS = "_drivers"
@@ -87,6 +88,11 @@ def scores_folder(scorer: ScorerId) -> str:
 def sidecar_key(name: str, scorer: ScorerId) -> str:
     """What a scorer says of the data object of this name."""
     return f"{scores_folder(scorer)}/{name}"
+
+
+def evaluation_key(suite: str) -> str:
+    """The table of a suite, as `coppice eval` printed it last. Made anew from the scores."""
+    return f"{EVALUATIONS}/{suite}.json"
 
 
 def object_name(key: str) -> str:

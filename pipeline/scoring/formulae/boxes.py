@@ -43,8 +43,8 @@ def centre_of(box: Box) -> tuple[float, float]:
 
 
 def is_solid(box: Box) -> bool:
-    """Whether anything of it is to be seen: its width and height are positive numbers."""
-    return box[2] > box[0] and box[3] > box[1]
+    """Whether anything of it is to be seen: its width, height and area are positive numbers."""
+    return box[2] > box[0] and box[3] > box[1] and area_of(box) > 0
 
 
 def clipped(box: Box, width: float, height: float) -> Box | None:

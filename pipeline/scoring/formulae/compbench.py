@@ -23,7 +23,7 @@ from pipeline.scoring.formulae.relations import (
 _FLOOR = 0.5  # T2I-CompBench: a relation scored below it is 0
 _DUPLICATE = 0.9
 _PERSONS = dict.fromkeys(("girl", "boy", "man", "woman"), "person")
-_PUBLISHED_NAMES = {
+PUBLISHED_NAMES = {
     **_PERSONS,
     "ship": "boat",
     "telivision": "tv",
@@ -167,7 +167,7 @@ def published_count_score(tasks: Sequence[CountTask], detections: Sequence[Detec
     labels = [detection.label for detection in _published_kept(detections)]
     scores: list[float] = []
     for task in tasks:
-        name = _PUBLISHED_NAMES.get(task.name, task.name)
+        name = PUBLISHED_NAMES.get(task.name, task.name)
         if name not in labels:
             labels = [name if name in label else label for label in labels]
         count = labels.count(name)

@@ -44,9 +44,12 @@ class Task:
     tag: str
     include: Sequence[Clause]
     exclude: Sequence[Clause] = field(default=())
+    least_score: float | None = None  # that a score has to be above; None: GenEval's own
 
     @property
     def threshold(self) -> float:
+        if self.least_score is not None:
+            return self.least_score
         return _COUNTING_THRESHOLD if self.tag == "counting" else _THRESHOLD
 
 

@@ -258,16 +258,27 @@ def _rows_by_prompt(prompts: Prompts) -> list[npt.NDArray[np.int64]]:
 def _over_prompts(of_prompts: Sequence[float | None], *, seed: int) -> Estimate | None:
     """The mean of one number a prompt, without those that have none."""
     numbers = np.array([number for number in of_prompts if number is not None], np.float64)
-    if not len(numbers):
-        return None
-    drawn = np.random.default_rng(seed).integers(len(numbers), size=(_NUM_DRAWS, len(numbers)))
-    low, high = _interval(numbers[drawn].mean(axis=1))
+    return mean_of_classes([numbers], seed=seed) if len(numbers) else None
+
+
+def mean_of_classes(classes: Sequence[FloatArray], *, seed: int = 0) -> Estimate:
+    """The mean over classes of prompts, each of which counts the same, of one number a prompt.
+
+    For the interval prompts are drawn again within their class. [prompts] each, none empty.
+    """
+    generator = np.random.default_rng(seed)
+    redrawn = np.zeros(_NUM_DRAWS)
+    for numbers in classes:
+        drawn = generator.integers(len(numbers), size=(_NUM_DRAWS, len(numbers)))
+        redrawn += numbers[drawn].mean(axis=1)
+    low, high = _interval(redrawn / len(classes))
+    num_prompts = sum(map(len, classes))
     return Estimate(
-        value=float(numbers.mean()),
+        value=float(np.mean([numbers.mean() for numbers in classes])),
         low=low,
         high=high,
-        num_rows=len(numbers),
-        num_prompts=len(numbers),
+        num_rows=num_prompts,
+        num_prompts=num_prompts,
     )
 
 

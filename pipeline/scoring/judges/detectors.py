@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 Queries: TypeAlias = list[Query] | None
 """What was seen of one noun; None: the noun did not fit into what the model reads."""
+
+
+DetectorKind: TypeAlias = Literal["grounding-dino", "owlv2"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,6 +208,15 @@ class Owlv2:
         logits: FloatArray = outputs.logits.double().cpu().numpy()
         boxes: FloatArray = outputs.pred_boxes.double().cpu().numpy()
         return logits, boxes
+
+
+def load_detector(
+    kind: DetectorKind, folder: Path, dtype: str, device: str, mode: Mode = Mode.FIXED
+) -> Detector:
+    """The detector of a folder, with its weights. Raises InputError."""
+    if kind == "owlv2":
+        return Owlv2(folder, dtype=dtype, device=device)
+    return GroundingDino(folder, dtype=dtype, device=device, mode=mode)
 
 
 def as_queries(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from pipeline.scoring.formulae.boxes import Detection
 from pipeline.scoring.formulae.detection_rewards import (
@@ -16,10 +15,10 @@ from pipeline.scoring.formulae.detection_rewards import (
 from pipeline.scoring.formulae.modes import Mode
 from pipeline.scoring.judges.detectors import (
     Detector,
-    GroundingDino,
-    Owlv2,
+    DetectorKind,
     Queries,
     Wanted,
+    load_detector,
 )
 from pipeline.scoring.judges.outcomes import (
     Judgement,
@@ -37,7 +36,7 @@ from schemas.scores import ColumnType
 
 
 class GroundingSettings(JudgeSettings):
-    kind: Literal["grounding-dino", "owlv2"] = "grounding-dino"
+    kind: DetectorKind = "grounding-dino"
     model: str = "IDEA-Research/grounding-dino-tiny"
 
 
@@ -59,12 +58,7 @@ class Grounding:
         """Read the weights. Raises InputError."""
         settings = self.settings
         folder = model_folder(settings.model, settings.revision)
-        if settings.kind == "owlv2":
-            self._detector = Owlv2(folder, dtype=settings.dtype, device=device)
-        else:
-            self._detector = GroundingDino(
-                folder, dtype=settings.dtype, device=device, mode=settings.mode
-            )
+        self._detector = load_detector(settings.kind, folder, settings.dtype, device, settings.mode)
 
     def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
         return judged(batch, self.settings.look, self.settings.batch_size, self._judge)

@@ -155,6 +155,27 @@ def owlv2(folder: Path) -> Path:
 
 
 @seeded
+def dpt(folder: Path) -> Path:
+    config = tf.DPTConfig(
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=64,
+        patch_size=16,
+        backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        is_hybrid=False,
+        use_auxiliary_head=False,
+        reassemble_factors=[4, 2, 1, 0.5],
+    )
+    tf.DPTForDepthEstimation(config).save_pretrained(folder)
+    tf.DPTImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return folder
+
+
+@seeded
 def git(folder: Path) -> Path:
     tower = {
         "hidden_size": 16,
