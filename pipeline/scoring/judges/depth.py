@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from pipeline.scoring.judges.batches import grouped
 from pipeline.scoring.judges.loading import load_image_processor, load_model
 from schemas.errors import InputError
 from schemas.json_values import read_json_object
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class DepthModel:
@@ -36,7 +40,7 @@ class DepthModel:
             raise InputError(
                 f"{folder} gives metres, of which larger is farther; give a model of relative depth"
             )
-        self._model = load_model(kinds[kind], folder, dtype, device)
+        self._model: PreTrainedModel = load_model(kinds[kind], folder, dtype, device)
         self._processor = load_image_processor(transformers.DPTImageProcessorPil, folder)
 
     def depths(self, pictures: Sequence[Pixels]) -> list[Depth]:
