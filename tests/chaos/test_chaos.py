@@ -17,8 +17,9 @@ def ledger() -> Iterator[Ledger]:
     assert (ledger.lost, ledger.twice, ledger.wrong) == ([], [], [])
 
 
+@pytest.mark.slow
 def test_killed_on_lines_and_failed_at_calls(ledger: Ledger, tmp_path: Path):
-    in_process(ledger, tmp_path, step=300)
+    in_process(ledger, tmp_path, step=100)
 
     assert len(ledger.faults) == 9
     assert min(ledger.faults.values()) >= 1

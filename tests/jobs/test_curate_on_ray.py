@@ -51,6 +51,7 @@ def files_in(out: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_and_makes_the_bytes_of_one_machine(
     run: Store, head: dict[str, str], tmp_path: Path
 ):
