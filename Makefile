@@ -15,8 +15,8 @@ test: $(VENV)/ready  ## the tests: the main path on a real Ray, S3 over the wire
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 slow: $(VENV)/ready  ## what takes minutes: cuts of the fault suite, the toy's training, a real S3 server
-	$(BIN)/python -m pytest -m slow
-	$(BIN)/python -m pytest --s3 real tests/pipeline/store tests/s3 tests/faults
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --s3 real tests/pipeline/store tests/s3 tests/faults
 
 test-all:  ## everything there is, part by part, each with its time
 	@for part in check test slow chaos; do \
