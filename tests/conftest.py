@@ -32,14 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Which tests run at all, and which of them side by side (`-n 2 --dist loadgroup`).
 
-    The tests of a file share what it costs to set up, so they stay together. Those of a folder that
-    start a Ray stay together, too: many clusters at once would wait for each other. Tests that the
-    emulator of S3 cannot pass, of kills and pauses say, are left out without a word.
+    The tests of a file share what it costs to set up, so they stay together. All that start a Ray
+    stay together, too: two clusters at once would wait for each other. Tests that the emulator of
+    S3 cannot pass, of kills and pauses say, are left out without a word.
     """
     for item in items:
         has_ray = item.get_closest_marker("ray") is not None
-        group = f"ray in {item.path.parent.name}" if has_ray else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group("ray" if has_ray else item.location[0]))
     if config.getoption("--s3") == "real":
         return
     left_out = [item for item in items if item.get_closest_marker("real_s3")]
