@@ -9,10 +9,9 @@ import json
 import os
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from pipeline.pictures import Pixels
@@ -89,7 +88,7 @@ class _Read:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a picture may vanish in a thread that holds it
-        self._futures: OrderedDict[tuple[str, int], Future[Features]] = OrderedDict()
+        self._futures: dict[tuple[str, int], Future[Features]] = {}
         self._watched: dict[tuple[str, int], weakref.ref[Pixels]] = {}
         self._sizes: dict[tuple[str, int], int] = {}  # bytes of those that are read
 
@@ -100,21 +99,23 @@ class _Read:
         with self._lock:
             future = self._futures.get(entry)
             if future is None:
-                future = self._futures[entry] = _threads().submit(read, pixels)
+                future = self._futures[entry] = _threads().submit(self._kept, entry, pixels, read)
                 self._watched[entry] = weakref.ref(pixels, lambda _: self._forget(entry))
-                future.add_done_callback(partial(self._weigh, entry))
         return future
 
-    def _weigh(self, entry: tuple[str, int], future: "Future[Features]") -> None:
+    def _kept(
+        self, entry: tuple[str, int], pixels: Pixels, read: Callable[[Pixels], Features]
+    ) -> Features:
+        try:
+            told = read(pixels)
+        except BaseException:  # whoever waits is told; the next one tries again
+            self._forget(entry)
+            raise
         with self._lock:
-            if self._futures.get(entry) is not future:  # it made way meanwhile
-                return
-            if future.exception() is not None:  # whoever waits is told; the next one tries again
-                self._forget(entry)
-                return
-            self._sizes[entry] = sum(tensor.nbytes for tensor in future.result().values())
+            self._sizes[entry] = sum(tensor.nbytes for tensor in told.values())
             while sum(self._sizes.values()) > _MOST_BYTES:
                 self._forget(next(iter(self._sizes)))
+        return told
 
     def _forget(self, entry: tuple[str, int]) -> None:
         with self._lock:
