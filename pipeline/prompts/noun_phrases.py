@@ -92,7 +92,7 @@ class NounPhraseReader:
                 break
             is_one = is_one or word in ("a", "an", "another")
             self._is_definite = self._is_definite or word in ("the", "this", "that", "these")
-            count = self._cursor.count(count) or count
+            count = number or count
             self._cursor.at += 1
         return is_one, count
 
@@ -178,6 +178,11 @@ class NounPhraseReader:
                 break
             if word == "can" and self._cursor.is_modal():
                 break
+            if nouns and word.isdigit():  # "the number 7", but "a red car 2 dogs"
+                if self._lexicon.is_plural(self._cursor.word(1)):
+                    break
+                self._cursor.at += 1
+                continue
             if not nouns and not self._is_bare and self._is_doing(word):
                 break  # "each one wearing a scarf"
             if nouns and (self._ends_nouns(word, nouns) or self._cursor.is_adverb(word)):
