@@ -11,7 +11,7 @@ from pipeline.prompts.lexicon import Lexicon
 
 _SOME = "some"  # a number that nobody knows
 _MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 1000}
-_HALF_DOZEN = ("half", "a", "dozen")
+_SAID = {("half", "a", "dozen"): "6", ("a", "few"): _SOME, ("few",): _SOME}
 _BOUNDS = frozenset(
     (
         *(("at", "least"), ("at", "most"), ("no", "more", "than"), ("no", "less", "than")),
@@ -21,6 +21,8 @@ _BOUNDS = frozenset(
 )
 _OPEN_END = frozenset(("more", "fewer", "less", "so"))  # "or more"
 _MOST = 9999  # beyond it nobody counts
+_FRACTION = re.compile(r"(?:hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|eighths?|tenths?)")
+_GLUED = re.compile(r"(\d+)((?:girl|boy)s?)")  # as tags have it
 _RANGE = re.compile(r"\d+[-\u2010\u2011]\d+")
 
 
@@ -37,21 +39,34 @@ def number_of(word: str, lexicon: Lexicon) -> int | None:
 
 def with_numbers(words: Sequence[str], lexicon: Lexicon) -> list[str]:
     """The words, lower case, with numbers of several words as digits."""
-    return list(_read(words, lexicon))
+    apart: list[str] = []
+    for word in words:
+        glued = _GLUED.fullmatch(word)
+        apart += glued.groups() if glued else ["zero" if word == "0" else word]
+    return list(_read(apart, lexicon))
 
 
 def _read(words: Sequence[str], lexicon: Lexicon) -> Iterator[str]:
     at = 0
     while at < len(words):
-        if tuple(words[at : at + 3]) == _HALF_DOZEN:
-            yield "6"
-            at += 3
+        said = next(
+            (phrase for phrase in _SAID if tuple(words[at : at + len(phrase)]) == phrase), ()
+        )
+        if said:
+            yield _SAID[said]
+            at += len(said)
             continue
         bound = next((n for n in (3, 2) if tuple(words[at : at + n]) in _BOUNDS), 0)
         number, stop = _number(words, at + bound, lexicon)
         if number is None:
             yield _SOME if _RANGE.fullmatch(words[at]) else words[at]
             at += 1
+        elif words[at - 1 : at] == ["number"] or _FRACTION.fullmatch(
+            "".join(words[stop : stop + 1])
+        ):
+            at = stop  # a name, or a part of one thing
+        elif words[at - 1 : at] in (["few"], ["several"], ["many"]):
+            at = stop  # "a few dozen"
         elif bound or (end := _end_of_range(words, stop, lexicon)) > stop:
             yield _SOME
             at = stop if bound else end
