@@ -301,7 +301,7 @@ class _Reader:
         word, follows = self._cursor.word(), self._cursor.word(1)
         is_gerund = word in self._lexicon.gerunds and self._lexicon.is_noun(follows)
         if isinstance(self._last, Verb) or self._has_verb:
-            return is_gerund and self._last is not Join.AND
+            return is_gerund and self._last not in (Join.AND, Join.COMMA)
         return self._cursor.is_nominal(follows)
 
     def _is_list(self) -> bool:
