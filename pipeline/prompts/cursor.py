@@ -104,5 +104,9 @@ class Cursor:
         if word == bare:
             return (is_plural or is_list) and is_followed
         if word.endswith("s"):
-            return not is_plural and is_followed
+            # A plural stands last among nouns: "a hat slices vegetables".
+            is_with_object = (
+                self.is_nominal(self.word(1)) and self.word(1) not in self.lexicon.verbs
+            )
+            return not is_plural and (is_followed or is_with_object)
         return is_followed

@@ -202,7 +202,11 @@ class NounPhraseReader:
             is_plural = self._lexicon.is_plural(nouns[-1])
             is_list = self._before.is_and and not self._is_one
             is_second_plural = word != self._lexicon.verbs[word] and word.endswith("s")
-            if is_plural and is_second_plural and self._cursor.is_clause_word(self._cursor.word(1)):
+            follows = self._cursor.word(1)
+            is_ended = (
+                not follows or not follows[0].isalnum() or self._cursor.is_clause_word(follows)
+            )
+            if is_plural and is_second_plural and is_ended:
                 return nouns[-1] not in self._lexicon.unchanging  # "rows of desks face(s) a"
             return self._cursor.is_verb_after(is_plural=is_plural, is_list=is_list)
         is_known = self._lexicon.is_noun(word)
