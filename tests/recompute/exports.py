@@ -117,4 +117,4 @@ def _lacks(of: str, content: Content, wanted: Content) -> Iterator[str]:
         if not any(held[-len(tokens) :] == tokens for held in content.tokens):
             yield f"{of}: a sample lacks the tokens {tokens!r:.80}"
     if wanted.words and content.pictures != wanted.pictures:
-        yield f"{of}: {len(content.pictures)} pictures, or others than the {len(wanted.pictures)}"
+        yield f"{of}: {len(content.pictures)} images, or others than the {len(wanted.pictures)}"
