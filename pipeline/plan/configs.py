@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from pipeline.plan.models import ModelFacts, describe_model, fake_facts
 from pipeline.plan.packs import load_pack
@@ -173,7 +174,8 @@ def _check_fit(config: RunConfig, facts: ModelFacts, pack: TemplatePack) -> None
     if config.method.program is Program.THINK_WHILE:
         equal_bands(facts.geometry, config.method.schedule.num_regions)
     names = {role: config.method.backend_of(role) for role in Role}
-    if config.method.backend == "fake" and set(names.values()) != {"fake"}:
+    asked = {name for role in Role for name in config.method.backends_of(role)}
+    if config.method.backend == "fake" and asked & {"engine", "reference"}:
         raise InputError(
             "method.backend is fake, so there is no model for the other backends of "
             "method.backends: name the model's backend there, and the fake for single roles"
@@ -228,8 +230,15 @@ def validated(kind: type[Table], tables: JsonValue) -> Table:
         return kind.model_validate(tables)
     except ValidationError as error:
         lines = [
-            f"  {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            + (f" (found {problem['input']!r:.60})" if problem["type"] != "missing" else "")
+            f"  {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}{_found(problem)}"
             for problem in error.errors()
         ]
-        raise InputError("the config cannot be used:\n" + "\n".join(lines)) from error
+        raise InputError("the config cannot be used:\n" + "\n".join(lines)) from None
+
+
+def _found(problem: ErrorDetails) -> str:
+    """What was there, unless it may be a key: those of endpoints are told by their place alone."""
+    value, is_of_endpoint = problem["input"], "endpoints" in problem["loc"]
+    if problem["type"] == "missing" or is_of_endpoint or isinstance(value, dict):
+        return ""
+    return f" (found {value!r:.60})"
