@@ -1,10 +1,10 @@
 """Stands between a server and whoever wants it, and takes every process of it along at the end.
 
-    python -I guard.py CHANNEL COMMAND...
+    python -I guard.py CHANNEL TERM_SECONDS COMMAND...
 
 CHANNEL is the number of an open socket. The guard says the server's process there, later how it
 ended, and closes it when nothing of the server is left. When the other end is closed, by whatever
-death, the server is ended: SIGTERM, ten seconds, SIGKILL. Ray kills what a dead worker had started
+death, the server is ended: SIGTERM, TERM_SECONDS, SIGKILL. Ray kills what a dead worker had started
 itself, and what that started lives on, on a GPU with its memory; so the guard is no child of the
 worker (it forks once more), and what loses its parent below it becomes its own child.
 
@@ -22,7 +22,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-TERM_SECONDS = 10.0
 _KILL_SECONDS = 5.0
 _LOOK_SECONDS = 0.1
 _ADOPT_ORPHANS, _DIE_WITH_PARENT = 36, 1  # prctl(2): PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG
@@ -30,7 +29,7 @@ _ADOPT_ORPHANS, _DIE_WITH_PARENT = 36, 1  # prctl(2): PR_SET_CHILD_SUBREAPER, PR
 
 def main(arguments: list[str]) -> None:
     """Guard a server until it or the other end of the channel is gone."""
-    channel = socket.socket(fileno=int(arguments[0]))
+    channel, term_seconds = socket.socket(fileno=int(arguments[0])), float(arguments[1])
     if os.fork():
         os._exit(0)
     libc = ctypes.CDLL(None)
@@ -40,7 +39,7 @@ def main(arguments: list[str]) -> None:
         signal.signal(sign, lambda number, frame: is_ending.append(number))
     try:
         server = subprocess.Popen(
-            arguments[1:],
+            arguments[2:],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a group of its own, so that one signal reaches all of it
             preexec_fn=lambda: libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0),
@@ -56,16 +55,16 @@ def main(arguments: list[str]) -> None:
         ended |= dict(_reaped())
     if server in ended:
         _tell(channel, f"ended {os.waitstatus_to_exitcode(ended[server])}")
-    _end_all(server, is_server_there=server not in ended)
+    _end_all(server, term_seconds if server not in ended else 0)
     _tell(channel, "over and nothing left")
 
 
-def _end_all(server: int, *, is_server_there: bool) -> None:
-    """End the server as one asks it to, and then whatever is left."""
-    if is_server_there:
+def _end_all(server: int, term_seconds: float) -> None:
+    """Ask the server to end, for so long, and then end whatever is left."""
+    if term_seconds:
         _signal_group(server, signal.SIGTERM)
         _signal_group(server, signal.SIGCONT)  # one that is stopped hears nothing else
-        _wait(TERM_SECONDS)
+        _wait(term_seconds)
     stop_at = time.monotonic() + _KILL_SECONDS
     while (left := list(_descendants())) and time.monotonic() < stop_at:
         for process in left:

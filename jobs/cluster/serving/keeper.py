@@ -147,19 +147,18 @@ class Keeper:
 
     def _wait_for_answer(self, server: GuardedServer) -> str:
         """Until it answered a request. Else what is wrong with it."""
-        last = "nothing listens there"
         timeout = self._order.serve.start_timeout_seconds
-        stop_at = time.monotonic() + timeout
+        stop_at, trouble = time.monotonic() + timeout, ""
         while not self._is_over.wait(_LOOK_SECONDS):
             if ending := server.ending():
                 return f"{ending}, before it answered"
             seconds = stop_at - time.monotonic()
             if seconds <= 0:
-                return f"it has not answered within {timeout:.0f} s ({last})"
-            if is_healthy(self._order.host, self._port, timeout=min(_HEALTH_SECONDS, seconds)):
-                last = self._ask(timeout=seconds)
-                if not last:
-                    return ""
+                return f"it has not answered within {timeout:.0f} s ({trouble})"
+            trouble = illness(self._order.host, self._port, timeout=min(_HEALTH_SECONDS, seconds))
+            trouble = trouble or self._ask(timeout=seconds)
+            if not trouble:
+                return ""
         return ""
 
     def _ask(self, timeout: float) -> str:
@@ -182,19 +181,20 @@ class Keeper:
             if now - asked_at < _HEALTH_SECONDS:
                 continue
             asked_at = now
-            if is_healthy(self._order.host, self._port, timeout=_HEALTH_SECONDS):
+            if not illness(self._order.host, self._port, timeout=_HEALTH_SECONDS):
                 heard_at = now
             elif now - heard_at > _SILENT_SECONDS:
                 return f"it has said nothing for {now - heard_at:.0f} s"
         return ""
 
 
-def is_healthy(host: str, port: int, *, timeout: float) -> bool:
-    """Whether a server says that it is there."""
+def illness(host: str, port: int, *, timeout: float) -> str:
+    """What a server says when it is asked how it is; empty: that it is well."""
     try:
-        return _request(host, port, "GET", "/health", None, {}, timeout)[0] == 200
-    except (OSError, http.client.HTTPException):
-        return False
+        status, _ = _request(host, port, "GET", "/health", None, {}, timeout)
+    except (OSError, http.client.HTTPException) as error:
+        return f"its port answers with {type(error).__name__}"
+    return "" if status == 200 else f"it says of itself that it is not well, by status {status}"
 
 
 def ask(host: str, port: int, body: JsonObject, *, key: str | None, timeout: float) -> str:

@@ -15,7 +15,8 @@ from jobs.cluster.serving import guard
 KEY_VARIABLE = "VLLM_API_KEY"
 """Where a server reads its key: on a command line everyone on its machine could."""
 
-_END_SECONDS = guard.TERM_SECONDS + 15.0
+_TERM_SECONDS = 10.0  # to end by itself in
+_END_SECONDS = 15.0  # more, until whatever is left was killed
 _OURS = ("RAY_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
 _QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
@@ -29,9 +30,10 @@ class GuardedServer:
         self._is_guarded = True
         self._channel, theirs = socket.socketpair()
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        words = (str(theirs.fileno()), str(_TERM_SECONDS))
         with theirs, log.open("ab") as sink:
             subprocess.run(
-                [sys.executable, "-I", guard.__file__, str(theirs.fileno()), *command],
+                [sys.executable, "-I", guard.__file__, *words, *command],
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
@@ -58,7 +60,7 @@ class GuardedServer:
             self._channel.shutdown(socket.SHUT_WR)
         except OSError:
             self._is_guarded = False
-        self._hear(seconds=_END_SECONDS)
+        self._hear(seconds=_TERM_SECONDS + _END_SECONDS)
         self._channel.close()
         told = self._told()
         if "pid" in told and "over" not in told:  # the guard was killed: its group is left
