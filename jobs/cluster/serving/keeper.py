@@ -10,7 +10,7 @@ import json
 import socket
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -39,21 +39,16 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerOrder:
-    """What is to be served, and how. Is pickled; it is never printed, since it has a key."""
+    """What is to be served, and how."""
 
-    name: str  # of the endpoint
-    replica: int
     model: str  # as requests name it
     revision: str | None
     serve: ServeConfig
-    key: str | None  # None: it asks for none
+    key: str | None = field(repr=False)  # None: it asks for none
     host: str  # the address to listen at
     gpus: str | None  # as `server_environment` has them
     log: Path
     port: int = 0  # 0: any
-
-    def __repr__(self) -> str:
-        return f"ServerOrder({self.name} {self.replica})"
 
     def command(self, port: int) -> list[str]:
         """The command line of the server. It has no key in it."""

@@ -42,6 +42,7 @@ class Scene:
         device: Any,
         need: Mapping[str, float],
         shunned: Collection[str],
+        keys: Mapping[str, str],
     ) -> RemoteActor:
         return RemoteActor(
             SimpleNamespace(),

@@ -34,8 +34,6 @@ def kept(
 ) -> Iterator[Keeper]:
     """A stand-in that is kept, and ended afterwards."""
     order = ServerOrder(
-        name="critic",
-        replica=0,
         model="some/model",
         revision=None,
         serve=ServeConfig(
@@ -134,8 +132,6 @@ def test_a_server_that_is_up_and_does_not_answer_is_waited_for_and_no_longer(
 
 def test_a_program_that_is_not_there_is_told(tmp_path: Path):
     order = ServerOrder(
-        name="critic",
-        replica=0,
         model="m",
         revision=None,
         serve=ServeConfig(command=("/nowhere/vllm", "serve")),
