@@ -16,8 +16,9 @@ from pipeline.plan.configs import (
 )
 from pipeline.plan.models import prompt_limit
 from pipeline.plan.planning import Plan, check_method, commit_plan, extend_plan, make_plan
-from pipeline.plan.prompt_files import Limit, PromptSet, read_prompts
+from pipeline.plan.prompt_files import PromptSet, read_prompts
 from pipeline.plan.prompt_rows import ReadOptions
+from pipeline.plan.thoughts import thoughts_check
 from pipeline.store.layout import rejects_key
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest, try_read_manifest
@@ -48,11 +49,13 @@ class PlanRequest:
         base = read_config_file(self.config_file) if self.config_file else under
         return with_settings(base, self.settings)
 
-    def read_prompts(self, limit: Limit | None) -> PromptSet:
-        """What the sources hold, as it was asked for. Raises InputError."""
+    def read_prompts(self, resolved: Resolved) -> PromptSet:
+        """What the sources hold, as it was asked for. Raises InputError for what does not fit."""
+        method, facts = resolved.config.method, resolved.facts
         return read_prompts(
             self.sources,
-            limit=limit,
+            limit=prompt_limit(facts, method, resolved.pack),
+            check=thoughts_check(method, facts),
             skip_bad=self.skip_bad,
             options=self.reading,
             first=self.num_records,
@@ -69,8 +72,7 @@ def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     store = open_store(request.url)
     before = try_read_manifest(store)
     resolved = resolve(request.tables({}), before.config.method if before else None)
-    limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
-    prompts = request.read_prompts(limit)
+    prompts = request.read_prompts(resolved)
     plan = make_plan(
         prompts,
         resolved.config,
@@ -93,8 +95,7 @@ def extend_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     if request.sources:
         resolved = resolve(before.config.model_dump(mode="json"))
         check_method(before, resolved.config, store.url)
-        limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
-        prompts = request.read_prompts(limit)
+        prompts = request.read_prompts(resolved)
     after = extend_plan(
         store,
         prompts,

@@ -73,9 +73,7 @@ class ServingActor:
                 log=log,
             )
         )
-        return ServingPlace(
-            node_id=context.get_node_id(), host=socket.gethostname(), log=str(log)
-        )
+        return ServingPlace(node_id=context.get_node_id(), host=socket.gethostname(), log=str(log))
 
     def status(self) -> ServerStatus:
         """How its server is doing."""

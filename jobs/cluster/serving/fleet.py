@@ -71,9 +71,7 @@ class Fleet:
         self._looked_at = -math.inf
         self.keys: dict[str, str] = {}  # made for this run, by the variables they are to stand in
         self._variables: dict[str, str] = {}  # by endpoint
-        self._replicas = [
-            self._start(order) for order in self._orders(run_id, is_local=is_local)
-        ]
+        self._replicas = [self._start(order) for order in self._orders(run_id, is_local=is_local)]
 
     def __len__(self) -> int:
         return len(self._replicas)
@@ -106,7 +104,9 @@ class Fleet:
         for replica in self._replicas:
             if replica.asking is None:
                 replica.asking = (
-                    replica.handle.status.remote() if replica.place else replica.handle.start.remote()
+                    replica.handle.status.remote()
+                    if replica.place
+                    else replica.handle.start.remote()
                 )
 
     def taken(self) -> dict[str, Resources]:
