@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.endpoints import MODEL_BACKENDS, EndpointExecution, EndpointMethod, check_names
-from schemas.frozen import Frozen
+from schemas.frozen import Frozen as Frozen
 from schemas.json_values import JsonMapping, JsonObject, canonical_json
 from schemas.trace import TRACE_VERSION, Role
 
@@ -181,6 +181,19 @@ class MethodConfig(Frozen):
         if self.thoughts == "given" and Role.THINK in self.backends:
             raise ValueError("thoughts are given, so backends.think answers nothing: leave it out")
         return self
+
+    def sampling_of(self, backend: str) -> SamplingConfig:
+        """How a backend's words are chosen: as the run's, but for what an endpoint says itself."""
+        table = self.endpoints.get(backend)
+        if table is None:
+            return self.sampling
+        own = {
+            "text_temperature": table.temperature,
+            "text_top_p": table.top_p,
+            "max_text_tokens": table.max_tokens,
+        }
+        told = {name: value for name, value in own.items() if value is not None}
+        return self.sampling.model_copy(update=told)
 
     @property
     def endpoints_in_use(self) -> dict[str, EndpointMethod]:

@@ -119,6 +119,7 @@ class RemoteActor:
     address: ActorAddress | None = None
     num_finished: int = 0  # rollouts that ended there, in shards that are open
     is_store_away: bool = False
+    endpoints_away: tuple[str, ...] = ()
     leaving_by: float | None = None  # on the driver's clock; None: it may take shards
 
     @property
@@ -170,6 +171,7 @@ class RemoteActor:
     def note_status(self, status: WorkerStatus) -> None:
         self.asking = None
         self.num_finished, self.is_store_away = status.num_finished, status.is_store_away
+        self.endpoints_away = status.endpoints_away
 
     def end(self) -> None:
         """End its process, also one that is frozen and hears nothing.

@@ -139,9 +139,7 @@ class Crew:
             if actor.node_id in draining:
                 self._note(f"Ray takes a node away: the actor on {actor.address} is to leave.")
                 self._leave(actor, now)
-            elif actor.device != self._device or self._is_misplaced(actor):
-                self._leave(actor, now)
-            elif self._fleet and actor.config != self._manifest.config:  # a server has moved
+            elif actor.device != self._device or self._is_misplaced(actor) or (self._fleet and actor.config != self._manifest.config):
                 self._leave(actor, now)
         staying = self._staying()
         useless = [actor for actor in staying if not actor.is_placed]

@@ -142,6 +142,7 @@ class Driver:
             num_actors=sum(actor.is_ready for actor in self._crew.actors),
             growing_seconds=0.0 if since is None else self._clock() - since,
             is_store_away=any(actor.is_store_away for actor in self._crew.actors),
+            endpoints_away={name for actor in self._crew.actors for name in actor.endpoints_away},
             waiting=self._crew.waiting,
         )
 

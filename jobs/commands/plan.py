@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.terminal import Terminal, as_typed, counted, duration, size
+from pipeline.endpoints.keys import check_keys
+from pipeline.endpoints.promises import describe_endpoints
 from pipeline.plan.configs import (
     Resolved,
     Tables,
@@ -72,6 +74,7 @@ def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     store = open_store(request.url)
     before = try_read_manifest(store)
     resolved = resolve(request.tables({}), before.config.method if before else None)
+    check_keys(resolved.config)
     prompts = request.read_prompts(resolved)
     plan = make_plan(
         prompts,
@@ -139,9 +142,11 @@ def load_run(request: PlanRequest) -> RunManifest:
         # Reads the model's files, so only when it can matter.
         resolved = resolve(asked, manifest.config.method)
         check_method(manifest, resolved.config, store.url)
+        check_keys(resolved.config)
         return manifest.model_copy(update={"config": resolved.config})
     config = validated(RunConfig, asked)
     check_resources(config.execution)
+    check_keys(config)
     return manifest.model_copy(update={"config": config})
 
 
@@ -160,6 +165,7 @@ def _describe_plan(
         f"{counted(part.rollouts_per_record, 'rollout')} in {counted(part.num_shards, 'shard')} "
         f"of up to {part.rollouts_per_shard}, {estimate}.",
     ]
+    lines += describe_endpoints(resolved.config)
     if part.num_duplicates or part.num_rejects:
         rejects = f"; rejects: {url}/{rejects_key(part.folder)}" if part.num_rejects else ""
         lines.append(

@@ -13,7 +13,6 @@ from schemas.ids import record_id
 from schemas.prompts import Prompt
 from schemas.trace import Finish
 
-
 _SURROGATE = re.compile(r"[\ud800-\udfff]")  # JSON can name half a pair; UTF-8 cannot store it
 
 

@@ -84,7 +84,9 @@ class Worker:
     def status(self) -> WorkerStatus:
         """How it is doing."""
         return WorkerStatus(
-            num_finished=self._model_thread.num_finished, is_store_away=self._store.is_away
+            num_finished=self._model_thread.num_finished,
+            is_store_away=self._store.is_away,
+            endpoints_away=self._model_thread.endpoints_away,
         )
 
     def run_shard(self, assignment: Assignment) -> ShardReport:

@@ -19,7 +19,7 @@ def requests_of(trace_row: TraceRow, settings: Settings) -> list[Request]:
     requests: list[Request] = []
     program = PROGRAMS[settings.method.program](trace_row["prompt"], settings)
     events = iter(trace_row["events"])
-    answer: Answer | None = None
+    answer: Answer | list[Answer] | None = None
     try:
         while True:
             yielded = program.send(answer)
@@ -27,7 +27,9 @@ def requests_of(trace_row: TraceRow, settings: Settings) -> list[Request]:
                 answer = None
                 continue
             if isinstance(yielded, list):
-                raise FatalFailure("a program asked for several at once", reason="replay")
+                requests += yielded
+                answer = [_answer(request, next(events)) for request in yielded]
+                continue
             requests.append(yielded)
             answer = _answer(yielded, next(events))
     except StopIteration:
@@ -46,6 +48,6 @@ def _answer(request: Request, event: EventRow) -> Answer:
     return TextAnswer(
         prefix_ids=(),
         text=event["raw_text"] or "",
-        token_ids=tuple(event["token_ids"]),
+        token_ids=None,
         finish=Finish(event["finish"] or Finish.STOP),
     )

@@ -12,10 +12,9 @@ from pydantic import ValidationError
 from pipeline.plan.models import fake_facts
 from pipeline.plan.prompt_files import read_prompts
 from pipeline.plan.thoughts import thoughts_check, thoughts_of
-from pipeline.store.open import open_store
 from schemas.config import Program, SamplingConfig, fingerprint
 from schemas.errors import InputError
-from tests.support import SMALL, all_rows, fake_config, fake_method, plan_run, run_all
+from tests.support import SMALL, fake_method
 
 GIVEN = fake_method(thoughts="given", sampling=SamplingConfig(max_text_tokens=20))
 
