@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import evaluation, sets
+from jobs.cli import endpoints, evaluation, sets
 from jobs.cli.options import (
     ActorResources,
     Actors,
@@ -357,6 +357,7 @@ def gc(
 
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
+app.add_typer(endpoints.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -139,13 +139,18 @@ class Crew:
             if actor.node_id in draining:
                 self._note(f"Ray takes a node away: the actor on {actor.address} is to leave.")
                 self._leave(actor, now)
-            elif actor.device != self._device or self._is_misplaced(actor) or (self._fleet and actor.config != self._manifest.config):
+            elif self._is_outdated(actor):
                 self._leave(actor, now)
         staying = self._staying()
         useless = [actor for actor in staying if not actor.is_placed]
         useless += [actor for actor in staying if actor.is_ready and not actor.growing]
         for actor in useless[: max(0, len(staying) - wanted)]:
             self._leave(actor, now)
+
+    def _is_outdated(self, actor: RemoteActor) -> bool:
+        """Whether it is not what would be started now: also if a server of the run has moved."""
+        has_moved = self._fleet is not None and actor.config != self._manifest.config
+        return actor.device != self._device or has_moved or self._is_misplaced(actor)
 
     def _is_misplaced(self, actor: RemoteActor) -> bool:
         """Whether it still waits for a place, and might be given one that it should not have."""

@@ -49,7 +49,7 @@ class _Replica:
         return bool(self.url)
 
     def __str__(self) -> str:
-        return f"endpoint {self.order.name}, replica {self.order.replica + 1}"
+        return f"replica {self.order.replica + 1} of endpoint {self.order.name}"
 
 
 class Fleet:
@@ -181,7 +181,7 @@ class Fleet:
         else:
             if isinstance(answer, ServingPlace):
                 replica.place = answer
-                self._note(f"{replica} starts on {answer}.".capitalize())
+                self._note(f"The server of {replica} starts on {answer}.")
             else:
                 self._take(replica, answer)
 

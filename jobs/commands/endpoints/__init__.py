@@ -1,1 +1,1 @@
-"""What the commands around endpoints do: thoughts by a thinker alone, and servers apart from runs."""
+"""What the commands around endpoints do: thoughts of a thinker alone, servers apart from runs."""
