@@ -157,9 +157,10 @@ def _describe_plan(
     estimate = f"about {size(plan.num_bytes)}"
     if plan.actor_seconds >= 1:
         estimate += f" and {duration(plan.actor_seconds)} of one GPU"
+    program = method.program.value + (" from given thoughts" if method.thoughts == "given" else "")
     in_dtype = "" if method.backend == "fake" else f", {method.dtype}"
     lines = [
-        f"Run {manifest.run_id} at {url}: {method.program.value} with {method.model.name} "
+        f"Run {manifest.run_id} at {url}: {program} with {method.model.name} "
         f"({method.backend}{in_dtype}), fingerprint {manifest.fingerprint}.",
         f"Planned: {counted(part.num_records, 'record')} x "
         f"{counted(part.rollouts_per_record, 'rollout')} in {counted(part.num_shards, 'shard')} "

@@ -10,7 +10,7 @@ from jobs.commands.endpoints.caption_file import OWN_COLUMNS, CaptionFile, opene
 from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.plan import describe_left_behind
 from jobs.commands.stopping import Stop
-from jobs.commands.terminal import Terminal, counted
+from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.endpoints.backend import RemoteBackend
 from pipeline.endpoints.keys import check_keys
 from pipeline.endpoints.opening import open_client
@@ -84,8 +84,11 @@ def caption(request: CaptionRequest, terminal: Terminal) -> ExitCode:
             with Stop(terminal, "the same command again") as stop:
                 code = _think(missing, resolved, file, terminal, bad, stop)
     _say_bad(bad, terminal)
-    terminal.say(f"Thoughts: {request.out}", f"Next: coppice run {request.out} RUN --thoughts")
-    return ExitCode.COMPLETE_WITH_DEAD if code is ExitCode.COMPLETE and bad else code
+    if code is ExitCode.INCOMPLETE:
+        return code
+    out = as_typed(str(request.out.absolute()))
+    terminal.say(f"Thoughts: {out}", f"Next: coppice run {out} RUN --thoughts")
+    return ExitCode.COMPLETE_WITH_DEAD if bad else code
 
 
 def _think(
