@@ -307,7 +307,7 @@ def test_a_redirect_is_not_followed_with_a_key(server: StandIn, client_of: Any):
             assert isinstance(reply, FatalFailure)
             assert reply.reason == "endpoint_redirects"
         assert not elsewhere.asked
-        assert not elsewhere.num_connections
+        assert not elsewhere.connections
 
 
 # Many at once
