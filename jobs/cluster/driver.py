@@ -24,6 +24,7 @@ from pipeline.store.status import take_stock
 from schemas.errors import (
     ClusterLost,
     CoppiceError,
+    EndpointAway,
     FailureKind,
     StoreUnavailable,
     TooManyDead,
@@ -265,7 +266,8 @@ class Driver:
                 f"{self._num_failed_openings} actors could not load the models; {message}",
                 reason="no_models",
             )
-        self._crew.failed_on(actor.node_id, is_hopeless=isinstance(cause, CoppiceError))
+        is_hopeless = isinstance(cause, CoppiceError) and not isinstance(cause, EndpointAway)
+        self._crew.failed_on(actor.node_id, is_hopeless=is_hopeless)
         actor.end()
         self._bury(actor, [], Loss.ACTOR, message)
 

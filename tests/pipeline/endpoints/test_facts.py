@@ -8,7 +8,7 @@ import pytest
 from pipeline.endpoints.keys import check_keys
 from pipeline.endpoints.opening import open_client
 from schemas.config import RunConfig
-from schemas.errors import InfrastructureFailure, InputError
+from schemas.errors import EndpointAway, InputError
 from tests.stand_in_server import (
     MODEL,
     Asked,
@@ -119,7 +119,7 @@ def test_a_server_that_wants_a_key_says_where_to_put_it(
 def test_a_server_that_is_not_there_is_waited_for_and_given_up(server: StandIn):
     server.close()
 
-    with pytest.raises(InfrastructureFailure, match="does not answer"):
+    with pytest.raises(EndpointAway, match="does not answer"):
         meet(config_of(server, connect_timeout_seconds=0.2))
 
 

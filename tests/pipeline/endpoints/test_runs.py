@@ -247,7 +247,7 @@ def test_another_model_in_mid_run_stops_it(server: StandIn, store: Store):
         server.react = lambda asked: Reaction(body=completion("Hi.", model="other"))
         failure = failure_of(worker.run_shard(attempt_at(0)))
 
-    assert (failure.kind, failure.reason) == ("fatal", "endpoint_model")
+    assert (failure.kind, failure.reason) == ("fatal", "endpoint_refused")
 
 
 def test_no_rollout_is_too_slow_for_a_server_that_is_away(
