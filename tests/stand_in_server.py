@@ -5,6 +5,7 @@ default it answers it well.
 """
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -82,6 +83,11 @@ def error_body(message: str, kind: str = "BadRequestError", **more: Any) -> byte
     return json.dumps({"error": {"message": message, "type": kind, **more}}).encode()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 512
+
+
 class StandIn:
     """A running server. `asked` are the questions so far, probes too."""
 
@@ -90,11 +96,11 @@ class StandIn:
         self.models: list[str] = [MODEL]
         self.key: str | None = None  # that it wants to see
         self.asked: list[Asked] = []
-        self.num_in_flight = self.most_in_flight = self.num_connections = 0
+        self.num_in_flight = self.most_in_flight = 0
+        self.connections: list[socket.socket] = []
         self.answers_probes = True
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), partial(_Handler, self))
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
@@ -111,8 +117,12 @@ class StandIn:
         return [asked for asked in self.asked if not asked.is_probe]
 
     def close(self) -> None:
+        """End as a killed process does: its connections break."""
         self._server.shutdown()
         self._server.server_close()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def reaction_to(self, body: dict[str, Any], headers: dict[str, str]) -> Reaction:
         with self._lock:
@@ -132,10 +142,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def __init__(self, stand_in: StandIn, *arguments: Any) -> None:
+    def __init__(self, stand_in: StandIn, connection: socket.socket, *more: Any) -> None:
         self._stand_in = stand_in
-        stand_in.num_connections += 1
-        super().__init__(*arguments)
+        stand_in.connections.append(connection)
+        super().__init__(connection, *more)
 
     def log_message(self, *arguments: Any) -> None:
         pass

@@ -25,6 +25,7 @@ from pipeline.store.status import take_stock
 from schemas.errors import (
     ClusterLost,
     CoppiceError,
+    EndpointAway,
     FailureKind,
     StoreUnavailable,
     TooManyDead,
@@ -98,7 +99,7 @@ class Driver:
         """Grow what is missing. Ends when every shard is settled, or soon after a stop.
 
         Raises StoreUnavailable if the store did not come back in time, TooManyDead, FatalFailure,
-        ClusterLost, ServerLost, and InputError for what no node of this Ray can ever do.
+        ClusterLost, EndpointAway, and InputError for what no node of this Ray can ever do.
         """
         stop_by = float("inf")
         try:
@@ -271,7 +272,8 @@ class Driver:
                 f"{self._num_failed_openings} actors could not load the models; {message}",
                 reason="no_models",
             )
-        self._crew.failed_on(actor.node_id, is_hopeless=isinstance(cause, CoppiceError))
+        is_hopeless = isinstance(cause, CoppiceError) and not isinstance(cause, EndpointAway)
+        self._crew.failed_on(actor.node_id, is_hopeless=is_hopeless)
         actor.end()
         self._bury(actor, [], Loss.ACTOR, message)
 

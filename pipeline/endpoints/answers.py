@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from schemas.errors import FatalFailure, RecordFailure, RolloutError
+from schemas.errors import EndpointRefused, RecordFailure, RolloutError
 from schemas.trace import Finish
 
 MAX_ANSWER_BYTES = 8 * 2**20
@@ -163,26 +163,26 @@ def _read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> TryRe
         wait = _retry_after(headers.get("retry-after", ""))
         return Setback(what=named, reason="endpoint_busy", is_away=True, wait_seconds=wait)
     if 300 <= status < 400:
-        return FatalFailure(
+        return EndpointRefused(
             f"{named}: it redirects, which is never followed, since that would take prompts and "
             "the key elsewhere; give the address that answers itself as url",
-            reason="endpoint_redirects",
+            reason="endpoint_refused",
         )
     if status in _REFUSED_KEY:
-        return FatalFailure(
+        return EndpointRefused(
             f"{named}: it refuses the key, or asks for one; see api_key_env, and that the variable "
             "it names holds a key of this server, on every node",
-            reason="endpoint_refused_key",
+            reason="endpoint_refused",
         )
     if status in _WRONG_ADDRESS:
-        return FatalFailure(
+        return EndpointRefused(
             f"{named}: it has no such model, or no chat completions at this address; see model and "
             "url, which ends in /v1 for most servers",
-            reason="endpoint_wrong",
+            reason="endpoint_refused",
         )
     if status in _RECORD:
         is_long = _CONTEXT.search(" ".join(_words(error)).lower()) is not None
-        reason = "context" if is_long else "endpoint_refused"
+        reason = "context" if is_long else "endpoint_question"
         what = "the question is too long for its context" if is_long else "it refuses the question"
         return RecordFailure(f"{named}: {what}", reason=reason)
     return Setback(

@@ -11,7 +11,7 @@ import random
 import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
@@ -31,7 +31,7 @@ from pipeline.endpoints.answers import (
 from pipeline.endpoints.chat import ChatRequest, body_of
 from pipeline.endpoints.replicas import Replica, Router
 from schemas.endpoints import EndpointExecution, EndpointMethod
-from schemas.errors import FatalFailure, InfrastructureFailure, RecordFailure, RolloutError
+from schemas.errors import EndpointRefused, InfrastructureFailure, RecordFailure, RolloutError
 from schemas.json_values import JsonMapping
 from schemas.runs import EndpointUsage
 
@@ -72,11 +72,10 @@ class EndpointClient:
         execution: EndpointExecution,
         *,
         key: SecretStr | None = None,
-        urls: Sequence[str] = (),
     ) -> None:
-        """`urls` are of servers that were started for this endpoint; else those of its config."""
+        """The execution has an address: of servers that a run starts, their own by now."""
         self.name, self.method, self.execution = name, method, execution
-        self.urls = tuple(urls) or execution.url
+        self.urls = execution.url
         self.usage = EndpointUsage()  # of all that was answered
         self.answers_as: str | None = None  # what the server called its model at first
         self._key = key
@@ -285,13 +284,13 @@ class EndpointClient:
         what = _describe(error)
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
             if any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
-                return FatalFailure(
+                return EndpointRefused(
                     f"{what}: its certificate is not to be trusted; see url",
-                    reason="endpoint_wrong",
+                    reason="endpoint_refused",
                 )
             return Setback(what=what, reason="endpoint_away", is_away=True)
         if isinstance(error, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError):
-            return FatalFailure(f"{what}: see url", reason="endpoint_wrong")
+            return EndpointRefused(f"{what}: see url", reason="endpoint_refused")
         if not is_new and work.num_free < _FREE_REPEATS:
             return _Reset()
         return Setback(what=what, reason="endpoint_torn")
@@ -301,10 +300,10 @@ class EndpointClient:
         model = completion.model
         if model is None or self.answers_as is None or model == self.answers_as:
             return completion
-        return FatalFailure(
+        return EndpointRefused(
             f"another model answers now than at the start ({self.answers_as!r:.80} then): see what "
             "is served there, and run again with the model that the run was planned with",
-            reason="endpoint_model",
+            reason="endpoint_refused",
         )
 
     def _is_gone(self, work: _Work) -> None:

@@ -18,7 +18,7 @@ from pipeline.endpoints.answers import Completion, Setback
 from pipeline.endpoints.chat import ChatRequest, Schema
 from pipeline.endpoints.client import EndpointClient, Reply, host_of
 from pipeline.twig.requests import Message
-from schemas.errors import FatalFailure, InfrastructureFailure, InputError
+from schemas.errors import EndpointAway, EndpointRefused, InfrastructureFailure, InputError
 
 _PAUSE_SECONDS = 1.0
 _PROBE_TOKENS = 24
@@ -76,7 +76,7 @@ def meet(
     """Wait until a server answers, see that it is what the config says, and what it can do.
 
     `like` has the sampling that questions will have. Raises InputError for a server that is another
-    one, InfrastructureFailure for one that does not come within the endpoint's patience.
+    one, EndpointAway for one that does not come within the endpoint's patience.
     """
     described = _describe(client, sleep)
     pictures = (_PICTURE,) if with_picture else ()
@@ -155,11 +155,10 @@ def _patiently(client: EndpointClient, url: str, sleep: Callable[[float], None])
         if not isinstance(response, Setback) and response.status_code not in (502, 503, 504):
             return response
         if time.monotonic() + _PAUSE_SECONDS > give_up_at:
-            raise InfrastructureFailure(
+            raise EndpointAway(
                 f"endpoint {client.name} at {host_of(url)} does not answer, after "
                 f"{client.execution.patience_seconds:.0f} s of patience; start its server, or see "
-                f"execution.endpoints.{client.name}",
-                reason="endpoint_away",
+                f"execution.endpoints.{client.name}"
             )
         sleep(_PAUSE_SECONDS)
 
@@ -180,8 +179,8 @@ def _understood(client: EndpointClient, reply: Reply, *, with_picture: bool) -> 
     if isinstance(reply, Completion):
         return reply
     if isinstance(reply, InfrastructureFailure):
-        raise reply
-    if isinstance(reply, FatalFailure):
+        raise EndpointAway(str(reply))
+    if isinstance(reply, EndpointRefused):
         raise InputError(str(reply))
     picture = ", with a picture," if with_picture else ""
     raise InputError(

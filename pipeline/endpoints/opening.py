@@ -1,7 +1,5 @@
 """An endpoint of a config, met and ready to be asked."""
 
-from collections.abc import Sequence
-
 from pipeline.endpoints.backend import RemoteBackend
 from pipeline.endpoints.chat import ChatRequest
 from pipeline.endpoints.client import EndpointClient
@@ -13,29 +11,27 @@ from schemas.config import RunConfig
 from schemas.trace import Role
 
 
-def open_endpoint(
-    config: RunConfig, name: str, painter: Painter, *, urls: Sequence[str] = ()
-) -> RemoteBackend:
-    """An endpoint as a backend of a run. `urls` are of servers that were started for it.
+def open_endpoint(config: RunConfig, name: str, painter: Painter) -> RemoteBackend:
+    """An endpoint as a backend of a run, its pictures painted by who draws.
 
-    Raises InputError and InfrastructureFailure as `open_client` does.
+    Raises InputError and EndpointAway as `open_client` does.
     """
     method = config.method
     sees = any(name in method.backends_of(role) for role in (Role.THINK, Role.REFLECT))
-    client, facts = open_client(config, name, urls=urls, with_picture=sees)
+    client, facts = open_client(config, name, with_picture=sees)
     return RemoteBackend(client, facts, painter)
 
 
 def open_client(
-    config: RunConfig, name: str, *, urls: Sequence[str] = (), with_picture: bool = False
+    config: RunConfig, name: str, *, with_picture: bool = False
 ) -> tuple[EndpointClient, ServerFacts]:
     """A client of an endpoint, whose server was asked as the run will ask it.
 
     Raises InputError for a key that is not in this environment, or a server that is not what the
-    config says, and InfrastructureFailure for one that does not answer within its patience.
+    config says, and EndpointAway for one that does not answer within its patience.
     """
     method, execution = config.method.endpoints[name], config.execution.endpoints[name]
-    client = EndpointClient(name, method, execution, key=key_of(name, execution), urls=urls)
+    client = EndpointClient(name, method, execution, key=key_of(name, execution))
     sampling = config.method.sampling_of(name)
     like = ChatRequest(
         messages=(Message(role="user", text=""),),

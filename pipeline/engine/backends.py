@@ -1,7 +1,7 @@
 """Open the backends that a run's config names, and say what they run on."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,20 +43,14 @@ class LoadedBackends:
             endpoint.client.close()
 
 
-def open_backends(
-    config: RunConfig,
-    *,
-    device: Device = "cpu",
-    served: Mapping[str, Sequence[str]] | None = None,
-) -> LoadedBackends:
+def open_backends(config: RunConfig, *, device: Device = "cpu") -> LoadedBackends:
     """Load the model of a config, once, on this device and no other, and meet its endpoints.
 
-    `served` are the addresses of endpoints that the run started for itself, by name. Raises
-    InputError where the device is not to be had, or is not the one that the config asks for; if
-    this machine has other weights than those that the run was planned with; for a model that is not
-    what was asked for, or whose weights are not all numbers; and for an endpoint whose key is not
-    in this environment, or whose server is not what the config says. Raises InfrastructureFailure
-    for one that does not answer within its patience.
+    Raises InputError where the device is not to be had, or is not the one that the config asks for;
+    if this machine has other weights than those that the run was planned with; for a model that is
+    not what was asked for, or whose weights are not all numbers; and for an endpoint whose key is
+    not in this environment, or whose server is not what the config says. Raises EndpointAway for
+    one that does not answer within its patience.
     """
     if config.execution.device not in ("auto", device):
         raise InputError(
@@ -79,10 +73,7 @@ def open_backends(
             stack = _stack_of(janus, is_strict=getattr(backend, "is_strict", True))
         by_name[name] = painters[name] = backend
     painter = painters[method.backend_of(Role.DRAW)]
-    endpoints = {
-        name: open_endpoint(config, name, painter, urls=(served or {}).get(name, ()))
-        for name in method.endpoints_in_use
-    }
+    endpoints = {name: open_endpoint(config, name, painter) for name in method.endpoints_in_use}
     told = [stack["device"], *(str(endpoint.facts) for endpoint in endpoints.values())]
     return LoadedBackends(
         backends=Backends(by_name | endpoints, {role: _named(method, role) for role in Role}),

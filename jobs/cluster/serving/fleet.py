@@ -24,7 +24,7 @@ from jobs.cluster.serving.actor import Handle, ServingOrder, ServingPlace, start
 from jobs.cluster.serving.keeper import MAX_RESTARTS, Phase, ServerStatus
 from schemas.config import RunConfig
 from schemas.endpoints import EndpointExecution
-from schemas.errors import CoppiceError, InputError, ServerLost
+from schemas.errors import CoppiceError, EndpointAway, InputError
 
 _LOOK_SECONDS = 1.0
 _SAY_SECONDS = 60.0  # between two lines about what is waited for
@@ -77,7 +77,7 @@ class Fleet:
         return len(self._replicas)
 
     def wait(self, is_stopping: Callable[[], bool]) -> None:
-        """Until every replica answered, or a stop. Raises InputError, ServerLost."""
+        """Until every replica answered, or a stop. Raises InputError, EndpointAway."""
         for name, execution in _served(self._config).items():
             assert execution.serve is not None
             self._note(
@@ -93,7 +93,7 @@ class Fleet:
             time.sleep(_LOOK_SECONDS / 4)
 
     def look(self) -> None:
-        """Hear how they are, now and then. Raises InputError, ServerLost. Does not wait."""
+        """Hear how they are, now and then. Raises InputError, EndpointAway. Does not wait."""
         if self._clock() - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = self._clock()
@@ -206,7 +206,7 @@ class Fleet:
 
     def _give_up(self, replica: _Replica, message: str) -> None:
         if replica.has_answered:
-            raise ServerLost(
+            raise EndpointAway(
                 f"the server of {replica} is given up: {message}. It was on {replica.place}. What "
                 "is committed stays; see its log, and start the same command again, which goes on "
                 "where this one ended"

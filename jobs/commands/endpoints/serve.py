@@ -10,7 +10,7 @@ from jobs.commands.terminal import Terminal
 from pipeline.plan.configs import Tables, read_config_file, validated, with_settings
 from pipeline.plan.prompt_rows import shown
 from schemas.endpoints import EndpointExecution, EndpointMethod
-from schemas.errors import ExitCode, InputError, ServerLost
+from schemas.errors import EndpointAway, ExitCode, InputError
 from schemas.json_values import JsonValue
 
 _LOOK_SECONDS = 0.2
@@ -28,7 +28,7 @@ def serve_endpoint(
 ) -> ExitCode:
     """Start the server of an endpoint, say where it is once it answers, and end it on Ctrl-C.
 
-    Raises InputError for what cannot be served, and ServerLost for a server that is given up.
+    Raises InputError for what cannot be served, and EndpointAway for a server that is given up.
     """
     tables = with_settings(read_config_file(config_file), settings)
     method = validated(EndpointMethod, _table(tables, "method", name))
@@ -68,7 +68,9 @@ def _say(
     status: ServerStatus, before: ServerStatus, name: str, log: Path, terminal: Terminal
 ) -> None:
     if status.phase is Phase.LOST:
-        raise ServerLost(f"the server of endpoint {name} is given up: {status.message}; see {log}")
+        raise EndpointAway(
+            f"the server of endpoint {name} is given up: {status.message}; see {log}"
+        )
     if status.num_restarts > before.num_restarts:
         terminal.say(f"Again: {status.message}.")
     if status.phase is Phase.ANSWERING and before.phase is not Phase.ANSWERING:

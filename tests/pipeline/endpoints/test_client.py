@@ -16,7 +16,7 @@ from pipeline.endpoints.chat import ChatRequest
 from pipeline.endpoints.client import EndpointClient, Reply
 from pipeline.twig.requests import Message
 from schemas.endpoints import EndpointExecution, EndpointMethod
-from schemas.errors import FatalFailure, InfrastructureFailure, RecordFailure
+from schemas.errors import EndpointRefused, InfrastructureFailure, RecordFailure
 from tests.stand_in_server import (
     MODEL,
     Asked,
@@ -257,10 +257,10 @@ def test_an_answer_without_end_is_cut(server: StandIn, client_of: Any):
             "context",
         ),
         (Reaction(status=400, body=error_body("no", code="context_length_exceeded")), "context"),
-        (Reaction(status=400, body=error_body("bad picture")), "endpoint_refused"),
-        (Reaction(status=413), "endpoint_refused"),
-        (Reaction(status=422, body=b'{"detail": []}'), "endpoint_refused"),
-        (Reaction(body=error_body("no", code=400)), "endpoint_refused"),
+        (Reaction(status=400, body=error_body("bad picture")), "endpoint_question"),
+        (Reaction(status=413), "endpoint_question"),
+        (Reaction(status=422, body=b'{"detail": []}'), "endpoint_question"),
+        (Reaction(body=error_body("no", code=400)), "endpoint_question"),
         (Reaction(body=completion("", finish="content_filter")), "endpoint_filtered"),
     ],
 )
@@ -278,10 +278,13 @@ def test_what_a_record_is_refused_for_makes_it_dead(
 @pytest.mark.parametrize(
     ("reaction", "reason"),
     [
-        (Reaction(status=401, body=b'{"error": "Unauthorized"}'), "endpoint_refused_key"),
-        (Reaction(status=403), "endpoint_refused_key"),
-        (Reaction(status=404, body=error_body("no such model", "NotFoundError")), "endpoint_wrong"),
-        (Reaction(body=completion("Hi.", model="another")), "endpoint_model"),
+        (Reaction(status=401, body=b'{"error": "Unauthorized"}'), "endpoint_refused"),
+        (Reaction(status=403), "endpoint_refused"),
+        (
+            Reaction(status=404, body=error_body("no such model", "NotFoundError")),
+            "endpoint_refused",
+        ),
+        (Reaction(body=completion("Hi.", model="another")), "endpoint_refused"),
     ],
 )
 def test_what_no_retry_mends_ends_the_run(
@@ -292,7 +295,7 @@ def test_what_no_retry_mends_ends_the_run(
     client.answers_as = MODEL
     reply = ask(client)
 
-    assert isinstance(reply, FatalFailure)
+    assert isinstance(reply, EndpointRefused)
     assert reply.reason == reason
     assert len(server.asked) == 1
 
@@ -304,10 +307,10 @@ def test_a_redirect_is_not_followed_with_a_key(server: StandIn, client_of: Any):
             server.react = always(Reaction(status=status, headers={"Location": where}))
             reply = ask(client_of(server))
 
-            assert isinstance(reply, FatalFailure)
-            assert reply.reason == "endpoint_redirects"
+            assert isinstance(reply, EndpointRefused)
+            assert reply.reason == "endpoint_refused"
         assert not elsewhere.asked
-        assert not elsewhere.num_connections
+        assert not elsewhere.connections
 
 
 # Many at once
