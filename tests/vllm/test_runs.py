@@ -1,4 +1,4 @@
-"""Runs whose thinker and critic is a real vLLM: the toy draws, and a server's death costs nothing."""
+"""Runs whose thinker and critic is a real vLLM: the toy draws, a server's death costs nothing."""
 
 import signal
 import threading
