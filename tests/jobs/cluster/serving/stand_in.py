@@ -1,8 +1,9 @@
 """Stands in for `vllm serve`: a server of chat completions with processes below it, and its faults.
 
-    stand_in.py serve MODEL --host H --port P ... [--pids FILE] [--fault NAME]
+    stand_in.py serve MODEL --host H --port P ... [--pids FILE] [--fault NAME] [--mild]
 
-It has a child that hears no SIGTERM, as an engine may, and a grandchild in a session of its own.
+It has a child that hears no SIGTERM, as an engine may, and another in a session of its own; mild
+ones hear it.
 """
 
 import json
@@ -14,7 +15,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+MILD = "import time; time.sleep(600)"
+DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {MILD}"
 
 
 def flag(name: str, default: str = "") -> str:
@@ -71,8 +73,8 @@ def main() -> None:
     if flag("--fault") == "exits":
         sys.stderr.write("CUDA out of memory, say\n")
         sys.exit(3)
-    engine = subprocess.Popen([sys.executable, "-S", "-c", DEAF])
-    apart = subprocess.Popen([sys.executable, "-S", "-c", DEAF], start_new_session=True)
+    child = [sys.executable, "-S", "-c", MILD if "--mild" in sys.argv else DEAF]
+    engine, apart = subprocess.Popen(child), subprocess.Popen(child, start_new_session=True)
     if path := flag("--pids"):
         with Path(path).open("a") as file:
             file.write(json.dumps([os.getpid(), engine.pid, apart.pid]) + "\n")

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +37,7 @@ def config_of(tmp_path: Path, *args: str, gpus: float = 1.0) -> RunConfig:
         backends={"reflect": "critic"}, endpoints={"critic": EndpointMethod(model="some/model")}
     )
     serve = ServeConfig(
-        command=COMMAND, args=("--pids", str(tmp_path / "pids"), *args), gpus=gpus, cpus=0
+        command=COMMAND, args=("--mild", "--pids", str(tmp_path / "pids"), *args), gpus=gpus, cpus=0
     )
     return fake_config(method, endpoints={"critic": EndpointExecution(serve=serve)})
 
@@ -93,3 +95,41 @@ def test_a_run_without_servers_of_its_own_has_none():
     with served(config, "run", is_local=True, note=lambda line: None) as fleet:
         assert fleet is None
     assert is_alive(os.getpid())
+
+
+def start(tmp_path: Path, num_prompts: int) -> "tuple[subprocess.Popen[bytes], Path]":
+    """A run that serves its critic, as a user starts it; and what it says."""
+    config, log = tmp_path / "teacher.toml", tmp_path / "log"
+    words = ", ".join(f'"{word}"' for word in ("--mild", "--pids", str(tmp_path / "pids")))
+    command = ", ".join(f'"{word}"' for word in COMMAND)
+    config.write_text(
+        '[method]\nbackend = "fake"\nbackends = { reflect = "critic" }\n'
+        "[method.fake]\nimage_size = 32\ndelay_seconds = 0.01\n"
+        '[method.endpoints.critic]\nmodel = "some/model"\n'
+        f"[execution.endpoints.critic.serve]\ncommand = [{command}]\nargs = [{words}]\ngpus = 0\n"
+    )
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(f"a red cube number {number}" for number in range(num_prompts)))
+    words = [sys.executable, "-m", "jobs.cli", "run", "prompts.txt", "run", "--config", str(config)]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4]), "RAY_worker_niceness": "0"}
+    with log.open("w") as sink:
+        return subprocess.Popen(words, cwd=tmp_path, env=env, stdout=sink, stderr=sink), log
+
+
+def test_a_run_serves_its_critic_and_leaves_nothing_of_it(tmp_path: Path):
+    driver, log = start(tmp_path, 8)
+
+    assert driver.wait(180) == 0, log.read_text()
+    assert "Complete: 8 ok, 0 dead" in log.read_text()
+    assert processes(tmp_path)
+    assert none_alive(tmp_path)
+
+
+def test_nothing_of_a_server_outlives_a_driver_that_is_killed(tmp_path: Path):
+    driver, log = start(tmp_path, 2000)
+    until(lambda: "committed" in log.read_text() or driver.poll() is not None, 180)
+    assert driver.poll() is None, log.read_text()
+    assert all(map(is_alive, processes(tmp_path)))
+    driver.kill()
+    driver.wait()
+    until(lambda: none_alive(tmp_path), 60)
