@@ -33,7 +33,7 @@ class ServingOrder:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ServingPlace:
+class ServingAddress:
     """Where a replica is, and what it has there."""
 
     node_id: str  # Ray's
@@ -51,7 +51,7 @@ class ServingActor:
         self._order = order
         self._keeper: Keeper | None = None
 
-    def start(self) -> ServingPlace:
+    def start(self) -> ServingAddress:
         """Start the server, once Ray found a place for it. Says where that is.
 
         Raises InputError if its key is not in this node's environment.
@@ -73,7 +73,9 @@ class ServingActor:
                 log=log,
             )
         )
-        return ServingPlace(node_id=context.get_node_id(), host=socket.gethostname(), log=str(log))
+        return ServingAddress(
+            node_id=context.get_node_id(), host=socket.gethostname(), log=str(log)
+        )
 
     def status(self) -> ServerStatus:
         """How its server is doing."""

@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from jobs.cluster.placement import Resources, ruled_out, waits_for
 from jobs.cluster.ray_errors import told
 from jobs.cluster.ray_state import read_autoscaler, read_cluster
-from jobs.cluster.serving.actor import Handle, ServingOrder, ServingPlace, start_serving
+from jobs.cluster.serving.actor import Handle, ServingAddress, ServingOrder, start_serving
 from jobs.cluster.serving.keeper import MAX_RESTARTS, Phase, ServerStatus
 from schemas.config import RunConfig
 from schemas.endpoints import EndpointExecution
@@ -39,7 +39,7 @@ class _Replica:
     order: ServingOrder
     handle: Handle
     asking: "ray.ObjectRef[Any] | None"
-    place: ServingPlace | None = None
+    address: ServingAddress | None = None
     status: ServerStatus = field(default_factory=ServerStatus)
     num_lost: int = 0  # actors of it
     url: str = ""  # where it answered last; empty: it never did
@@ -105,7 +105,7 @@ class Fleet:
             if replica.asking is None:
                 replica.asking = (
                     replica.handle.status.remote()
-                    if replica.place
+                    if replica.address
                     else replica.handle.start.remote()
                 )
 
@@ -113,8 +113,8 @@ class Fleet:
         """What the servers hold of each node, by Ray's ids."""
         taken: dict[str, dict[str, float]] = {}
         for replica in self._replicas:
-            if replica.place:
-                on_node = taken.setdefault(replica.place.node_id, {})
+            if replica.address:
+                on_node = taken.setdefault(replica.address.node_id, {})
                 for name, amount in _need_of(replica.order).items():
                     on_node[name] = on_node.get(name, 0.0) + amount
         return dict(taken)
@@ -137,7 +137,7 @@ class Fleet:
     def end(self) -> None:
         """End all servers, and all that they started."""
         with suppress(RayError):
-            ended = [replica.handle.end.remote() for replica in self._replicas if replica.place]
+            ended = [replica.handle.end.remote() for replica in self._replicas if replica.address]
             if ended:
                 ray.wait(ended, num_returns=len(ended), timeout=_END_SECONDS)
         for replica in self._replicas:
@@ -179,8 +179,8 @@ class Fleet:
         except RayError as error:
             self._replace(replica, told(error))
         else:
-            if isinstance(answer, ServingPlace):
-                replica.place = answer
+            if isinstance(answer, ServingAddress):
+                replica.address = answer
                 self._note(f"The server of {replica} starts on {answer}.")
             else:
                 self._take(replica, answer)
@@ -190,7 +190,7 @@ class Fleet:
         if status.phase is Phase.LOST:
             self._give_up(replica, status.message)
         if status.num_restarts > before.num_restarts:
-            self._note(f"The server of {replica}: {status.message}. Its log: {replica.place}")
+            self._note(f"The server of {replica}: {status.message}. Its log: {replica.address}")
         if status.phase is Phase.ANSWERING and before.phase is not Phase.ANSWERING:
             replica.url = status.url
             self._note(f"The server of {replica} answers.")
@@ -199,7 +199,7 @@ class Fleet:
         """An actor, or its node, is lost, and the server with it: another takes its place."""
         if replica.num_lost >= MAX_RESTARTS:
             self._give_up(replica, f"its actor was lost {replica.num_lost + 1} times: {message}")
-        self._note(f"Lost the actor of {replica} on {replica.place or 'no node yet'}: {message}")
+        self._note(f"Lost the actor of {replica} on {replica.address or 'no node yet'}: {message}")
         new = self._start(replica.order, replica.num_lost + 1)
         new.url = replica.url  # until it answers elsewhere
         self._replicas[self._replicas.index(replica)] = new
@@ -207,9 +207,9 @@ class Fleet:
     def _give_up(self, replica: _Replica, message: str) -> None:
         if replica.has_answered:
             raise EndpointAway(
-                f"the server of {replica} is given up: {message}. It was on {replica.place}. What "
-                "is committed stays; see its log, and start the same command again, which goes on "
-                "where this one ended"
+                f"the server of {replica} is given up: {message}. It was on {replica.address}. "
+                "What is committed stays; see its log, and start the same command again, which "
+                "goes on where this one ended"
             )
         raise InputError(
             f"the server of {replica} cannot be used: {message}. See the log, and correct "
@@ -218,7 +218,7 @@ class Fleet:
 
     def _describe_waiting(self) -> str:
         """What is waited for. Raises InputError for what no node can ever hold."""
-        placeless = [replica for replica in self._replicas if not replica.place]
+        placeless = [replica for replica in self._replicas if not replica.address]
         if not placeless:
             num = sum(not replica.has_answered for replica in self._replicas)
             return f"Waiting until {num} of {len(self)} servers answer."

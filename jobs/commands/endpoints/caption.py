@@ -117,7 +117,7 @@ def _think(
                     _settle(turn, file, bad)
                     upcoming = next(order, None)
                 line.tell(f"{number:,} of {len(missing):,} prompts thought of")
-                num_bad = len(bad) + sum(one.failure is not None for one in waiting.values())
+                num_bad = len(bad) + sum(ended.failure is not None for ended in waiting.values())
                 _check_share(num_bad, number, config)
     except RolloutError as failure:
         terminal.say(f"Stopped: {failure}", f"What is written stays. Next: {stop.next_command}")
@@ -218,11 +218,11 @@ def _say_bad(bad: Sequence[Caption], terminal: Terminal) -> None:
     """How many prompts got no thoughts, by reason, and some of them."""
     if not bad:
         return
-    reasons = Counter(one.failure.reason for one in bad if one.failure)
+    reasons = Counter(failed.failure.reason for failed in bad if failed.failure)
     counts = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
     terminal.say(
         f"{counted(len(bad), 'prompt')} without usable thoughts ({counts}), which are not in the "
         "file; the same command asks for them again."
     )
-    for one in bad[:_LISTED]:
-        terminal.say(f"  {one.prompt.source}:{one.prompt.line}: {one.failure}")
+    for failed in bad[:_LISTED]:
+        terminal.say(f"  {failed.prompt.source}:{failed.prompt.line}: {failed.failure}")

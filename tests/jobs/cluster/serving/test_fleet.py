@@ -104,7 +104,7 @@ def start(tmp_path: Path, num_prompts: int) -> "tuple[subprocess.Popen[bytes], P
     command = ", ".join(f'"{word}"' for word in COMMAND)
     config.write_text(
         '[method]\nbackend = "fake"\nbackends = { reflect = "critic" }\n'
-        "[method.fake]\nimage_size = 32\ndelay_seconds = 0.01\n"
+        "[method.fake]\nimage_size = 64\ndelay_seconds = 0.01\n"
         '[method.endpoints.critic]\nmodel = "some/model"\n'
         f"[execution.endpoints.critic.serve]\ncommand = [{command}]\nargs = [{words}]\ngpus = 0\n"
     )
