@@ -87,7 +87,7 @@ class Crew:
         reason = ruled_out(need, cluster)
         if reason and not any(actor.is_ready for actor in self.actors):
             raise InputError(
-                f"{reason}; ask for less (--set execution.gpus_per_actor=1, "
+                f"{reason}{self._beside()}; ask for less (--set execution.gpus_per_actor=1, "
                 "execution.cpus_per_actor, --resources), or add a node type"
             )
         self._shunned = self._nodes_to_shun(need, cluster, now)
@@ -96,7 +96,8 @@ class Crew:
         )
         self._send_off(cluster, wanted, now)
         self._take_on(need, wanted, now)
-        self.waiting = self._waits_for(need, cluster, now)
+        waiting = self._waits_for(need, cluster, now)
+        self.waiting = waiting and waiting + self._beside()
 
     def failed_on(self, node_id: str, *, is_hopeless: bool = False) -> None:
         """An actor failed on a node, by no fault of a record's. Empty: nobody knows which node."""
@@ -123,6 +124,10 @@ class Crew:
             self.actors.remove(actor)
             actor.drop()
         return gone
+
+    def _beside(self) -> str:
+        """Why a cluster may have less than it seems to."""
+        return ", beside what the servers of this run hold" if self._fleet else ""
 
     def _look(self, now: float) -> Cluster:
         if now - self._autoscaler_at >= _AUTOSCALER_SECONDS:

@@ -67,7 +67,16 @@ def test_a_server_is_placed_addressed_replaced_and_ended(small_ray: None, tmp_pa
         os.kill(processes(tmp_path)[-3], signal.SIGKILL)
         until(lambda: _has_said(fleet, said, "started again"), 60)
     assert none_alive(tmp_path)
-    assert not any(key in line for line in said for key in fleet.keys.values())
+    (key,) = fleet.keys.values()
+    assert not any(key in line for line in said)
+    assert not [path for path in _logs_of_ray() if key.encode() in path.read_bytes()]
+
+
+def _logs_of_ray() -> list[Path]:
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    logs = [path for path in (session / "logs").rglob("*") if path.is_file()]
+    assert logs
+    return logs
 
 
 def _moved(fleet: Fleet, before: tuple[str, ...]) -> bool:
