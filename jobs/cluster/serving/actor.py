@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import ray
 
+from jobs.cluster.ray_state import own_address
 from jobs.cluster.serving.keeper import Keeper, ServerOrder, ServerStatus
 from jobs.cluster.serving.process import log_folder
 from pipeline.endpoints.keys import key_of
@@ -67,7 +68,7 @@ class ServingActor:
                 revision=order.method.revision,
                 serve=order.serve,
                 key=key,
-                host=LOOPBACK if order.is_local else ray.util.get_node_ip_address(),
+                host=LOOPBACK if order.is_local else own_address(),
                 # As Ray gave them; none, though the node may have some.
                 gpus=",".join(context.get_accelerator_ids().get("GPU", [])),
                 log=log,
