@@ -24,7 +24,8 @@ MAX_RESTARTS = 3
 _GOOD_SECONDS = 600.0
 _LOOK_SECONDS = 0.5
 _HEALTH_SECONDS = 5.0  # between two questions whether it is there
-_SILENT_SECONDS = 120.0  # without an answer to that: it hangs, and is started again
+_PATIENCE_SECONDS = 30.0  # with an answer to that: a first picture may keep all cores busy
+_SILENT_SECONDS = 300.0  # without any: it hangs, and is started again
 _TOLD_LINES = 3  # of a log, in an error
 _TOLD_CHARACTERS = 300
 
@@ -150,7 +151,7 @@ class Keeper:
             seconds = stop_at - time.monotonic()
             if seconds <= 0:
                 return f"it has not answered within {timeout:.0f} s ({trouble})"
-            trouble = illness(self._order.host, self._port, timeout=min(_HEALTH_SECONDS, seconds))
+            trouble = illness(self._order.host, self._port, timeout=min(_PATIENCE_SECONDS, seconds))
             trouble = trouble or self._ask(timeout=seconds)
             if not trouble:
                 return ""
@@ -176,8 +177,8 @@ class Keeper:
             if now - asked_at < _HEALTH_SECONDS:
                 continue
             asked_at = now
-            if not illness(self._order.host, self._port, timeout=_HEALTH_SECONDS):
-                heard_at = now
+            if not illness(self._order.host, self._port, timeout=_PATIENCE_SECONDS):
+                heard_at = time.monotonic()
             elif now - heard_at > _SILENT_SECONDS:
                 return f"it has said nothing for {now - heard_at:.0f} s"
         return ""

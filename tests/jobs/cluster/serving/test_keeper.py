@@ -25,6 +25,7 @@ KEY = "a-key-that-nobody-is-to-see"
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "_LOOK_SECONDS", 0.05)
     monkeypatch.setattr(keeper, "_HEALTH_SECONDS", 0.3)
+    monkeypatch.setattr(keeper, "_PATIENCE_SECONDS", 0.3)
     monkeypatch.setattr(process, "_TERM_SECONDS", 0.3)
 
 
