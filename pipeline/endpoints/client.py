@@ -7,6 +7,7 @@ in no message and no log.
 """
 
 import asyncio
+import json
 import random
 import ssl
 import threading
@@ -108,7 +109,19 @@ class EndpointClient:
 
     def get(self, url: str) -> httpx2.Response | Setback:
         """A small question about the server itself, tried once. Its body may be anything."""
-        return self._run_now(self._get(url))
+        return self._run_now(self._ask_about(url))
+
+    def tokenize(self, text: str) -> bytes | None:
+        """What a server that tokenizes says of a text, as vLLM does beside its /v1; None: nothing.
+
+        The body may be anything.
+        """
+        body = {"model": self.method.model, "prompt": text, "add_special_tokens": False}
+        url = f"{self.urls[0].removesuffix('/v1')}/tokenize"
+        response = self._run_now(self._ask_about(url, json.dumps(body).encode()))
+        if isinstance(response, Setback) or response.status_code != 200:
+            return None
+        return response.content
 
     def redacted(self, text: str) -> str:
         """The text without the key, should a server repeat it."""
@@ -151,10 +164,12 @@ class EndpointClient:
         await asyncio.gather(*running, return_exceptions=True)
         await self._http.aclose()
 
-    async def _get(self, url: str) -> httpx2.Response | Setback:
+    async def _ask_about(self, url: str, body: bytes | None = None) -> httpx2.Response | Setback:
+        method = "GET" if body is None else "POST"
         try:
             return await asyncio.wait_for(
-                self._http.get(url), self.execution.connect_timeout_seconds
+                self._http.request(method, url, content=body),
+                self.execution.connect_timeout_seconds,
             )
         except (httpx2.HTTPError, TimeoutError) as error:
             return Setback(what=_describe(error), reason="endpoint_away", is_away=True)
