@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
-from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import SecretStr
@@ -32,7 +31,14 @@ from pipeline.endpoints.answers import (
 from pipeline.endpoints.chat import ChatRequest, body_of
 from pipeline.endpoints.replicas import Replica, Router
 from schemas.endpoints import EndpointExecution, EndpointMethod
-from schemas.errors import EndpointRefused, InfrastructureFailure, RecordFailure, RolloutError
+from schemas.errors import (
+    EndpointAway,
+    EndpointRefused,
+    InfrastructureFailure,
+    InputError,
+    RecordFailure,
+    RolloutError,
+)
 from schemas.json_values import JsonMapping
 from schemas.runs import EndpointUsage
 
@@ -343,6 +349,20 @@ class _Reset:
     """A connection that was used before was closed: the same again, at once and for nothing."""
 
 
+def answered(reply: Reply) -> Completion | None:
+    """An answer; None where this question alone failed. For commands, of which nothing is lost.
+
+    Raises InputError for an endpoint that takes no questions, EndpointAway for one that does not
+    answer.
+    """
+    match reply:
+        case EndpointRefused():
+            raise InputError(str(reply))
+        case InfrastructureFailure():
+            raise EndpointAway(f"{reply}; give the same command again")
+    return reply if isinstance(reply, Completion) else None
+
+
 def usage_of(completion: Completion) -> EndpointUsage:
     """What one answer took."""
     return EndpointUsage(
@@ -374,8 +394,3 @@ def _causes(error: BaseException) -> Iterable[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__ or cause.__context__
-
-
-def host_of(url: str) -> str:
-    """Of a URL the part that may be told: host and port."""
-    return urlsplit(url).netloc

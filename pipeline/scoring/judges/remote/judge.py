@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from pipeline.endpoints.answers import Completion
 from pipeline.endpoints.chat import ChatRequest, Schema
-from pipeline.endpoints.client import EndpointClient, Reply
+from pipeline.endpoints.client import EndpointClient, Reply, answered
 from pipeline.endpoints.facts import ServerFacts
 from pipeline.endpoints.opening import open_client
 from pipeline.pictures import Pixels
@@ -18,7 +18,7 @@ from pipeline.scoring.judges.remote.settings import RemoteSettings
 from pipeline.scoring.scorers import Score, ScoringInput, TorchDevice
 from pipeline.twig.requests import Message
 from schemas.config import SamplingConfig
-from schemas.errors import EndpointAway, EndpointRefused, InfrastructureFailure, InputError
+from schemas.errors import RolloutError
 from schemas.scores import ColumnType
 
 SettingsT = TypeVar("SettingsT", bound=RemoteSettings)
@@ -42,14 +42,10 @@ class Judging:
 
 
 def _answered(reply: Reply) -> Answered:
-    match reply:
-        case Completion():
-            return reply
-        case EndpointRefused():
-            raise InputError(str(reply))
-        case InfrastructureFailure():
-            raise EndpointAway(f"{reply}; what is scored stays: give the same command again")
-    return Outcome.TOO_LONG if reply.reason == "context" else Outcome.FAILED
+    if (answer := answered(reply)) is not None:
+        return answer
+    is_long = isinstance(reply, RolloutError) and reply.reason == "context"
+    return Outcome.TOO_LONG if is_long else Outcome.FAILED
 
 
 class RemoteJudge(ABC, Generic[SettingsT]):
