@@ -116,11 +116,7 @@ def test_scripts_without_spaces_are_read_too():
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    st.text(max_size=40)
-    | st.just(None)
-    | st.integers(0, 500).map(lambda n: json.dumps(READING)[:n])
-)
+@given(st.text(max_size=40) | st.integers(0, 372).map(lambda stop: json.dumps(READING)[:stop]))
 def test_no_answer_crashes_the_reading(answer: str):
     with pytest.raises(SetAside):
         spec_of_answer(curated(FRENCH), answer, MODEL)
