@@ -99,6 +99,7 @@ class StandIn:
         self.num_in_flight = self.most_in_flight = 0
         self.connections: list[socket.socket] = []
         self.answers_probes = True
+        self.tokens: dict[str, int] = {}  # ids of words that are one token; empty: it tells none
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", port), partial(_Handler, self))
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -133,6 +134,12 @@ class StandIn:
         is_well = asked.is_probe and self.answers_probes
         return good_answer(asked) if is_well else self.react(asked)
 
+    def tokenized(self, text: str) -> Reaction:
+        if not self.tokens:
+            return Reaction(status=404)
+        tokens = [self.tokens[text]] if text in self.tokens else [1, 2]
+        return Reaction(body=json.dumps({"tokens": tokens, "count": len(tokens)}).encode())
+
     def forget(self) -> None:
         with self._lock:
             self.num_in_flight -= 1
@@ -162,6 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/tokenize":
+            self._send(self._stand_in.tokenized(json.loads(data)["prompt"]))
+            return
         key = self._stand_in.key
         if key is not None and self.headers["Authorization"] != f"Bearer {key}":
             self._send(Reaction(status=401, body=b'{"error": "Unauthorized"}'))

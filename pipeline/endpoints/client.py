@@ -7,6 +7,7 @@ in no message and no log.
 """
 
 import asyncio
+import json
 import random
 import ssl
 import threading
@@ -15,7 +16,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
-from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import SecretStr
@@ -31,7 +31,14 @@ from pipeline.endpoints.answers import (
 from pipeline.endpoints.chat import ChatRequest, body_of
 from pipeline.endpoints.replicas import Replica, Router
 from schemas.endpoints import EndpointExecution, EndpointMethod
-from schemas.errors import EndpointRefused, InfrastructureFailure, RecordFailure, RolloutError
+from schemas.errors import (
+    EndpointAway,
+    EndpointRefused,
+    InfrastructureFailure,
+    InputError,
+    RecordFailure,
+    RolloutError,
+)
 from schemas.json_values import JsonMapping
 from schemas.runs import EndpointUsage
 
@@ -108,7 +115,19 @@ class EndpointClient:
 
     def get(self, url: str) -> httpx2.Response | Setback:
         """A small question about the server itself, tried once. Its body may be anything."""
-        return self._run_now(self._get(url))
+        return self._run_now(self._ask_about(url))
+
+    def tokenize(self, text: str) -> bytes | None:
+        """What a server that tokenizes says of a text, as vLLM does beside its /v1; None: nothing.
+
+        The body may be anything.
+        """
+        body = {"model": self.method.model, "prompt": text, "add_special_tokens": False}
+        url = f"{self.urls[0].removesuffix('/v1')}/tokenize"
+        response = self._run_now(self._ask_about(url, json.dumps(body).encode()))
+        if isinstance(response, Setback) or response.status_code != 200:
+            return None
+        return response.content
 
     def redacted(self, text: str) -> str:
         """The text without the key, should a server repeat it."""
@@ -151,10 +170,12 @@ class EndpointClient:
         await asyncio.gather(*running, return_exceptions=True)
         await self._http.aclose()
 
-    async def _get(self, url: str) -> httpx2.Response | Setback:
+    async def _ask_about(self, url: str, body: bytes | None = None) -> httpx2.Response | Setback:
+        method = "GET" if body is None else "POST"
         try:
             return await asyncio.wait_for(
-                self._http.get(url), self.execution.connect_timeout_seconds
+                self._http.request(method, url, content=body),
+                self.execution.connect_timeout_seconds,
             )
         except (httpx2.HTTPError, TimeoutError) as error:
             return Setback(what=_describe(error), reason="endpoint_away", is_away=True)
@@ -328,6 +349,20 @@ class _Reset:
     """A connection that was used before was closed: the same again, at once and for nothing."""
 
 
+def answered(reply: Reply) -> Completion | None:
+    """An answer; None where this question alone failed. For commands, of which nothing is lost.
+
+    Raises InputError for an endpoint that takes no questions, EndpointAway for one that does not
+    answer.
+    """
+    match reply:
+        case EndpointRefused():
+            raise InputError(str(reply))
+        case InfrastructureFailure():
+            raise EndpointAway(f"{reply}; give the same command again")
+    return reply if isinstance(reply, Completion) else None
+
+
 def usage_of(completion: Completion) -> EndpointUsage:
     """What one answer took."""
     return EndpointUsage(
@@ -359,8 +394,3 @@ def _causes(error: BaseException) -> Iterable[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__ or cause.__context__
-
-
-def host_of(url: str) -> str:
-    """Of a URL the part that may be told: host and port."""
-    return urlsplit(url).netloc

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.endpoints.answers import Completion, Setback
 from pipeline.endpoints.chat import ChatRequest, Schema
-from pipeline.endpoints.client import EndpointClient, Reply, host_of
+from pipeline.endpoints.client import EndpointClient, Reply
+from pipeline.endpoints.promises import host_of
 from pipeline.twig.requests import Message
 from schemas.errors import EndpointAway, EndpointRefused, InfrastructureFailure, InputError
 

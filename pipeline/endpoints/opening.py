@@ -7,7 +7,8 @@ from pipeline.endpoints.facts import ServerFacts, meet
 from pipeline.endpoints.keys import key_of
 from pipeline.pictures import Painter
 from pipeline.twig.requests import Message
-from schemas.config import RunConfig
+from schemas.config import RunConfig, SamplingConfig
+from schemas.endpoints import EndpointExecution, EndpointMethod
 from schemas.trace import Role
 
 
@@ -17,22 +18,30 @@ def open_endpoint(config: RunConfig, name: str, painter: Painter) -> RemoteBacke
     Raises InputError and EndpointAway as `open_client` does.
     """
     method = config.method
-    sees = any(name in method.backends_of(role) for role in (Role.THINK, Role.REFLECT))
-    client, facts = open_client(config, name, with_picture=sees)
+    client, facts = open_client(
+        name,
+        method.endpoints[name],
+        config.execution.endpoints[name],
+        method.sampling_of(name),
+        with_picture=any(name in method.backends_of(role) for role in (Role.THINK, Role.REFLECT)),
+    )
     return RemoteBackend(client, facts, painter)
 
 
 def open_client(
-    config: RunConfig, name: str, *, with_picture: bool = False
+    name: str,
+    method: EndpointMethod,
+    execution: EndpointExecution,
+    sampling: SamplingConfig,
+    *,
+    with_picture: bool = False,
 ) -> tuple[EndpointClient, ServerFacts]:
-    """A client of an endpoint, whose server was asked as the run will ask it.
+    """A client of an endpoint, whose server was asked as it will be asked.
 
     Raises InputError for a key that is not in this environment, or a server that is not what the
     config says, and EndpointAway for one that does not answer within its patience.
     """
-    method, execution = config.method.endpoints[name], config.execution.endpoints[name]
     client = EndpointClient(name, method, execution, key=key_of(name, execution))
-    sampling = config.method.sampling_of(name)
     like = ChatRequest(
         messages=(Message(role="user", text=""),),
         temperature=sampling.text_temperature,

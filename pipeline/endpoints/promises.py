@@ -1,8 +1,8 @@
 """What a run with endpoints promises, in words: said when it is planned."""
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
-from pipeline.endpoints.client import host_of
 from schemas.config import MethodConfig, RunConfig
 from schemas.trace import Role
 
@@ -20,6 +20,11 @@ def describe_endpoints(config: RunConfig) -> Iterator[str]:
             "Answers of endpoints are not promised to be the same twice, in strict mode, too: what "
             "is drawn after equal answers is, and answers that are committed stay."
         )
+
+
+def host_of(url: str) -> str:
+    """Of a URL the part that may be told: host and port."""
+    return urlsplit(url).netloc
 
 
 def _roles(method: MethodConfig, name: str) -> str:

@@ -40,7 +40,9 @@ def config_of(
 
 
 def meet(config: RunConfig, **more: Any) -> Any:
-    client, facts = open_client(config, "critic", **more)
+    method, execution = config.method.endpoints["critic"], config.execution.endpoints["critic"]
+    sampling = config.method.sampling_of("critic")
+    client, facts = open_client("critic", method, execution, sampling, **more)
     client.close()
     return facts
 
