@@ -23,9 +23,10 @@ from pipeline.plan.configs import (
     resolve,
     with_settings,
 )
+from pipeline.plan.endpoints import endpoint_of
 from pipeline.plan.models import prompt_limit
 from pipeline.plan.prompt_files import PromptSet, read_prompts
-from pipeline.plan.prompt_rows import ReadOptions, shown
+from pipeline.plan.prompt_rows import ReadOptions
 from pipeline.rollout.captions import Caption, caption_prompts
 from pipeline.twig.drive import Backends
 from pipeline.twig.programs import Settings
@@ -149,7 +150,8 @@ def _thinker(config: RunConfig) -> Iterator[Backends]:
     """Who thinks, and nobody else: no model is loaded beside an endpoint."""
     name = config.method.backend_of(Role.THINK)
     if name in config.method.endpoints:
-        client, facts = open_client(config, name)
+        method, execution = config.method.endpoints[name], config.execution.endpoints[name]
+        client, facts = open_client(name, method, execution, config.method.sampling_of(name))
         with closing(client):
             backend = RemoteBackend(client, facts, Fake(config.method.fake))
             yield Backends({name: backend}, dict.fromkeys(Role, (name,)))
@@ -170,13 +172,7 @@ def _tables(request: CaptionRequest) -> Tables:
     if request.endpoint is None:
         method |= {name: run[name] for name in ("model", "backend", "dtype", "fake") if name in run}
     else:
-        endpoints = run.get("endpoints")
-        names = sorted(endpoints) if isinstance(endpoints, dict) else []
-        if request.endpoint not in names:
-            raise InputError(
-                f"--endpoint {shown(request.endpoint)}: expected one of those that "
-                f"[method.endpoints] of --config names: {', '.join(names) or 'none'}"
-            )
+        endpoint_of(tables, request.endpoint)
         method |= {"backend": "fake", "backends": {"think": request.endpoint}}
     return {"method": method, "execution": tables.get("execution", {})}
 

@@ -7,11 +7,9 @@ from pathlib import Path
 from jobs.cluster.serving.here import kept_here
 from jobs.cluster.serving.keeper import Phase, ServerStatus
 from jobs.commands.terminal import Terminal
-from pipeline.plan.configs import Tables, read_config_file, validated, with_settings
-from pipeline.plan.prompt_rows import shown
-from schemas.endpoints import EndpointExecution, EndpointMethod
-from schemas.errors import EndpointAway, ExitCode, InputError
-from schemas.json_values import JsonValue
+from pipeline.plan.configs import read_config_file, with_settings
+from pipeline.plan.endpoints import endpoint_of
+from schemas.errors import EndpointAway, ExitCode
 
 _LOOK_SECONDS = 0.2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,8 +29,7 @@ def serve_endpoint(
     Raises InputError for what cannot be served, and EndpointAway for a server that is given up.
     """
     tables = with_settings(read_config_file(config_file), settings)
-    method = validated(EndpointMethod, _table(tables, "method", name))
-    execution = validated(EndpointExecution, _table(tables, "execution", name))
+    method, execution = endpoint_of(tables, name, may_be_served=True)
     is_over = threading.Event()
     before = {sign: signal.signal(sign, lambda *_: is_over.set()) for sign in _SIGNALS}
     try:
@@ -50,18 +47,6 @@ def serve_endpoint(
             signal.signal(sign, handler)
     terminal.say("The server has ended, and all that it started.")
     return ExitCode.COMPLETE
-
-
-def _table(tables: Tables, half: str, name: str) -> JsonValue:
-    """One half of an endpoint. Raises InputError where there is none."""
-    of_half = tables.get(half)
-    endpoints = of_half.get("endpoints") if isinstance(of_half, dict) else None
-    if not isinstance(endpoints, dict) or name not in endpoints:
-        names = ", ".join(map(shown, endpoints)) if isinstance(endpoints, dict) else "none"
-        raise InputError(
-            f"the config has no [{half}.endpoints.{shown(name)}]; it has there: {names or 'none'}"
-        )
-    return endpoints[name]
 
 
 def _say(

@@ -202,7 +202,7 @@ def test_two_at_once_are_refused_and_so_is_another_thinker(prompts: Path, tmp_pa
         ("thoughts.txt", {}, "ends in .jsonl"),
         ("s3://bucket/thoughts.jsonl", {}, "a local path"),
         ("prompts.jsonl", {}, "read as well"),
-        ("out.jsonl", {"endpoint": "thinker"}, "expected one of those"),
+        ("out.jsonl", {"endpoint": "thinker"}, r"there is no \[method.endpoints.thinker\]"),
     ],
 )
 def test_what_cannot_be_written_or_asked_is_refused_first(
