@@ -13,6 +13,8 @@ from jobs.commands.endpoints.caption import CaptionRequest, caption
 from jobs.commands.endpoints.caption_file import opened_captions
 from jobs.commands.plan import PlanRequest, plan_run
 from jobs.commands.terminal import Terminal
+from pipeline.plan.packs import settings_of
+from pipeline.sets.replay import requests_of
 from pipeline.store.open import open_store
 from schemas.errors import DriverAlive, ExitCode, InputError, TooManyDead
 from schemas.prompts import Prompt
@@ -236,4 +238,6 @@ def test_a_run_draws_from_the_thoughts_and_sets_do_not_learn_them(prompts: Path,
         assert [event["text"] for event in told] == thought[row["prompt"]]
         assert {event["backend"] for event in told} == {"given"}
         assert all(event["token_ids"] is None for event in told)
+        requests = requests_of(row, settings_of(manifest))
+        assert [request.role for request in requests] == [event["role"] for event in row["events"]]
     assert "think-while from given thoughts with fake" in said.getvalue()
