@@ -73,9 +73,6 @@ class Fleet:
         self._variables: dict[str, str] = {}  # by endpoint
         self._replicas = [self._start(order) for order in self._orders(run_id, is_local=is_local)]
 
-    def __len__(self) -> int:
-        return len(self._replicas)
-
     def wait(self, is_stopping: Callable[[], bool]) -> None:
         """Until every replica answered, or a stop. Raises InputError, EndpointAway."""
         for name, execution in _served(self._config).items():
@@ -117,7 +114,7 @@ class Fleet:
                 on_node = taken.setdefault(replica.address.node_id, {})
                 for name, amount in _need_of(replica.order).items():
                     on_node[name] = on_node.get(name, 0.0) + amount
-        return dict(taken)
+        return {**taken}
 
     def addressed(self) -> RunConfig:
         """The run's config with the addresses that the servers have now, as if they were given."""
@@ -221,7 +218,7 @@ class Fleet:
         placeless = [replica for replica in self._replicas if not replica.address]
         if not placeless:
             num = sum(not replica.has_answered for replica in self._replicas)
-            return f"Waiting until {num} of {len(self)} servers answer."
+            return f"Waiting until {num} of {len(self._replicas)} servers answer."
         need = _need_of(placeless[0].order)
         cluster = read_cluster(read_autoscaler(), with_free=True)
         if reason := ruled_out(need, cluster):
