@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import evaluation, sets
+from jobs.cli import endpoints, evaluation, sets
 from jobs.cli.options import (
     ActorResources,
     Actors,
@@ -30,6 +30,7 @@ from jobs.cli.options import (
     Settings,
     ShardRollouts,
     SkipBad,
+    Thoughts,
     execution_flags,
     method_flags,
 )
@@ -79,6 +80,7 @@ def plan(
     dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
+    thoughts: Thoughts = False,
     pack: Pack = None,
     seed: Seed = None,
     pictures: PicturesKept = None,
@@ -112,7 +114,7 @@ def plan(
 
     if len(prompts) < 2 and not extend:
         raise typer.BadParameter("give at least one prompt file, and last the run")
-    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
     request = PlanRequest(
         sources=prompts[:-1],
         url=prompts[-1],
@@ -134,6 +136,7 @@ def run(
     dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
+    thoughts: Thoughts = False,
     pack: Pack = None,
     seed: Seed = None,
     pictures: PicturesKept = None,
@@ -164,7 +167,7 @@ def run(
     from jobs.commands.runs import grow_run
 
     terminal = Terminal()
-    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
     flags += execution_flags(actors, min_actors, resources)
     if max_dead_fraction is not None:
         flags.append(f"execution.max_dead_fraction={max_dead_fraction}")
@@ -354,6 +357,7 @@ def gc(
 
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
+app.add_typer(endpoints.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
