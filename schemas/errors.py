@@ -18,6 +18,7 @@
         `-- FatalFailure            nothing that a retry could mend: the run stops
             |-- ForeignObject    5  an object of another run, or of another method
             `-- DamagedObject    9  an object that is not whole, or is gone
+                `-- DamagedPlan     of a plan: it costs its own shard, and no other
 
 A message says what was found, what was expected, and what to do.
 """
@@ -161,9 +162,14 @@ class DamagedObject(FatalFailure):
     exit_code = ExitCode.DAMAGED
 
 
+class DamagedPlan(DamagedObject):
+    """A plan file that is not the one its run named. Its shard cannot be made; all others can."""
+
+
 _FATAL_BY_REASON: dict[str, type[FatalFailure]] = {
     "foreign_object": ForeignObject,
     "damaged_object": DamagedObject,
+    "damaged_plan": DamagedPlan,
     "base_vanished": DamagedObject,
 }
 

@@ -270,11 +270,10 @@ def show(
     from jobs.commands.show import list_records, show_trace, write_sheet
 
     if sheet is not None:
-        write_sheet(run, sheet, Terminal())
-    elif record is None:
-        list_records(run, Terminal())
-    else:
-        show_trace(run, record, rollout, Terminal(), png)
+        raise typer.Exit(write_sheet(run, sheet, Terminal()))
+    if record is None:
+        raise typer.Exit(list_records(run, Terminal()))
+    show_trace(run, record, rollout, Terminal(), png)
 
 
 @app.command()

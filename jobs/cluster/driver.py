@@ -312,7 +312,7 @@ class Driver:
                 self._crew.actors.remove(actor)
                 self._crew.failed_on(actor.node_id)
                 self._give_back([*actor.open_shards, assignment], failure.kind, failure.message)
-            case Remedy.GIVE_BACK:
+            case Remedy.GIVE_BACK | Remedy.GIVE_UP:  # a fatal failure has no budget
                 self._give_back([assignment], failure.kind, failure.message)
 
     def _bury(
@@ -345,14 +345,15 @@ def _begin_run(store: Store, manifest: RunManifest) -> tuple[ShardBook, Tally]:
     """Read from the store what is done of a run."""
     stock = take_stock(store, manifest)
     tally = Tally(
-        num_shards=manifest.num_shards,
-        num_planned=manifest.num_rollouts,
+        num_shards=manifest.num_shards - len(stock.damage),
+        num_planned=manifest.num_rollouts - stock.num_unreadable,
         num_ok=stock.num_ok,
         num_dead=stock.num_dead,
         num_before=stock.num_ok + stock.num_dead,
     )
     execution = manifest.config.execution
-    book = ShardBook(manifest.num_shards, stock.committed(), execution, manifest.num_rollouts_of)
+    done = (*stock.committed(), *stock.damage)  # what is damaged waits for `coppice repair`
+    book = ShardBook(manifest.num_shards, done, execution, manifest.num_rollouts_of)
     return book, tally
 
 

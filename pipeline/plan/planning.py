@@ -13,6 +13,7 @@ from pipeline.store.objects import Store
 from pipeline.store.plans import (
     PlanRow,
     commit_manifest,
+    plan_file,
     read_manifest,
     read_plan_shard,
     try_commit_extension,
@@ -137,13 +138,13 @@ def commit_plan(
     """
     planned = try_read_manifest(store)
     if planned is None:
-        _write_part(store, plan.part, plan.rows, prompts)
+        part = _write_part(store, plan.part, plan.rows, prompts)
         manifest = RunManifest(
             run_id=uuid.uuid4().hex[:12],
             fingerprint=fingerprint(config.method),
             config=config,
             geometry=facts.geometry,
-            plan=plan.part,
+            plan=part,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             coppice_version=__version__,
         )
@@ -157,6 +158,7 @@ def commit_plan(
             f"run it as planned with: coppice run {store.url}, "
             f"add to it with: coppice plan --extend PROMPTS {store.url}, or give another folder"
         )
+    _write_what_is_gone(store, planned.plan, plan.rows)
     return planned
 
 
@@ -188,7 +190,7 @@ def extend_plan(
             return manifest
         size = rollouts_per_shard or manifest.plan.rollouts_per_shard
         part = _part(rows, size, rollouts_per_record, prompts, sources, after=manifest)
-        _write_part(store, part, rows, prompts)
+        part = _write_part(store, part, rows, prompts)
         if try_commit_extension(store, manifest, part):
             return manifest.model_copy(update={"extensions": (*manifest.extensions, part)})
 
@@ -207,14 +209,28 @@ def _num_planned(planned: dict[str, PlanRow], row: PlanRow) -> int:
     return planned[row.record_id].rollout_stop if row.record_id in planned else 0
 
 
-def _write_part(store: Store, part: PlanPart, rows: Sequence[PlanRow], prompts: PromptSet) -> None:
-    """Write the files of a part. Nothing refers to them until its commit."""
+def _write_part(
+    store: Store, part: PlanPart, rows: Sequence[PlanRow], prompts: PromptSet
+) -> PlanPart:
+    """Write the files of a part, and return it with their digests. Nothing refers to them until its
+    commit.
+    """
     shards = enumerate(_cut(rows, part.rollouts_per_shard), start=part.first_shard)
-    for shard, shard_rows in shards:
-        write_plan_shard(store, part.folder, shard, shard_rows)
+    digests = [
+        write_plan_shard(store, part.folder, shard, shard_rows) for shard, shard_rows in shards
+    ]
     if prompts.rejects:
         lines = [canonical_json(asdict(reject)) for reject in prompts.rejects]
         store.put(layout.rejects_key(part.folder), "\n".join([*lines, ""]).encode())
+    return part.model_copy(update={"digests": "".join(digests)})
+
+
+def _write_what_is_gone(store: Store, part: PlanPart, rows: Sequence[PlanRow]) -> None:
+    """Put back the files of a committed part that a list does not show. None is replaced."""
+    listed = {entry.key for entry in store.list_folder(part.folder)}
+    for shard, shard_rows in enumerate(_cut(rows, part.rollouts_per_shard), part.first_shard):
+        if (key := layout.plan_key(part.folder, shard)) not in listed:
+            store.put_if_absent(key, plan_file(part.folder, shard, shard_rows))
 
 
 def check_method(manifest: RunManifest, config: RunConfig, url: str) -> None:

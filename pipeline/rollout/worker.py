@@ -34,6 +34,7 @@ from pipeline.twig.programs import PROGRAMS
 from schemas import __version__
 from schemas.errors import (
     DamagedObject,
+    DamagedPlan,
     FailureKind,
     FatalFailure,
     InfrastructureFailure,
@@ -164,6 +165,13 @@ class Worker:
         if not wanted:  # other reruns were faster
             return _report(attempt, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
         planned = self._planned_rows(shard)
+        if unplanned := wanted.keys() - planned.keys():
+            raise DamagedPlan(
+                f"the plan file of shard {shard} names other keys than its base, such as "
+                f"{min(unplanned)}: see which one is damaged with: "
+                f"coppice verify {self._store.url} --deep",
+                reason="damaged_plan",
+            )
         row_of = {key: planned[key] for key in wanted}
         if probe:
             return self._probe(probe, bring_back.keys, row_of)
@@ -338,6 +346,8 @@ class Worker:
                 return Remedy.STOP_FOR_DEAD
             case StoreError():
                 return Remedy.STOP_FOR_STORE
+            case DamagedPlan():
+                return Remedy.GIVE_UP
             case FatalFailure():
                 return Remedy.STOP
         if not self._is_sick and self._model_thread.broken is None:

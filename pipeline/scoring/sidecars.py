@@ -22,6 +22,7 @@ from pipeline.scoring.asking import ask, cell_of
 from pipeline.scoring.inputs import Subject, columns_for, subjects_of
 from pipeline.scoring.painting import RunPainter, pictures_of
 from pipeline.scoring.scorers import Score, Scorer, id_of, settings_of
+from pipeline.store.evidence.digests import note_digest
 from pipeline.store.layout import sidecar_key
 from pipeline.store.objects import Store, open_object
 from pipeline.store.plans import read_manifest
@@ -151,6 +152,7 @@ class _Sidecar:
     def put(self, store: Store, source: TraceObject) -> Scored:
         """Put the closed file unless there is one."""
         key = sidecar_key(source.name, id_of(self.scorer))
+        note_digest(store, key, self._path)
         return Scored(key=key, num_rows=self._num_rows, is_new=store.put_if_absent(key, self._path))
 
     def _flush(self) -> None:

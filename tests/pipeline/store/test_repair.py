@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pipeline.store import layout, repair
+from pipeline.store.evidence.digests import exists
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.repair import Moved, find_damage, move_aside
-from pipeline.store.shard_check import exists
 from pipeline.store.traces import read_footer
 from pipeline.store.verify import Verification
 from schemas.errors import InputError, StoreRefused
