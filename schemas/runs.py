@@ -17,6 +17,10 @@ RUN_FORMAT = 2
 FOOTER_KEY = b"coppice"
 """The Parquet key-value entry that holds a `ShardFooter` as JSON; of a plan file, a `PlanNote`."""
 
+RUN_KEY = b"coppice_run"
+"""The Parquet key-value entry of a data object that holds a `RunEvidence` as JSON. Apart from its
+footer, which older code reads and takes nothing new in."""
+
 PLAN_DIGEST_CHARS = 16
 """Of a plan file's digest: 64 bits, in hexadecimal."""
 
@@ -101,6 +105,23 @@ class Extension(Frozen):
 
     run_id: str
     part: PlanPart
+
+
+class RunEvidence(Frozen):
+    """What a data object says of its run, so that a lost run.json can be had back. Plans are
+    without the digests of their files, which these say of themselves.
+    """
+
+    manifest: RunManifest
+    part: PlanPart  # that planned the shard
+
+    @classmethod
+    def of(cls, manifest: RunManifest, shard: int) -> "RunEvidence":
+        """What the data objects of a shard are to say."""
+        without = {"digests": ""}
+        plan = manifest.plan.model_copy(update=without)
+        part = manifest.part_of(shard).model_copy(update=without)
+        return cls(manifest=manifest.model_copy(update={"plan": plan}), part=part)
 
 
 Key = tuple[str, int]

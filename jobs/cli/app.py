@@ -58,7 +58,7 @@ makes what is missing, and the same command again goes on where it stopped.
 
 Exit codes: 0 complete, 3 incomplete (the command to go on is printed), 4 complete with dead
 rollouts, 5 the run was planned with another method, 6 another driver is at work, 7 the store
-refused or is away, 8 too many dead, 9 verify found damage, 2 unusable input, 1 a bug of ours.
+refused or is away, 8 too many dead, 9 damage was found, 2 unusable input, 1 a bug of ours.
 """,
 )
 
@@ -317,19 +317,39 @@ def why(
 @app.command()
 def repair(
     run: RunUrl,
-    shards: Annotated[str, typer.Option(metavar="3,7-9", help="The damaged shards.")],
+    shards: Annotated[
+        str | None, typer.Option(metavar="3,7-9", help="Move these damaged shards aside.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Have damaged plan files back from traces.")
+    ] = False,
+    lost_run: Annotated[
+        bool, typer.Option("--run", help="Have a lost run.json back from traces.")
+    ] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do what --plan or --run found; else they only say it.")
+    ] = False,
 ) -> None:
-    """Move damaged shards aside, so that the next run makes them again.
+    """Mend what `coppice verify` found: damaged shards, plan files, or a lost run.json.
 
-    Base and supplements go to `_quarantine/`; nothing is thrown away. A shard in which nothing is
-    wrong is refused. Stop runs and reruns of the shards first; started again after a kill, it goes
-    on.
+    With `--shards`, base and supplements go to `_quarantine/`, and the next run makes them again;
+    nothing is thrown away. A shard in which nothing is wrong is refused. Stop runs and reruns of
+    the shards first; started again after a kill, it goes on. `--plan` and `--run` make anew what
+    traces still say, and never replace an object that is there.
 
         coppice repair runs/first --shards 3,7-9
+        coppice repair runs/first --plan --apply
     """
-    from jobs.commands.repair import repair_run
+    from jobs.commands.repair import repair_lost_run, repair_plan, repair_run
 
-    repair_run(run, shards, Terminal())
+    if (shards is not None) + plan + lost_run != 1:
+        raise typer.BadParameter("give one of --shards, --plan and --run")
+    if shards is not None:
+        repair_run(run, shards, Terminal())
+    elif plan:
+        raise typer.Exit(repair_plan(run, Terminal(), is_dry=not apply))
+    else:
+        repair_lost_run(run, Terminal(), is_dry=not apply)
 
 
 @app.command()

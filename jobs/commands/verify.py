@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from jobs.commands.shard_lists import as_shards
 from jobs.commands.terminal import Terminal, as_typed, counted
+from pipeline.store.layout import PLAN
 from pipeline.store.open import open_store
 from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
@@ -58,15 +59,20 @@ def _describe_counts(verification: Verification) -> str:
 
 def _describe_end(url: str, verification: Verification, findings: list[Finding]) -> Iterator[str]:
     read = "every page was read" if verification.is_deep else "keys and counts were read"
+    if num_without := verification.num_without_digest:
+        yield f"no digest: {counted(num_without, 'object')}, written before digests were kept."
     if not findings:
         yield f"Whole: {read}."
         return
     yield f"Damaged: {counted(len(findings), 'finding')}; {read}."
-    repairable = {
-        finding.shard for finding in findings if finding.can_repair and finding.shard is not None
-    }
-    if repairable:
+    shards = {finding.shard for finding in findings if finding.can_repair}
+    others = {finding.shard for finding in findings if not finding.can_repair}
+    if repairable := [shard for shard in shards - others if shard is not None]:
         yield f"Next: coppice repair {as_typed(url)} --shards {as_shards(repairable)}"
+    if any(
+        finding.key.startswith(f"{PLAN}/") and finding.shard is not None for finding in findings
+    ):
+        yield f"Next: coppice repair {as_typed(url)} --plan"
 
 
 def _summary(verification: Verification, findings: list[Finding], code: ExitCode) -> JsonObject:
@@ -79,6 +85,7 @@ def _summary(verification: Verification, findings: list[Finding], code: ExitCode
         "num_ok": verification.num_ok,
         "num_dead": verification.num_dead,
         "num_missing": verification.num_missing,
+        "num_without_digest": verification.num_without_digest,
         "findings": [asdict(finding) for finding in findings],
         "exit_code": code.value,
     }

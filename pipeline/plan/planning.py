@@ -1,6 +1,7 @@
 """From prompts to a committed plan: which rollouts there are, cut into shards, under one config."""
 
 import hashlib
+import shlex
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,7 @@ from pipeline.store.objects import Store
 from pipeline.store.plans import (
     PlanRow,
     commit_manifest,
+    last_shard_listed,
     plan_file,
     read_manifest,
     read_plan_shard,
@@ -133,10 +135,15 @@ def commit_plan(
 ) -> RunManifest:
     """Write the plan and commit it with run.json, or adopt the equal plan that is there already.
 
-    Raises ConfigMismatch if the run has another method, InputError if it has other records. A
-    planner that dies before run.json leaves only files that nothing refers to.
+    Raises ConfigMismatch if the run has another method, InputError if it has other records or
+    traces of a run whose run.json is lost. A planner that dies before run.json leaves only files
+    that nothing refers to. Of an equal plan, files that are gone are put back.
     """
     planned = try_read_manifest(store)
+    if planned is None and last_shard_listed(store) is not None:
+        planned = try_read_manifest(store)  # another planner's run may have begun meanwhile
+        if planned is None:
+            raise _lost_commit(store, f"has traces of a run, and no {layout.MANIFEST}")
     if planned is None:
         part = _write_part(store, plan.part, plan.rows, prompts)
         manifest = RunManifest(
@@ -178,7 +185,10 @@ def extend_plan(
     the manifest with that part. Raises InputError if the folder holds no run.
     """
     while True:
+        last_shard = last_shard_listed(store)  # before the plan: shards are made after their part
         manifest = read_manifest(store)
+        if last_shard is not None and last_shard >= manifest.num_shards:
+            raise _lost_commit(store, f"has traces of shard {last_shard}, which no part planned")
         planned = _planned_rows(store, manifest)
         wanted = [_row(prompt, rollouts_per_record) for prompt in prompts.prompts]
         rows = [
@@ -193,6 +203,15 @@ def extend_plan(
         part = _write_part(store, part, rows, prompts)
         if try_commit_extension(store, manifest, part):
             return manifest.model_copy(update={"extensions": (*manifest.extensions, part)})
+
+
+def _lost_commit(store: Store, found: str) -> InputError:
+    """A plan over traces of another one would take them for its own, or double their keys."""
+    return InputError(
+        f"{store.url} {found}: the plan of these traces is lost, and nothing is planned over them; "
+        f"see whether it can be had back: coppice repair {shlex.quote(store.url)} --run; "
+        "or give another folder"
+    )
 
 
 def _planned_rows(store: Store, manifest: RunManifest) -> dict[str, PlanRow]:

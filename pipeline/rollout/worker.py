@@ -52,6 +52,7 @@ from schemas.runs import (
     Key,
     Probe,
     Remedy,
+    RunEvidence,
     RunManifest,
     ShardEnd,
     ShardFailure,
@@ -296,6 +297,7 @@ class Worker:
             attempt_id=attempt.attempt_id,
             worker=self._name,
             stack=self._stack,
+            evidence=RunEvidence.of(self._manifest, attempt.shard),
         )
 
     def _planned_rows(self, shard: int) -> dict[Key, PlanRow]:

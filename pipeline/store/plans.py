@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.traces import UNREADABLE
-from schemas.errors import DamagedPlan, InputError, ObjectMissing
+from schemas.errors import DamagedObject, DamagedPlan, InputError, ObjectMissing
 from schemas.ids import record_id
 from schemas.json_values import JsonObject, canonical_json, read_json_object
 from schemas.rows import PlanTableRow
@@ -124,6 +124,7 @@ def read_plan_shard(store: Store, manifest: RunManifest, shard: int) -> list[Pla
 class PlanFile:
     """What stands where a plan file belongs."""
 
+    shard: int
     key: str
     rows: list[PlanRow]  # empty if there is a problem
     problem: str  # what was found instead of the plan; empty if it is the one that was planned
@@ -142,7 +143,7 @@ def look_at_plan(store: Store, manifest: RunManifest, shard: int) -> PlanFile:
         rows, problem = [], "nothing"
     except UNREADABLE as error:
         rows, problem = [], f"a file that cannot be read: {error}"
-    return PlanFile(key=key, rows=[] if problem else rows, problem=problem)
+    return PlanFile(shard=shard, key=key, rows=[] if problem else rows, problem=problem)
 
 
 def damaged_plans(store: Store, manifest: RunManifest) -> dict[int, str]:
@@ -152,14 +153,20 @@ def damaged_plans(store: Store, manifest: RunManifest) -> dict[int, str]:
     may be gone. `verify` reads them all.
     """
     shards = [shard for part in manifest.parts for shard in _shards_to_read(store, manifest, part)]
+    return {
+        plan.shard: f"{plan.key}: found {plan.problem}, expected "
+        f"{describe_rollouts(manifest.num_rollouts_of(plan.shard))}"
+        for plan in look_at_plans(store, manifest, shards)
+        if plan.problem
+    }
+
+
+def look_at_plans(store: Store, manifest: RunManifest, shards: Sequence[int]) -> Iterator[PlanFile]:
+    """As `look_at_plan`, in order; a batch of them is read ahead."""
     with ThreadPoolExecutor(_READERS) as readers:
-        plans = readers.map(lambda shard: look_at_plan(store, manifest, shard), shards)
-        return {
-            shard: f"{plan.key}: found {plan.problem}, expected "
-            f"{describe_rollouts(manifest.num_rollouts_of(shard))}"
-            for shard, plan in zip(shards, plans, strict=True)
-            if plan.problem
-        }
+        for start in range(0, len(shards), MAX_PLANS_READ):
+            batch = shards[start : start + MAX_PLANS_READ]
+            yield from readers.map(lambda shard: look_at_plan(store, manifest, shard), batch)
 
 
 def _shards_to_read(store: Store, manifest: RunManifest, part: PlanPart) -> Iterable[int]:
@@ -173,9 +180,9 @@ def _shards_to_read(store: Store, manifest: RunManifest, part: PlanPart) -> Iter
 def plan_advice(store: Store) -> str:
     """What to do about a damaged plan file."""
     return (
-        "see whether its rows can be had back from its traces: coppice repair "
-        f"{shlex.quote(store.url)} --plan; else put the file back from a copy of the run, or, "
-        "where it is gone, give the same `coppice plan` again, which writes it anew"
+        "without it the shard can be neither made nor repaired; if its traces stand, have its rows "
+        f"back from them: coppice repair {shlex.quote(store.url)} --plan; else put the file back "
+        "from a copy of the run, or, where it is gone, plan the same prompts again"
     )
 
 
@@ -274,14 +281,28 @@ def _read_extensions(store: Store, manifest: RunManifest) -> Iterator[PlanPart]:
 
 
 def read_manifest(store: Store) -> RunManifest:
-    """As `try_read_manifest`; raises InputError also if the folder holds no run."""
+    """As `try_read_manifest`; raises InputError also if the folder holds no run, and DamagedObject
+    if it holds traces of one.
+    """
     manifest = try_read_manifest(store)
     if manifest is None:
+        if last_shard_listed(store) is not None:
+            raise DamagedObject(
+                f"{store.url} has traces, and no {layout.MANIFEST}: it is lost; see whether it can "
+                f"be had back from them: coppice repair {shlex.quote(store.url)} --run",
+                reason="damaged_object",
+            )
         raise InputError(
             f"there is no run at {store.url} (no {layout.MANIFEST}); "
             f"plan one first: coppice plan PROMPTS {store.url}"
         )
     return manifest
+
+
+def last_shard_listed(store: Store) -> int | None:
+    """The highest shard that has a data object in the list of `traces/`; None without any."""
+    listed = (layout.try_traces_of(entry.key) for entry in store.list_folder(layout.TRACES))
+    return max((traces[0] for traces in listed if traces), default=None)
 
 
 def commit_manifest(store: Store, manifest: RunManifest) -> RunManifest:

@@ -84,7 +84,7 @@ def move_aside(store: Store, damage: Damage) -> Iterator[Moved]:
     """
     for key in reversed(damage.keys):
         if exists(store, key):
-            yield _move(store, key)
+            yield move_object(store, key)
 
 
 def _refuse_what_is_not_ours_to_move(
@@ -104,7 +104,8 @@ def _refuse_what_is_not_ours_to_move(
             )
 
 
-def _move(store: Store, key: str) -> Moved:
+def move_object(store: Store, key: str) -> Moved:
+    """Move one object to quarantine. Raises as `move_aside` does."""
     with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
         path = Path(folder) / "object"
         digest = _copy(store, key, path)

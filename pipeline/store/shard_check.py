@@ -89,6 +89,9 @@ class _Checker:
         plan = self._read_plan()
         planned = {key for row in plan for key in row.rollout_keys()}
         is_committed, base = self._read_base()
+        if base and planned not in (set(), base.keys) and self._is_as_committed(base):
+            self._blame_plan(f"{_name_keys(planned - base.keys)}, which the shard's base has not")
+            plan, planned = [], set()
         ok, dead = set[Key](), set[Key]()
         if base:
             self._check_base(base, planned)
@@ -126,6 +129,22 @@ class _Checker:
                 advice=plan_advice(self.store),
             )
         )
+
+    def _is_as_committed(self, base: Contents) -> bool:
+        """Whether a base that has other keys than its plan is the one that a worker wrote, which
+        held its keys against the plan. A plan file with a digest is believed, and the base is not.
+        """
+        if self.manifest.part_of(self.shard).digest_of(self.shard):
+            return False
+        if base.digest is None:
+            key, geometry = self._name(0), self.manifest.geometry
+            try:
+                base = read_contents(self.store, key, geometry, is_deep=True)
+            except (ObjectMissing, *UNREADABLE):
+                return False
+        is_numbered = (base.footer.shard, base.footer.supplement) == (self.shard, 0)
+        is_counted = base.footer.num_rows == self.manifest.num_rollouts_of(self.shard)
+        return is_numbered and is_counted and base.digest == base.footer.digest
 
     def _read_base(self) -> tuple[bool, Contents | None]:
         """Whether there is a base, and what it says if it can be read and is ours."""

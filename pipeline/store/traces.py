@@ -22,7 +22,7 @@ from pipeline.store.objects import Store, open_object
 from schemas.config import MethodConfig
 from schemas.errors import DamagedObject, ObjectMissing
 from schemas.rows import EventRow, StackRow, TraceRow
-from schemas.runs import FOOTER_KEY, Key, ShardFooter
+from schemas.runs import FOOTER_KEY, RUN_KEY, Key, RunEvidence, ShardFooter
 from schemas.tables import TRACES
 from schemas.trace import TRACE_VERSION, Event, Status, Trace
 
@@ -52,6 +52,7 @@ class ShardOrigin:
     stack: StackRow
     supplement: int = 0  # 0: a base
     rerun_id: str = ""
+    evidence: RunEvidence | None = None  # None: the file says nothing of its run
 
 
 class TraceWriter:
@@ -110,6 +111,8 @@ class TraceWriter:
             coppice_version=coppice_version,
         )
         self._parquet.add_key_value_metadata({FOOTER_KEY: footer.model_dump_json().encode()})
+        if evidence := self._origin.evidence:
+            self._parquet.add_key_value_metadata({RUN_KEY: evidence.model_dump_json().encode()})
         self._parquet.close()
         return footer
 

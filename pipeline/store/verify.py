@@ -4,6 +4,7 @@ Goes through the run shard by shard and holds a few at a time. Of the plan it ke
 to see that no key is planned twice; of the names in `traces/`, those of supplements.
 """
 
+import shlex
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -148,7 +149,8 @@ class Verification:
                 key=key,
                 found=f"shard {traces[0]}, which is not planned" if traces else "an unknown name",
                 expected=f"shards 0 to {num_shards - 1} and their supplements",
-                advice="move it away by hand: whoever reads "
+                advice="if a part of the plan was lost, have it back: coppice repair "
+                f"{shlex.quote(self.store.url)} --run; else move it away by hand: whoever reads "
                 f"{layout.TRACES}/*.parquet may take it for a part of the run",
             )
 

@@ -8,12 +8,13 @@ from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.status import committed_shards, read_logs, read_status
-from schemas.errors import DamagedObject, ForeignObject
+from schemas.errors import ForeignObject
 from schemas.runs import RunManifest
 from tests.support import (
     SMALL,
     at_work,
     attempt_at,
+    bring_back,
     fake_config,
     fake_method,
     plan_run,
@@ -92,12 +93,28 @@ def test_the_shards_of_another_run_are_never_counted(store: Store):
         read_status(store, manifest)
 
 
-def test_an_object_that_is_no_shard_file_is_named(store: Store):
-    manifest = plan_run(store)
-    store.put(layout.traces_key(0), b"something else")
+def test_a_shard_that_cannot_be_read_is_told_of_and_the_others_are_counted(store: Store):
+    manifest = plan_run(store, 6, rollouts_per_shard=2)
+    run_all(store, manifest)
+    store.put(layout.traces_key(1), b"something else")
 
-    with pytest.raises(DamagedObject, match=r"traces/shard-00000\.parquet"):
-        read_status(store, manifest)
+    status = read_status(store, manifest)
+
+    assert (status.num_ok, status.num_unreadable, status.num_missing) == (4, 2, 0)
+    assert (status.num_committed, list(status.damage)) == (2, [1])
+    assert "coppice repair" in status.damage[1]
+
+
+def test_a_supplement_that_cannot_be_read_makes_its_shard_unreadable(store: Store, tmp_path: Path):
+    method = fake_method(SMALL.model_copy(update={"dead_share": 0.5}))
+    manifest = plan_run(store, 8, fake_config(method), rollouts_per_shard=8)
+    run_all(store, manifest, attempt=2)
+    bring_back(store, manifest, 0, tmp_path)
+    store.put(layout.traces_key(0, 1), b"something else")
+
+    status = read_status(store, manifest)
+
+    assert (status.num_ok, status.num_unreadable, list(status.damage)) == (0, 8, [0])
 
 
 def test_a_status_says_which_run_it_is_of(tmp_path: Path):
