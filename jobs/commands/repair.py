@@ -48,7 +48,7 @@ def repair_plan(url: str, terminal: Terminal, *, is_dry: bool) -> ExitCode:
     patient = patient_store(store, manifest)
     lost = lost_plans(patient, manifest)
     for plan in lost:
-        terminal.say(f"{plan.key}: found {plan.found}", f"  {_describe_way_back(plan)}")
+        terminal.say(f"{plan.key}: found {plan.problem}", f"  {_describe_way_back(plan)}")
     possible = [plan for plan in lost if plan.rows]
     if not lost:
         terminal.say("No plan file is damaged.")

@@ -88,9 +88,10 @@ def say_status(store: Store, manifest: RunManifest, terminal: Terminal) -> ExitC
         say_damage(status.damage, terminal)
         say_damage(look.damaged_plans, terminal)
         num_damaged = len(status.damage.keys() | look.damaged_plans.keys())
+        lost = f", {status.num_unreadable:,} cannot be read" if status.num_unreadable else ""
         terminal.say(
-            f"Damaged: {counted(num_damaged, 'shard')}, with {status.num_unreadable:,} rollouts "
-            f"that cannot be read; {counts} of {status.num_planned:,} can."
+            f"Damaged: {counted(num_damaged, 'shard')}; of {status.num_planned:,} rollouts "
+            f"{counts}{lost}."
         )
     if status.num_committed:
         traces = f"{as_typed(store.url)}/{TRACES}/*.parquet"

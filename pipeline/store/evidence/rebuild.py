@@ -38,7 +38,7 @@ class LostPlan:
 
     shard: int
     key: str
-    found: str
+    problem: str
     rows: list[PlanRow]  # empty: they cannot
     why_not: str  # empty: they can
     is_there: bool  # some object stands in its place
@@ -58,7 +58,7 @@ def _look_for(store: Store, manifest: RunManifest, plan: PlanFile) -> LostPlan:
     return LostPlan(
         shard=plan.shard,
         key=plan.key,
-        found=plan.problem,
+        problem=plan.problem,
         rows=rows,
         why_not=why_not,
         is_there=exists(store, plan.key),

@@ -7,6 +7,7 @@ import pytest
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
+from pipeline.store.plans import commit_manifest
 from pipeline.store.status import committed_shards, read_logs, read_status
 from schemas.errors import ForeignObject
 from schemas.runs import RunManifest
@@ -84,10 +85,10 @@ def test_other_objects_in_the_folder_are_not_shards(store: Store):
 
 
 def test_the_shards_of_another_run_are_never_counted(store: Store):
-    run_all(store, plan_run(store))
-    store.delete(layout.MANIFEST)  # as one does who wants to plan it anew
-
-    manifest = plan_run(store, config=fake_config(fake_method(seed=9)))
+    first = plan_run(store)
+    run_all(store, first)
+    store.delete(layout.MANIFEST)
+    manifest = commit_manifest(store, first.model_copy(update={"run_id": "another"}))
 
     with pytest.raises(ForeignObject, match="two runs share a folder"):
         read_status(store, manifest)
