@@ -280,17 +280,19 @@ def show(
 def verify(
     run: RunUrl,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Read every page and decode every picture.")
+        bool,
+        typer.Option("--deep", help="Read every page, picture, footer and digest of a run."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Prove that a run is whole: each planned key once, as ok, dead or missing.
+    """Prove that a run is whole: each planned key once, as ok, dead or missing; or that a set is.
 
     Reads the store alone and changes nothing; the run may be at work. Ends with 0 if the run is
     whole, else with 9 and the list of what is wrong, what was expected, and what to do. What is
-    missing is no damage: `coppice run` makes it.
+    missing is no damage: `coppice run` makes it. Of a set, every file is held against its digest.
 
         coppice verify runs/first --deep
+        coppice verify sets/first
     """
     from jobs.commands.verify import verify_run
 

@@ -208,8 +208,9 @@ def extend_plan(
 def _lost_commit(store: Store, trouble: str) -> InputError:
     """A plan over traces of another one would take them for its own, or double their keys."""
     return InputError(
-        f"{store.url} {trouble}: their plan is lost, and nothing is planned over them; see whether it "
-        f"can be had back: coppice repair {shlex.quote(store.url)} --run; or give another folder"
+        f"{store.url} {trouble}: their plan is lost, and nothing is planned over them; see whether "
+        f"it can be had back: coppice repair {shlex.quote(store.url)} --run; "
+        "or give another folder"
     )
 
 

@@ -113,8 +113,7 @@ def read_plan_shard(store: Store, manifest: RunManifest, shard: int) -> list[Pla
     if plan.problem:
         raise DamagedPlan(
             f"{store.url}/{plan.key}: found {plan.problem}, expected "
-            f"{describe_rollouts(manifest.num_rollouts_of(shard))}: shard {shard} cannot be made, "
-            f"and all others can; {plan_advice(store)}",
+            f"{describe_rollouts(manifest.num_rollouts_of(shard))}; {plan_advice(store)}",
             reason="damaged_plan",
         )
     return plan.rows
@@ -180,9 +179,9 @@ def _shards_to_read(store: Store, manifest: RunManifest, part: PlanPart) -> Iter
 def plan_advice(store: Store) -> str:
     """What to do about a damaged plan file."""
     return (
-        "without it the shard can be neither made nor repaired; if its traces stand, have its rows "
-        f"back from them: coppice repair {shlex.quote(store.url)} --plan; else put the file back "
-        "from a copy of the run, or, where it is gone, plan the same prompts again"
+        "its shard alone can be neither made nor repaired; if its traces stand, have the plan's "
+        f"rows back from them: coppice repair {shlex.quote(store.url)} --plan; else put the file "
+        "back from a copy of the run, or, where it is gone, plan the same prompts again"
     )
 
 
