@@ -10,6 +10,7 @@
     |   |-- ObjectMissing           no object at this key
     |   |-- StoreUnavailable        down, slow or throttling: the same call may succeed later
     |   `-- StoreRefused            a missing bucket, or a server that cannot do it
+    |       |-- ObjectBlocked       a folder stands at its key: it concerns no other object
     |       `-- CredentialsRefused  refused for now: a run waits for them, a start does not
     `-- RolloutError                a rollout failed; its `kind` says whose fault it is
         |-- RecordFailure           this prompt breaks it: the rollout becomes a dead row
@@ -106,6 +107,10 @@ class StoreRefused(StoreError):
     """The store said no: permission, a missing bucket, or a promise it cannot keep."""
 
 
+class ObjectBlocked(StoreRefused):
+    """A folder stands where an object is to be. Every other object can be put."""
+
+
 class CredentialsRefused(StoreRefused):
     """The store does not take these credentials: expired, rotated, or without the permission.
 
@@ -172,6 +177,10 @@ _FATAL_BY_REASON: dict[str, type[FatalFailure]] = {
     "damaged_plan": DamagedPlan,
     "base_vanished": DamagedObject,
 }
+
+
+DAMAGED_REASONS = frozenset({"damaged_object", "base_vanished"})
+"""Of failures that are told as damage, even if all other shards were made."""
 
 
 def fatal_failure(message: str, *, reason: str) -> FatalFailure:

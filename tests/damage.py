@@ -26,7 +26,7 @@ from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.runs import RunSource
 from pipeline.store.status import take_stock
-from schemas.errors import StoreUnavailable, fatal_failure
+from schemas.errors import DAMAGED_REASONS, StoreUnavailable, fatal_failure
 from schemas.runs import Key, Remedy, RunManifest, ShardReport
 from tests.support import SMALL, at_work, attempt_at, bring_back, rerun_of
 
@@ -252,29 +252,31 @@ DAMAGE: dict[str, Callable[[Site], None]] = {
 # The command line without Ray
 
 
-def _drive(store: Store, manifest: RunManifest, terminal: Any, stop: Any, **more: Any) -> None:
+def _drive(store: Store, manifest: RunManifest, terminal: Any, stop: Any, **more: Any) -> bool:
     """What `jobs.commands.runs._drive` does, by one worker in this process."""
     del stop
     rerun: OpenRerun | None = more.get("rerun")
     with at_work(store, manifest) as worker:
         if rerun:
-            for shard in rerun.left:
-                _settle(worker.run_shard(rerun_of(shard, rerun)), terminal)
-            return
+            reports = [worker.run_shard(rerun_of(shard, rerun)) for shard in rerun.left]
+            return any([_settle(report, terminal) for report in reports])
         stock = take_stock(store, manifest)
-        for shard in {*range(manifest.num_shards)} - {*stock.committed(), *stock.damage}:
-            _settle(worker.run_shard(attempt_at(shard, 2)), terminal)
+        left = {*range(manifest.num_shards)} - {*stock.committed(), *stock.damage}
+        reports = [worker.run_shard(attempt_at(shard, 2)) for shard in sorted(left)]
+        return any([_settle(report, terminal) for report in reports])
 
 
-def _settle(report: ShardReport, terminal: Any) -> None:
+def _settle(report: ShardReport, terminal: Any) -> bool:
+    """Say or raise what failed. Whether that is damage."""
     failure = report.failure
     if failure is None:
-        return
+        return False
     if failure.remedy is Remedy.STOP:
         raise fatal_failure(failure.message, reason=failure.reason)
     if failure.remedy is Remedy.STOP_FOR_STORE:
         raise StoreUnavailable(failure.message)
     terminal.say(f"Gave up on shard {report.shard}: {failure.message}")
+    return failure.reason in DAMAGED_REASONS
 
 
 def _score(run: RunSource, scorers: Any, work: dict[int, list[int]], *_: Any) -> tuple[int, int]:

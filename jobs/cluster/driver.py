@@ -22,6 +22,7 @@ from pipeline.plan.reruns import OpenRerun
 from pipeline.store.objects import Store
 from pipeline.store.status import take_stock
 from schemas.errors import (
+    DAMAGED_REASONS,
     ClusterLost,
     CoppiceError,
     FailureKind,
@@ -89,6 +90,7 @@ class Driver:
             clock=clock,
         )
         self._growing_since: float | None = None
+        self._is_damaged = False
 
     def run(self) -> Summary:
         """Grow what is missing. Ends when every shard is settled, or soon after a stop.
@@ -120,6 +122,7 @@ class Driver:
             snapshot=self.snapshot(),
             given_up=dict(self._book.given_up),
             was_stopped=self._is_ending(),
+            is_damaged=self._is_damaged,
         )
 
     def snapshot(self) -> Snapshot:
@@ -312,8 +315,12 @@ class Driver:
                 self._crew.actors.remove(actor)
                 self._crew.failed_on(actor.node_id)
                 self._give_back([*actor.open_shards, assignment], failure.kind, failure.message)
-            case Remedy.GIVE_BACK | Remedy.GIVE_UP:  # a fatal failure has no budget
+            case Remedy.GIVE_BACK:
                 self._give_back([assignment], failure.kind, failure.message)
+            case Remedy.GIVE_UP:
+                # Without its plan file a shard is missing; what stands and is damaged is worse.
+                self._is_damaged |= failure.reason in DAMAGED_REASONS
+                self._give_back([assignment], FailureKind.FATAL, failure.message)
 
     def _bury(
         self, actor: RemoteActor, lost: Sequence[Assignment], loss: Loss, message: str

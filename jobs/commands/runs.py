@@ -45,8 +45,11 @@ def grow_run(
             Stop(terminal, f"coppice run {as_typed(store.url)}") as stop,
             DriverHeartbeat(patient_store(store, manifest), beat_seconds=beat_seconds) as heartbeat,
         ):
-            _drive(store, manifest, terminal, stop, address=address, heartbeat=heartbeat)
-            return say_status(store, read_manifest(store), terminal)
+            is_damaged = _drive(
+                store, manifest, terminal, stop, address=address, heartbeat=heartbeat
+            )
+            code = say_status(store, read_manifest(store), terminal)
+            return ExitCode.DAMAGED if is_damaged else code
     except KeyboardInterrupt:  # of Stop: what there is to say was said
         return ExitCode.INCOMPLETE
 
@@ -81,9 +84,9 @@ def rerun_dead(
     terminal.say(f"{verb} rerun {opened.rerun.rerun_id}. {_describe_keys(opened.left)}")
     try:
         with Stop(terminal, _rerun_command(store, selection)) as stop:
-            _drive(store, manifest, terminal, stop, address=address, rerun=opened)
+            is_damaged = _drive(store, manifest, terminal, stop, address=address, rerun=opened)
             code = say_status(store, read_manifest(store), terminal)
-            return ExitCode.DAMAGED if damage else code
+            return ExitCode.DAMAGED if damage or is_damaged else code
     except KeyboardInterrupt:  # of Stop: what there is to say was said
         return ExitCode.INCOMPLETE
 
@@ -97,8 +100,10 @@ def _drive(
     address: str | None,
     rerun: OpenRerun | None = None,
     heartbeat: DriverHeartbeat | None = None,
-) -> None:
-    """Grow on Ray until all is settled that is planned by then, and say what came of it."""
+) -> bool:
+    """Grow on Ray until all is settled that is planned by then, and say what came of it. Returns
+    whether a shard was given up on since an object of it is damaged.
+    """
     from jobs.cluster.connect import on_ray
     from jobs.cluster.driver import Driver
     from jobs.cluster.footer_keeper import FooterKeeper
@@ -134,7 +139,7 @@ def _drive(
             num_driven, manifest = manifest.num_shards, _as_planned_now(store, manifest)
             is_more = manifest.num_shards > num_driven
             if rerun or summary.was_stopped or summary.given_up or not is_more:
-                return
+                return summary.is_damaged
             terminal.say(
                 f"The plan was extended meanwhile, to {counted(manifest.num_shards, 'shard')}."
             )

@@ -47,7 +47,7 @@ class _Look:
 
     @property
     def code(self) -> ExitCode:
-        if self.status.damage or self.damaged_plans:
+        if self.status.damage or self.damaged_plans or self.status.num_unplanned:
             return ExitCode.DAMAGED
         if self.status.num_missing:
             return ExitCode.INCOMPLETE
@@ -56,6 +56,9 @@ class _Look:
 
 def _look(store: Store, manifest: RunManifest) -> _Look:
     status = read_status(store, manifest)
+    if status.num_unplanned:  # by a part that was added meanwhile, perhaps
+        manifest = read_manifest(store)
+        status = read_status(store, manifest)
     plans = {} if status.num_missing else damaged_plans(store, manifest)
     return _Look(status=status, damaged_plans=plans)
 
@@ -87,6 +90,11 @@ def say_status(store: Store, manifest: RunManifest, terminal: Terminal) -> ExitC
     if look.code is ExitCode.DAMAGED:
         say_damage(status.damage, terminal)
         say_damage(look.damaged_plans, terminal)
+        if status.num_unplanned:
+            terminal.say(
+                f"{counted(status.num_unplanned, 'object')} in {TRACES}/ of shards that no part of "
+                "the plan has."
+            )
         num_damaged = len(status.damage.keys() | look.damaged_plans.keys())
         lost = f", {status.num_unreadable:,} cannot be read" if status.num_unreadable else ""
         terminal.say(
@@ -113,6 +121,8 @@ def _next_command(store: Store, manifest: RunManifest, look: _Look) -> str:
         return f"coppice repair {url} --shards {as_shards(look.status.damage)}"
     if look.damaged_plans:
         return f"coppice repair {url} --plan"
+    if look.status.num_unplanned:
+        return f"coppice verify {url}"
     if look.status.num_missing:
         return f"coppice run {url}"
     record_id = read_plan_shard(store, manifest, 0)[0].record_id

@@ -38,6 +38,7 @@ from schemas.errors import (
     FailureKind,
     FatalFailure,
     InfrastructureFailure,
+    ObjectBlocked,
     RecordFailure,
     RolloutError,
     StoreError,
@@ -346,10 +347,10 @@ class Worker:
         match error:
             case TooManyDead():
                 return Remedy.STOP_FOR_DEAD
+            case DamagedObject() | ObjectBlocked():
+                return Remedy.GIVE_UP
             case StoreError():
                 return Remedy.STOP_FOR_STORE
-            case DamagedPlan():
-                return Remedy.GIVE_UP
             case FatalFailure():
                 return Remedy.STOP
         if not self._is_sick and self._model_thread.broken is None:

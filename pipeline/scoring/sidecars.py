@@ -24,9 +24,10 @@ from pipeline.scoring.painting import RunPainter, pictures_of
 from pipeline.scoring.scorers import Score, Scorer, id_of, settings_of
 from pipeline.store.evidence.digests import note_digest
 from pipeline.store.layout import sidecar_key
-from pipeline.store.objects import Store, open_object
+from pipeline.store.objects import Store
 from pipeline.store.plans import read_manifest
 from pipeline.store.runs import TraceObject
+from pipeline.store.traces import open_parquet
 from schemas.errors import FatalFailure, InputError
 from schemas.rows import ScoreValue, TraceRow
 from schemas.scores import SCORES_KEY, ScoresFooter, scores_schema
@@ -93,8 +94,8 @@ def _ok_rows(
     store: Store, source: TraceObject, scorers: Sequence[Scorer]
 ) -> Iterator[list[TraceRow]]:
     """An object's ok traces, some at a time, in order, with what the scorers ask for."""
-    with open_object(store, source.key) as file:
-        batches = pq.ParquetFile(file).iter_batches(
+    with open_parquet(store, source.key) as parquet:
+        batches = parquet.iter_batches(
             batch_size=_ROWS_AT_ONCE, columns=columns_for(scorers), use_threads=False
         )
         for batch in batches:

@@ -58,6 +58,7 @@ class RunStatus(Frozen):
     num_unreadable: int  # in damaged shards: whether they are ok or dead is not known
     num_bytes: int  # of all that lies beside the traces, too
     damage: dict[int, str]  # what was found of shards that cannot be read, and what to do
+    num_unplanned: int  # objects of shards that nobody planned, at the time of this manifest
 
     @property
     def num_missing(self) -> int:
@@ -126,6 +127,7 @@ def read_status(store: Store, manifest: RunManifest) -> RunStatus:
         num_unreadable=stock.num_unreadable,
         num_bytes=stock.num_bytes,
         damage=stock.damage,
+        num_unplanned=stock.num_unplanned,
     )
 
 
@@ -141,6 +143,7 @@ class Stock:
     num_read: int  # footers that were read
     num_unreadable: int  # rollouts of damaged shards, which count nowhere else
     damage: dict[int, str]  # by shard: an object that cannot be read, and what to do about it
+    num_unplanned: int  # objects of shards that nobody had planned when the manifest was read
     log: FooterLog
 
     @property
@@ -167,8 +170,8 @@ def take_stock(store: Store, manifest: RunManifest) -> Stock:
     nothing is repeated: `repeat` the whole call.
     """
     log = read_footer_log(store, manifest)
-    objects, num_bytes = list_objects(store, manifest)
-    return _Count(store, manifest, objects, log).stock(num_bytes)
+    listed = list_objects(store, manifest)
+    return _Count(store, manifest, listed, log).stock()
 
 
 def keep_footers(store: Store, manifest: RunManifest, *, worth: int = WORTH_KEEPING) -> Stock:
@@ -180,36 +183,45 @@ def keep_footers(store: Store, manifest: RunManifest, *, worth: int = WORTH_KEEP
     return stock
 
 
-def list_objects(store: Store, manifest: RunManifest) -> tuple[Rows, int]:
-    """Rows of the listed data objects of planned shards, in order, and the bytes of all that lies
-    beside them, too. Counts are not filled in.
-    """
-    num_bytes = 0
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """What a list of `traces/` shows."""
+
+    rows: Rows  # of the data objects of planned shards, in order; counts are not filled in
+    num_bytes: int  # of all that lies there
+    num_unplanned: int  # objects of other shards
+
+
+def list_objects(store: Store, manifest: RunManifest) -> Listed:
+    """The data objects of a run, as they are listed."""
+    num_bytes = num_unplanned = 0
 
     def ours() -> Iterator[tuple[int, int, Entry]]:
-        nonlocal num_bytes
+        nonlocal num_bytes, num_unplanned
         for entry in store.list_folder(layout.TRACES):
             num_bytes += entry.size_bytes
             traces = layout.try_traces_of(entry.key)
-            if traces and traces[0] < manifest.num_shards and traces[1] < MAX_SUPPLEMENTS:
+            if traces and traces[0] >= manifest.num_shards:
+                num_unplanned += 1
+            elif traces and traces[1] < MAX_SUPPLEMENTS:
                 yield (*traces, entry)
 
     rows = ordered(object_rows(ours()))
-    return rows, num_bytes
+    return Listed(rows=rows, num_bytes=num_bytes, num_unplanned=num_unplanned)
 
 
 class _Count:
     """One `take_stock`, over the listed objects in order; masks are of these."""
 
-    def __init__(self, store: Store, manifest: RunManifest, rows: Rows, log: FooterLog) -> None:
+    def __init__(self, store: Store, manifest: RunManifest, listed: Listed, log: FooterLog) -> None:
         self._store, self._manifest = store, manifest
-        self._rows, self._log = rows, log
+        self._listed, self._rows, self._log = listed, (rows := listed.rows), log
         self._shard, self._supplement = rows[:, SHARD], rows[:, SUPPLEMENT]
         self._is_known = log.fill_in(rows)
         self._num_read = 0
         self._damage: dict[int, str] = {}
 
-    def stock(self, num_bytes: int) -> Stock:
+    def stock(self) -> Stock:
         is_base = self._supplement == 0
         is_base &= self._learn(is_base)
         follows, has_gap = self._supplements(is_base)
@@ -224,7 +236,8 @@ class _Count:
             num_planned=self._manifest.num_rollouts,
             num_ok=num_ok + sum(log.num_ok for log in logs),
             num_dead=num_dead + sum(log.num_dead for log in logs),
-            num_bytes=num_bytes,
+            num_bytes=self._listed.num_bytes,
+            num_unplanned=self._listed.num_unplanned,
             num_read=self._num_read,
             num_unreadable=sum(map(num_rollouts_of, self._damage)),
             damage=dict(sorted(self._damage.items())),
@@ -316,7 +329,7 @@ def logged_shards(store: Store, manifest: RunManifest) -> LoggedShards | None:
     log = read_footer_log(store, manifest)
     if not log.keys:
         return None
-    rows, _ = list_objects(store, manifest)
+    rows = list_objects(store, manifest).rows
     is_known = log.fill_in(rows)
     shard, is_base, num_ok = rows[:, SHARD], rows[:, SUPPLEMENT] == 0, rows[:, NUM_OK]
     counts = np.zeros((manifest.num_shards, 3), np.int64)

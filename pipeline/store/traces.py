@@ -7,6 +7,7 @@ because `datasets` gives up compression for every column that has a picture anyw
 
 import hashlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -159,7 +160,10 @@ def read_footer(
             open_object(store, key, size_bytes=size_bytes) as file,
         ):
             metadata = pq.read_metadata(file).metadata or {}
-            return ShardFooter.model_validate_json(metadata[FOOTER_KEY])
+            footer = ShardFooter.model_validate_json(metadata[FOOTER_KEY])
+            if (footer.shard, footer.supplement) != (shard, supplement):
+                raise ValueError(f"it is {layout.traces_key(footer.shard, footer.supplement)}")
+            return footer
     except DamagedObject:
         if size_bytes is None:
             raise
@@ -182,24 +186,41 @@ def read_rows(
     Raises ObjectMissing, and DamagedObject for an object that is no shard file.
     """
     key = layout.traces_key(shard, supplement)
-    with reading_shard_file(store, shard, key), open_object(store, key) as file:
-        for batch in pq.ParquetFile(file).iter_batches(
-            batch_size=16, columns=columns, use_threads=False
-        ):
+    with open_parquet(store, key) as parquet:
+        for batch in parquet.iter_batches(batch_size=16, columns=columns, use_threads=False):
             yield from batch.to_pylist()
 
 
 @contextmanager
-def reading_shard_file(store: Store, shard: int, key: str) -> Iterator[None]:
-    """What is said to a data object that cannot be read. A store's own errors pass."""
+def open_parquet(store: Store, key: str) -> Iterator[pq.ParquetFile]:
+    """A data object or a sidecar, for who reads some of it: checksums of pages are verified.
+
+    Raises ObjectMissing, and DamagedObject for what cannot be read, then or in the context.
+    """
+    traces = layout.try_traces_of(key)
+    shard = traces[0] if traces else None
+    with reading_shard_file(store, shard, key), open_object(store, key) as file:
+        yield pq.ParquetFile(file, page_checksum_verification=True)
+
+
+@contextmanager
+def reading_shard_file(store: Store, shard: int | None, key: str) -> Iterator[None]:
+    """What is said to an object that cannot be read; a sidecar is of no shard. A store's own errors
+    pass.
+    """
     try:
         yield
     except UNREADABLE as error:
+        url = shlex.quote(store.url)
+        way_back = (
+            f"see what else is damaged: coppice verify {url}; then move it aside: "
+            f"coppice repair {url} --shards {shard}; and make it again: coppice run {url}"
+            if shard is not None
+            else f"move it away and score again; what else is damaged: coppice verify {url} --deep"
+        )
         raise DamagedObject(
-            f"{store.url}/{key} is no whole shard file of coppice ({type(error).__name__}: "
-            f"{error}); see what else is damaged: coppice verify {store.url}; then move it aside: "
-            f"coppice repair {store.url} --shards {shard}; and make it again: "
-            f"coppice run {store.url}",
+            f"{store.url}/{key} is no whole file of coppice ({type(error).__name__}: {error}); "
+            f"{way_back}",
             reason="damaged_object",
         ) from error
 
