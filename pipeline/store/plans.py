@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from pipeline.store import layout
+from pipeline.store.evidence.footers import footer_problems
 from pipeline.store.objects import Store
 from pipeline.store.traces import UNREADABLE
 from schemas.errors import DamagedObject, DamagedPlan, InputError, ObjectMissing
@@ -129,15 +130,22 @@ class PlanFile:
     problem: str  # what was found instead of the plan; empty if it is the one that was planned
 
 
-def look_at_plan(store: Store, manifest: RunManifest, shard: int) -> PlanFile:
+def look_at_plan(
+    store: Store, manifest: RunManifest, shard: int, *, is_deep: bool = False
+) -> PlanFile:
     """Read a plan file, and hold what it says against the commit of its part. What an older version
     planned has no digest: of that, records and counts are held against each other.
+
+    Deep: what other readers go by is looked at, too, though our own do not need it.
     """
     part = manifest.part_of(shard)
     key = layout.plan_key(part.folder, shard)
     try:
-        rows, note = _parse_plan(store.read(key))
+        body = store.read(key)
+        rows, note = _parse_plan(body)
         problem = _plan_problem(manifest, shard, rows, note)
+        if is_deep and not problem:
+            problem = _bytes_problem(body, plan_file(part.folder, shard, rows))
     except ObjectMissing:
         rows, problem = [], "nothing"
     except UNREADABLE as error:
@@ -160,12 +168,18 @@ def damaged_plans(store: Store, manifest: RunManifest) -> dict[int, str]:
     }
 
 
-def look_at_plans(store: Store, manifest: RunManifest, shards: Sequence[int]) -> Iterator[PlanFile]:
+def look_at_plans(
+    store: Store, manifest: RunManifest, shards: Sequence[int], *, is_deep: bool = False
+) -> Iterator[PlanFile]:
     """As `look_at_plan`, in order; a batch of them is read ahead."""
+
+    def look(shard: int) -> PlanFile:
+        return look_at_plan(store, manifest, shard, is_deep=is_deep)
+
     with ThreadPoolExecutor(_READERS) as readers:
         for start in range(0, len(shards), MAX_PLANS_READ):
             batch = shards[start : start + MAX_PLANS_READ]
-            yield from readers.map(lambda shard: look_at_plan(store, manifest, shard), batch)
+            yield from readers.map(look, batch)
 
 
 def _shards_to_read(store: Store, manifest: RunManifest, part: PlanPart) -> Iterable[int]:
@@ -209,6 +223,20 @@ def _parse_plan(body: bytes) -> tuple[list[PlanRow], PlanNote | None]:
     ]
     note = (parquet.metadata.metadata or {}).get(FOOTER_KEY)
     return rows, PlanNote.model_validate_json(note) if note else None
+
+
+def _bytes_problem(body: bytes, written_now: bytes) -> str:
+    """What is wrong with a plan file whose rows are right; empty if nothing is.
+
+    The same pyarrow writes the same bytes. Of another one's, footers are held against the rows.
+    """
+    if body == written_now:
+        return ""
+    told, now = (pq.ParquetFile(pa.BufferReader(each)) for each in (body, written_now))
+    is_same_writer = told.metadata.created_by == now.metadata.created_by
+    if is_same_writer and FOOTER_KEY in (told.metadata.metadata or {}):
+        return "bytes that no plan of these rows has"
+    return next(footer_problems(told), "")
 
 
 def _plan_problem(

@@ -114,7 +114,7 @@ class _Checker:
         )
 
     def _read_plan(self) -> list[PlanRow]:
-        plan = look_at_plan(self.store, self.manifest, self.shard)
+        plan = look_at_plan(self.store, self.manifest, self.shard, is_deep=self.is_deep)
         if plan.problem:
             self._blame_plan(plan.problem)
         return plan.rows

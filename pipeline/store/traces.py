@@ -213,7 +213,7 @@ def reading_shard_file(store: Store, shard: int | None, key: str) -> Iterator[No
     except UNREADABLE as error:
         url = shlex.quote(store.url)
         way_back = (
-            f"see what else is damaged: coppice verify {url}; then move it aside: "
+            f"see what else is damaged: coppice verify {url} --deep; then move it aside: "
             f"coppice repair {url} --shards {shard}; and make it again: coppice run {url}"
             if shard is not None
             else f"move it away and score again; what else is damaged: coppice verify {url} --deep"

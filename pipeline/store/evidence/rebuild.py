@@ -46,7 +46,7 @@ class LostPlan:
 
 def lost_plans(store: Store, manifest: RunManifest) -> list[LostPlan]:
     """The damaged plan files of a run, in order of shards. Changes nothing."""
-    plans = look_at_plans(store, manifest, range(manifest.num_shards))
+    plans = look_at_plans(store, manifest, range(manifest.num_shards), is_deep=True)
     return [_look_for(store, manifest, plan) for plan in plans if plan.problem]
 
 
