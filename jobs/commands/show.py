@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from jobs.commands.records import current_rows, find_record
+from jobs.commands.status import say_damage
 from jobs.commands.terminal import Terminal, as_typed, counted, printable
 from pipeline.pictures import Pixels, decode_picture
 from pipeline.store.objects import Store
@@ -13,7 +14,7 @@ from pipeline.store.plans import read_manifest
 from pipeline.store.status import committed_shards
 from pipeline.store.traces import try_read_footer
 from pipeline.view.contact_sheet import contact_sheet
-from schemas.errors import InputError
+from schemas.errors import DamagedObject, ExitCode, InputError
 from schemas.rows import EventRow, TraceRow
 from schemas.runs import RunManifest
 
@@ -23,13 +24,16 @@ _SHEET_ROWS = 8
 _STYLES = {"draw": "dim", "reflect": "italic"}
 
 
-def list_records(url: str, terminal: Terminal) -> None:
-    """List some traces of a run, dead ones included."""
+def list_records(url: str, terminal: Terminal) -> ExitCode:
+    """List some traces of a run, dead ones included. Says which shards cannot be read."""
     store = open_store(url)
     manifest = read_manifest(store)
-    rows = islice(_all_rows(store, manifest, columns=_LIST_COLUMNS), _LISTED)
+    damage: dict[int, str] = {}
+    rows = list(islice(_all_rows(store, manifest, damage, columns=_LIST_COLUMNS), _LISTED))
     terminal.say_table(("record", "rollout", "status", "prompt"), map(_cells, rows))
+    say_damage(damage, terminal)
     terminal.say(f"Show one with: coppice show {as_typed(url)} RECORD")
+    return ExitCode.DAMAGED if damage else ExitCode.COMPLETE
 
 
 def show_trace(url: str, record: str, rollout: int, terminal: Terminal, png: Path | None) -> None:
@@ -46,13 +50,18 @@ def show_trace(url: str, record: str, rollout: int, terminal: Terminal, png: Pat
         _write_pngs(pictures, png, terminal)
 
 
-def write_sheet(url: str, path: Path, terminal: Terminal) -> None:
+def write_sheet(url: str, path: Path, terminal: Terminal) -> ExitCode:
     """Write a contact sheet of a run's first traces. Raises InputError if there is none yet."""
     store = open_store(url)
-    rows = list(islice(_all_rows(store, read_manifest(store), columns=None), _SHEET_ROWS))
+    damage: dict[int, str] = {}
+    rows = list(islice(_all_rows(store, read_manifest(store), damage, columns=None), _SHEET_ROWS))
+    say_damage(damage, terminal)
+    if damage and not rows:
+        return ExitCode.DAMAGED
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(contact_sheet(rows))
     terminal.say(f"Contact sheet: {as_typed(str(path))}")
+    return ExitCode.DAMAGED if damage else ExitCode.COMPLETE
 
 
 def _cells(row: TraceRow) -> tuple[str, ...]:
@@ -100,10 +109,14 @@ def _find_trace(store: Store, manifest: RunManifest, start: str, rollout: int) -
 
 
 def _all_rows(
-    store: Store, manifest: RunManifest, *, columns: list[str] | None
+    store: Store, manifest: RunManifest, damage: dict[int, str], *, columns: list[str] | None
 ) -> Iterator[TraceRow]:
+    """All rows of all shards that can be read; of the others `damage` says why not."""
     for shard in sorted(committed_shards(store, manifest)):
-        yield from current_rows(store, shard, columns=columns)
+        try:
+            yield from current_rows(store, shard, columns=columns)
+        except DamagedObject as error:
+            damage[shard] = str(error)
 
 
 def _write_pngs(pictures: dict[str, Pixels], folder: Path, terminal: Terminal) -> None:
