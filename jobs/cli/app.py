@@ -20,6 +20,8 @@ from jobs.cli.options import (
     MaxDeadFraction,
     MinActors,
     Model,
+    OnlyDead,
+    OnlyRevised,
     Pack,
     PicturesKept,
     ProgramName,
@@ -30,6 +32,8 @@ from jobs.cli.options import (
     Settings,
     ShardRollouts,
     SkipBad,
+    SortText,
+    WhereText,
     execution_flags,
     method_flags,
 )
@@ -259,6 +263,10 @@ def show(
         Path | None,
         typer.Option(metavar="FILE", help="Write the first traces of the run as one PNG instead."),
     ] = None,
+    where: WhereText = "",
+    sort: SortText = "",
+    dead: OnlyDead = False,
+    revised: OnlyRevised = False,
 ) -> None:
     """Show a trace: what was thought, drawn, judged and drawn again.
 
@@ -266,13 +274,18 @@ def show(
 
         coppice show runs/first 3f2a --png pictures
         coppice show runs/first --sheet contact-sheet.png
+        coppice show runs/first --where 'score < 60 and revised' --sort score
     """
     from jobs.commands.show import list_records, show_trace, write_sheet
+    from pipeline.view.where import Choice
 
+    choice = Choice(where=where, sort=sort, is_dead=dead, is_revised=revised)
+    if record is not None and not choice.is_of_all:
+        raise typer.BadParameter("a record is chosen by its id alone")
     if sheet is not None:
-        write_sheet(run, sheet, Terminal())
+        write_sheet(run, sheet, Terminal(), choice)
     elif record is None:
-        list_records(run, Terminal())
+        list_records(run, Terminal(), choice)
     else:
         show_trace(run, record, rollout, Terminal(), png)
 
