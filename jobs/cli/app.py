@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import evaluation, sets
+from jobs.cli import evaluation, looking, sets
 from jobs.cli.options import (
     ActorResources,
     Actors,
@@ -365,6 +365,7 @@ def gc(
     collect_garbage(run, Terminal(), is_dry=dry_run, settle_seconds=settle_seconds)
 
 
+app.add_typer(looking.app)
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
 

@@ -208,7 +208,8 @@ def choose(
 ) -> list[tuple[ViewedRun, ListedTrace]]:
     """The traces of runs that hold, in that order; with a number, so many of them by lot.
 
-    The lot of a trace is a digest of its id: a larger sample holds the smaller one.
+    A lot is of record and rollout, so that a larger sample holds the smaller one, and a sample of
+    two runs both sides of a pair.
     """
     traces = ((run, trace) for run in runs for trace in run.list_traces(where))
     if number is None:
@@ -221,7 +222,8 @@ def choose(
 
 
 def _lot(trace: ListedTrace) -> bytes:
-    return hashlib.sha256(str(trace.facts["trace_id"]).encode("utf-8", "replace")).digest()
+    key = f"{trace.facts['record_id']} {trace.facts['rollout_index']}"
+    return hashlib.sha256(key.encode("utf-8", "replace")).digest()
 
 
 def _scorers_of(store: Store) -> tuple[ScorerColumns, ...]:
