@@ -79,11 +79,14 @@ def write_gallery(
 
         for name in _ASSETS:
             put(name, (_PAGE / name).read_bytes())
-        shown, notes = _put_traces(gallery, put, say)
-        columns = columns_of(gallery.runs)
-        numbers = chunks.number_columns(columns, shown)
-        num_grids = chunks.put_grid(put, shown, numbers)
-        put("view.js", chunks.script("view", _facts(gallery, numbers, num_grids, notes)))
+        shown, judges, notes = _put_traces(gallery, put, say)
+        numbers = chunks.number_columns(columns_of(gallery.runs), shown)
+        facts = _facts(gallery, num_grids=chunks.put_grid(put, shown, numbers)) | {
+            "numbers": list(numbers),
+            "judges": [name for name in numbers if name in judges],
+            "notes": [visible(note) for note in notes],
+        }
+        put("view.js", chunks.script("view", facts))
     page = (_PAGE / places.PAGE).read_bytes().replace(b"view-folder", folder.encode())
     places.commit_page(out, page, folder)
     return notes
@@ -91,9 +94,12 @@ def write_gallery(
 
 def _put_traces(
     gallery: Gallery, put: chunks.Put, say: Callable[[int], None]
-) -> tuple[list[chunks.ShownTrace], list[str]]:
-    """Put strips and pictures of all traces. Returns them as the grid has them, and the notes."""
+) -> tuple[list[chunks.ShownTrace], set[str], list[str]]:
+    """Put strips and pictures of all traces. Returns them as the grid has them, the columns by
+    which scorers judge whole traces, and the notes.
+    """
     shown: list[chunks.ShownTrace] = []
+    judges: set[str] = set()
     notes: list[str] = []
     details = chunks.DetailsWriter(put)
     ranked = [(rank, run, trace) for rank, (run, trace) in enumerate(gallery.chosen)]
@@ -109,6 +115,7 @@ def _put_traces(
         for painted in _painted(run, [trace for trace, _ in ours], painter):
             thumb = pictures.thumb_of(painted)
             details.add(painted.strip, painted.pictures, pictures.sheets)
+            judges |= {name for name, _ in painted.strip.chips}
             shown.append(
                 chunks.ShownTrace(
                     run=index, rank=next(ranks), thumb=thumb, facts=painted.trace.facts
@@ -117,7 +124,7 @@ def _put_traces(
             say(len(shown))
         pictures.finish()
     details.finish()
-    return shown, notes
+    return shown, judges, notes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,21 +220,16 @@ def _stored_at(trace: ListedTrace) -> tuple[int, int, int]:
     return trace.source.shard, trace.source.supplement, trace.position
 
 
-def _facts(
-    gallery: Gallery, numbers: Sequence[str], num_grids: int, notes: Sequence[str]
-) -> JsonObject:
+def _facts(gallery: Gallery, *, num_grids: int) -> JsonObject:
     """What the page has to know before any trace."""
     runs: list[JsonValue] = []
     for run, name in zip(gallery.runs, gallery.names, strict=True):
-        cell, thumb = cells_of(run)
+        cell, _ = cells_of(run)
         runs.append(
             {
                 "name": visible(name),
                 "run_id": visible(run.source.run_id),
-                "cell": cell,
                 "columns": _SHEET_COLUMNS,
-                "slots": _SHEET_COLUMNS * max(1, _SHEET_PIXELS // (_SHEET_COLUMNS * cell * cell)),
-                "thumb": thumb,
                 "crisp": cell < LOSSLESS_BELOW,
             }
         )
@@ -243,8 +245,6 @@ def _facts(
         "thumb_columns": _THUMB_COLUMNS,
         "words": list(chunks.WORDS),
         "flags": list(chunks.FLAGS),
-        "numbers": list(numbers),
-        "notes": [visible(note) for note in notes],
         "version": __version__,
     }
 

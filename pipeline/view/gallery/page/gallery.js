@@ -66,14 +66,17 @@ const coppice = (() => {
     return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(3)));
   }
 
+  function chip([name, cell]) {
+    const element = make("span", "chip", `${name} `, make("b", "", make("bdi", "", number(cell))));
+    element.title = `${name}: ${cell}`;
+    return element;
+  }
+
+  /** The values that scorers came to, and on demand all that they said. */
   function chips(list) {
-    const box = make("div", "chips");
-    for (const [name, value] of list) {
-      const chip = make("span", "chip", `${name} `, make("b", "", make("bdi", "", number(value))));
-      chip.title = `${name}: ${value}`;
-      box.append(chip);
-    }
-    return list.length ? box : null;
+    const values = list.filter(([name]) => name.endsWith(".value")), more = list.filter((pair) => !values.includes(pair));
+    const rest = more.length ? make("details", "said", make("summary", "", "all scores"), make("div", "chips", ...more.map(chip))) : null;
+    return [values.length ? make("div", "chips", ...values.map(chip)) : null, rest].filter((child) => child !== null);
   }
 
   /* Data */
@@ -140,6 +143,12 @@ const coppice = (() => {
       if (chunks.size > CHUNKS_KEPT) chunks.delete(chunks.keys().next().value);
     }
     return (await chunks.get(chunk))[trace % about.traces_per_chunk];
+  }
+
+  /** The columns of scorers that judge whole traces and do not say of all the same; values first. */
+  function judges() {
+    const varied = about.judges.filter((name) => binsOf(name).high > binsOf(name).low);
+    return varied.sort((a, b) => b.endsWith(".value") - a.endsWith(".value"));
   }
 
   /* Which traces, and in what order */
@@ -393,7 +402,7 @@ const coppice = (() => {
   function measure() {
     const name = state.sort.split("|")[0];
     if (isNumber(name)) return name;
-    return about.numbers.find((column) => column.endsWith(".value")) ?? (isNumber("score") ? "score" : about.numbers[0]);
+    return judges()[0] ?? (isNumber("score") ? "score" : about.numbers[0]);
   }
 
   /** Pairs of traces to be seen side by side, those that differ most first. */
@@ -419,8 +428,7 @@ const coppice = (() => {
     const words = state.view === "runs" ? "" : `best and worst of ${count}`;
     const gap = difference === null ? "" : `${words ? ", " : ""}${measure()} differs by ${number(Math.abs(difference))}`;
     const heading = said("p", "", value("prompt", sides[0]) ?? "");
-    heading.append(make("br"), make("span", "", words + gap));
-    const item = make("li", "pair", heading, ...sides.map(card));
+    const item = make("li", "pair", heading, ...sides.map(card), make("span", "gap", words + gap));
     if (state.view === "runs") {
       sides.forEach((trace, side) => item.children[side + 1].querySelector(".badges").prepend(make("span", "badge", about.runs[value("run", trace)].name)));
     }
@@ -458,9 +466,6 @@ const coppice = (() => {
     const thought = said("p", "thought", item.thought);
     thought.tabIndex = 0; // it may scroll
     const [sheet, slot] = item.picture ?? [null, 0];
-    box.append(thought);
-    append(box, chips(item.thought_chips));
-    box.append(picture(run, folder, sheet, slot, run.columns, sheet === null ? "no picture" : label));
     const verdict = make("div", "verdict"), critique = item.critique;
     if (critique === null) verdict.append(make("span", "badge", "not judged"));
     else {
@@ -468,19 +473,14 @@ const coppice = (() => {
       verdict.append(make("span", `badge ${critique.verdict}`, critique.verdict));
     }
     if (item.replaced) verdict.append(make("span", "badge", "drawn again"));
-    box.append(verdict);
-    append(box, chips(item.chips));
+    box.append(thought, picture(run, folder, sheet, slot, run.columns, sheet === null ? "no picture" : label), verdict);
+    if (critique?.problem) box.append(said("p", "better", critique.problem));
+    if (critique?.better && critique.verdict !== "accept") box.append(said("p", "better", critique.better));
+    box.append(...chips([...item.chips, ...item.thought_chips, ...(critique?.chips ?? [])]));
     if (critique !== null) {
-      if (critique.problem) box.append(said("p", "better", critique.problem));
-      if (critique.better && critique.verdict !== "accept") box.append(said("p", "better", critique.better));
-      append(box, chips(critique.chips));
       box.append(make("details", "said", make("summary", "", "the critique as it came"), said("pre", "", critique.said)));
     }
     return box;
-  }
-
-  function append(box, child) {
-    if (child !== null) box.append(child);
   }
 
   function strip(trace, item) {
@@ -488,19 +488,19 @@ const coppice = (() => {
     const prompt = said("h2", "", item.prompt);
     prompt.id = "strip-prompt";
     const regions = make("div", "regions");
-    let region = null;
+    let drawings = null, last = null;
     for (const drawing of item.frames) {
-      if (region?.number !== drawing.region) {
-        region = make("section", "region", make("h3", "", `Region ${drawing.region + 1}`));
-        region.number = drawing.region;
-        regions.append(region);
+      if (last !== drawing.region) {
+        drawings = make("div", "drawings");
+        regions.append(make("section", "region", make("h3", "", `Region ${drawing.region + 1}`), drawings));
+        last = drawing.region;
       }
-      region.append(frame(drawing, run, folder));
+      drawings.append(frame(drawing, run, folder));
     }
     if (item.finished) {
       const [sheet, slot] = item.picture ?? [null, 0], box = make("div", "frame finished");
       box.append(picture(run, folder, sheet, slot, run.columns, sheet === null ? "no picture" : "the finished picture"));
-      append(box, chips(item.chips));
+      box.append(...chips(item.chips));
       regions.append(make("section", "region", make("h3", "", "The finished picture"), box));
     }
     return [prompt, said("p", "made-by", item.made_by), item.dead ? said("p", "death", item.dead) : null, regions, others(trace), facts(trace, item)];
@@ -588,11 +588,9 @@ const coppice = (() => {
 
   function begin() {
     searched = columns.get("prompt").map((prompt, trace) => [prompt, value("category", trace), value("trace_id", trace), value("dead_reason", trace)].join("\n").toLowerCase());
-    const judges = about.numbers.filter((name) => name.includes("."));
-    get("judge").append(...judges.map((name) => { const option = make("option", "", name); option.value = name; return option; }));
-    get("judge").value = judges.find((name) => name.endsWith(".value")) ?? judges[0] ?? "";
-    get("cross").hidden = !judges.length || !isNumber("score");
-    const first = ["score", ...judges.filter((name) => name.endsWith(".value"))].filter(isNumber);
+    get("judge").append(...judges().map((name) => { const option = make("option", "", name); option.value = name; return option; }));
+    get("cross").hidden = !judges().length || !isNumber("score");
+    const first = ["score", ...judges().filter((name) => name.endsWith(".value"))].filter(isNumber);
     const varied = [...new Set([...first, ...about.numbers])].filter((name) => binsOf(name).high > binsOf(name).low);
     get("histograms").append(...varied.slice(0, MOST_HISTOGRAMS).map(makeHistogram));
     get("views").querySelector("[value=runs]").closest("label").hidden = !about.beside;
