@@ -56,7 +56,7 @@ class ScorerColumns:
     kinds: Mapping[str, Kind]  # by the name here
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ViewedRun:
     """A run, its scorers, and, if it is looked at for a set, what became of its rows."""
 

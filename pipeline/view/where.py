@@ -129,7 +129,7 @@ def parse_sort(text: str, columns: Mapping[str, Kind]) -> tuple[SortKey, ...]:
     keys = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         name = part.removeprefix("-").strip()
-        _kind_of(name, columns)
+        kind_of(name, columns)
         keys.append(SortKey(column=name, is_descending=part.startswith("-")))
     if not keys:
         raise InputError(
@@ -210,7 +210,7 @@ class _Parser:
         if token.keyword in _RESERVED or (not token.is_quoted and token.text in "=<>!(),"):
             raise self._mistake("a column", token)
         name = token.text
-        kind = _kind_of(name, self._columns)
+        kind = kind_of(name, self._columns)
         self.asked_for.add(name)
         if self._accept("is"):
             is_wanted = not self._accept("not")
@@ -311,7 +311,7 @@ def _tokens(text: str) -> list[_Token]:
     return tokens
 
 
-def _kind_of(name: str, columns: Mapping[str, Kind]) -> Kind:
+def kind_of(name: str, columns: Mapping[str, Kind]) -> Kind:
     """What a column holds. Raises InputError for one that is none, with those that there are."""
     if name in columns:
         return columns[name]
