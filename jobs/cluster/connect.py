@@ -53,7 +53,7 @@ def on_ray(address: str | None) -> Iterator[None]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Ray puts the folder in which a command starts before all else that its workers import from."""
+    """Workers import from the folder in which a command starts before they look elsewhere."""
     home = Path(__file__).resolve().parents[2]
     for name in _PACKAGES:
         spec = PathFinder.find_spec(name, [str(folder)])
