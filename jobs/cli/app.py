@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import endpoints, evaluation, sets
+from jobs.cli import endpoints, evaluation, looking, sets
 from jobs.cli.options import (
     ActorResources,
     Actors,
@@ -20,6 +20,8 @@ from jobs.cli.options import (
     MaxDeadFraction,
     MinActors,
     Model,
+    OnlyDead,
+    OnlyRevised,
     Pack,
     PicturesKept,
     ProgramName,
@@ -30,7 +32,9 @@ from jobs.cli.options import (
     Settings,
     ShardRollouts,
     SkipBad,
+    SortText,
     Thoughts,
+    WhereText,
     execution_flags,
     method_flags,
 )
@@ -262,6 +266,10 @@ def show(
         Path | None,
         typer.Option(metavar="FILE", help="Write the first traces of the run as one PNG instead."),
     ] = None,
+    where: WhereText = "",
+    sort: SortText = "",
+    dead: OnlyDead = False,
+    revised: OnlyRevised = False,
 ) -> None:
     """Show a trace: what was thought, drawn, judged and drawn again.
 
@@ -269,13 +277,18 @@ def show(
 
         coppice show runs/first 3f2a --png pictures
         coppice show runs/first --sheet contact-sheet.png
+        coppice show runs/first --where 'score < 60 and revised' --sort score
     """
     from jobs.commands.show import list_records, show_trace, write_sheet
+    from pipeline.view.where import Choice
 
+    choice = Choice(where=where, sort=sort, is_dead=dead, is_revised=revised)
+    if record is not None and not choice.is_of_all:
+        raise typer.BadParameter("a record is chosen by its id alone")
     if sheet is not None:
-        raise typer.Exit(write_sheet(run, sheet, Terminal()))
+        raise typer.Exit(write_sheet(run, sheet, Terminal(), choice))
     if record is None:
-        raise typer.Exit(list_records(run, Terminal()))
+        raise typer.Exit(list_records(run, Terminal(), choice))
     show_trace(run, record, rollout, Terminal(), png)
 
 
@@ -376,6 +389,7 @@ def gc(
     collect_garbage(run, Terminal(), is_dry=dry_run, settle_seconds=settle_seconds)
 
 
+app.add_typer(looking.app)
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
 app.add_typer(endpoints.app)
