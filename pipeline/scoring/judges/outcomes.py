@@ -33,6 +33,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # the model answered something else than yes or no
     TOO_LONG = "too_long"  # the question does not fit
     NOT_FINITE = "not_finite"  # the model gave no number
+    FAILED = "failed"  # its server failed at this question, and answers others
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
