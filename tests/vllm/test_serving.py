@@ -8,12 +8,14 @@ from pathlib import Path
 
 from schemas.endpoints import ServeConfig
 from tests.vllm.conftest import START_SECONDS, processes_of, until
+from tests.vllm.models import leaning
 
 PROMPTS = "\n".join(("a red circle under a blue sky", "a green square on grass"))
 
 
 def config_of(serve: ServeConfig, model: Path, folder: Path) -> Path:
     path = folder / "teacher.toml"
+    bias = ", ".join(f"{token} = {value}" for token, value in leaning(model).items())
     args = ", ".join(f"'{word}'" for word in serve.args)
     path.write_text(
         f"""
@@ -24,8 +26,9 @@ think = "teacher"
 reflect = "teacher"
 [method.endpoints.teacher]
 model = "{model}"
-max_tokens = 24
+max_tokens = 100
 temperature = 1.0
+extra = {{ logit_bias = {{ {bias} }} }}
 [execution]
 cpus_per_actor = 1
 [execution.endpoints.teacher.serve]
