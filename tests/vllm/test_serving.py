@@ -102,4 +102,4 @@ def test_nothing_of_a_served_model_outlives_a_driver_that_is_killed(
     driver.wait()
     begun = time.monotonic()
     until(lambda: not any(map(is_alive, served)), 60)
-    print(f"nothing is left {time.monotonic() - begun:.1f} s after SIGKILL of the driver")
+    sys.stdout.write(f"Nothing is left {time.monotonic() - begun:.1f} s after the SIGKILL.\n")
