@@ -3,7 +3,7 @@
 `python -m benchmarks.endpoints [fake|toy]`: 192 rollouts in flight, critiques by an endpoint in a
 process of its own that answers each after one second, everything else by the backend that draws.
 Busy is the share of time in which that backend was at work, from when all rollouts are in flight
-until none is left to take up.
+until none is left to take up. Painting, for the critic to look at, is told apart.
 """
 
 import json
@@ -17,10 +17,11 @@ from pathlib import Path
 
 from benchmarks.harness import Rows, environment, show
 from pipeline.engine.backends import LoadedBackends, open_backends
+from pipeline.pictures import Pixels
 from pipeline.plan.configs import resolve
 from pipeline.twig.drive import Rollout, drive
 from pipeline.twig.programs import PROGRAMS, Settings
-from pipeline.twig.requests import Answer, Backend, Request, RequestId
+from pipeline.twig.requests import Answer, Backend, Codes, Request, RequestId
 from schemas.errors import RolloutError
 from schemas.ids import record_id
 from schemas.json_values import JsonObject
@@ -63,12 +64,13 @@ def _measured(name: str, url: str) -> Rows:
     seconds = time.perf_counter() - started_at
     usage = loaded.endpoints["critic"].client.usage
     loaded.close()
-    window, busy = source.window
+    window, busy, painting = source.window
     return {
         "rollouts": _NUM_ROLLOUTS[name],
         "seconds": round(seconds, 1),
         "window_seconds": round(window, 1),
         "busy_percent": round(100 * busy / window, 1),
+        "painting_percent": round(100 * painting / window, 1),
         "drawing_ms_per_rollout": round(1000 * meter.seconds / _NUM_ROLLOUTS[name], 1),
         "critiques": usage.num_calls,
         "critique_seconds": round(usage.seconds / max(1, usage.num_calls), 2),
@@ -92,14 +94,15 @@ class _Source:
     def __init__(self, name: str, settings: Settings, meter: "_Meter") -> None:
         self._settings, self._meter = settings, meter
         self._num_left = _NUM_ROLLOUTS[name]
-        self._marks: list[tuple[float, float]] = []
+        self._marks: list[tuple[float, float, float]] = []
 
     def take(self, *, wait: bool) -> Rollout | None:
         del wait
         if not self._num_left:
             return None
         self._num_left -= 1
-        self._marks.append((time.perf_counter(), self._meter.seconds))
+        meter = self._meter
+        self._marks.append((time.perf_counter(), meter.seconds, meter.painting_seconds))
         prompt = f"a red circle above a blue square, picture {self._num_left}"
         method = self._settings.method
         return Rollout(
@@ -110,19 +113,31 @@ class _Source:
         )
 
     @property
-    def window(self) -> tuple[float, float]:
-        """From when all were in flight until the last was taken up: seconds, and busy ones."""
-        (started_at, busy_before), (ended_at, busy_after) = self._marks[_IN_FLIGHT], self._marks[-1]
-        return ended_at - started_at, busy_after - busy_before
+    def window(self) -> tuple[float, float, float]:
+        """From when all were in flight until the last was taken up: seconds, those in which the
+        backend was at work, and those in which it painted.
+        """
+        before, after = self._marks[_IN_FLIGHT], self._marks[-1]
+        seconds, busy, painting = (b - a for a, b in zip(before, after, strict=True))
+        return seconds, busy, painting
 
 
 class _Meter:
     """Adds up the seconds in which the drawing backend is at work."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds = self.painting_seconds = 0.0
 
     def metered(self, loaded: LoadedBackends) -> LoadedBackends:
+        paint = loaded.painter.paint
+
+        def painting(canvases: Sequence[Codes]) -> list[Pixels]:
+            started_at = time.perf_counter()
+            pictures = paint(canvases)
+            self.painting_seconds += time.perf_counter() - started_at
+            return pictures
+
+        loaded.painter.paint = painting
         by_name = {
             name: backend if name in loaded.endpoints else _Metered(backend, self)
             for name, backend in loaded.backends.by_name.items()
