@@ -99,6 +99,22 @@ Address = Annotated[
         envvar="RAY_ADDRESS", help="A Ray cluster to join. Without one, Ray starts here and ends."
     ),
 ]
+WhereText = Annotated[
+    str,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Only such traces: 'score < 60 and revised and toy.value < 1'. See docs/gallery.md.",
+    ),
+]
+SortText = Annotated[
+    str,
+    typer.Option(
+        "--sort", metavar="COLUMN", help="In this order; with a minus the highest first: -score."
+    ),
+]
+OnlyDead = Annotated[bool, typer.Option("--dead", help="Only those given up on.")]
+OnlyRevised = Annotated[bool, typer.Option("--revised", help="Only those drawn again.")]
 Judges = Annotated[
     list[str] | None,
     typer.Option(

@@ -23,6 +23,7 @@ from pipeline.plan.reruns import OpenRerun
 from pipeline.store.objects import Store
 from pipeline.store.status import take_stock
 from schemas.errors import (
+    DAMAGED_REASONS,
     ClusterLost,
     CoppiceError,
     EndpointAway,
@@ -94,6 +95,7 @@ class Driver:
             clock=clock,
         )
         self._growing_since: float | None = None
+        self._is_damaged = False
 
     def run(self) -> Summary:
         """Grow what is missing. Ends when every shard is settled, or soon after a stop.
@@ -127,6 +129,7 @@ class Driver:
             snapshot=self.snapshot(),
             given_up=dict(self._book.given_up),
             was_stopped=self._is_ending(),
+            is_damaged=self._is_damaged,
         )
 
     def snapshot(self) -> Snapshot:
@@ -323,6 +326,10 @@ class Driver:
                 self._give_back([*actor.open_shards, assignment], failure.kind, failure.message)
             case Remedy.GIVE_BACK:
                 self._give_back([assignment], failure.kind, failure.message)
+            case Remedy.GIVE_UP:
+                # Without its plan file a shard is missing; what stands and is damaged is worse.
+                self._is_damaged |= failure.reason in DAMAGED_REASONS
+                self._give_back([assignment], FailureKind.FATAL, failure.message)
 
     def _bury(
         self, actor: RemoteActor, lost: Sequence[Assignment], loss: Loss, message: str
@@ -354,14 +361,15 @@ def _begin_run(store: Store, manifest: RunManifest) -> tuple[ShardBook, Tally]:
     """Read from the store what is done of a run."""
     stock = take_stock(store, manifest)
     tally = Tally(
-        num_shards=manifest.num_shards,
-        num_planned=manifest.num_rollouts,
+        num_shards=manifest.num_shards - len(stock.damage),
+        num_planned=manifest.num_rollouts - stock.num_unreadable,
         num_ok=stock.num_ok,
         num_dead=stock.num_dead,
         num_before=stock.num_ok + stock.num_dead,
     )
     execution = manifest.config.execution
-    book = ShardBook(manifest.num_shards, stock.committed(), execution, manifest.num_rollouts_of)
+    done = (*stock.committed(), *stock.damage)  # what is damaged waits for `coppice repair`
+    book = ShardBook(manifest.num_shards, done, execution, manifest.num_rollouts_of)
     return book, tally
 
 

@@ -36,9 +36,11 @@ from pipeline.twig.programs import PROGRAMS
 from schemas import __version__
 from schemas.errors import (
     DamagedObject,
+    DamagedPlan,
     FailureKind,
     FatalFailure,
     InfrastructureFailure,
+    ObjectBlocked,
     RecordFailure,
     RolloutError,
     StoreError,
@@ -53,6 +55,7 @@ from schemas.runs import (
     Key,
     Probe,
     Remedy,
+    RunEvidence,
     RunManifest,
     ShardEnd,
     ShardFailure,
@@ -168,6 +171,13 @@ class Worker:
         if not wanted:  # other reruns were faster
             return _report(attempt, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
         planned = self._planned_rows(shard)
+        if unplanned := wanted.keys() - planned.keys():
+            raise DamagedPlan(
+                f"the plan file of shard {shard} names other keys than its base, such as "
+                f"{min(unplanned)}: see which one is damaged with: "
+                f"coppice verify {self._store.url} --deep",
+                reason="damaged_plan",
+            )
         row_of = {key: planned[key] for key in wanted}
         if probe:
             return self._probe(probe, bring_back.keys, row_of)
@@ -295,6 +305,7 @@ class Worker:
             attempt_id=attempt.attempt_id,
             worker=self._name,
             stack=self._stack,
+            evidence=RunEvidence.of(self._manifest, attempt.shard),
         )
 
     def _planned_rows(self, shard: int) -> dict[Key, PlanRow]:
@@ -343,6 +354,8 @@ class Worker:
         match error:
             case TooManyDead():
                 return Remedy.STOP_FOR_DEAD
+            case DamagedObject() | ObjectBlocked():
+                return Remedy.GIVE_UP
             case StoreError():
                 return Remedy.STOP_FOR_STORE
             case FatalFailure():

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.store.contents import rows_not_finite
-from pipeline.store.objects import Store, open_object
+from pipeline.store.objects import Store
+from pipeline.store.traces import open_parquet
 from schemas.errors import InputError
 from schemas.trace import GIVEN, Role, Status
 
@@ -164,8 +164,8 @@ class SidecarColumns:
 def read_columns(store: Store, key: str, *, looks_for_broken: bool = True) -> TraceColumns:
     """Read the slim columns of one trace object. Looking for broken numbers reads many more."""
     columns = [*_TRACE_COLUMNS, *(f"events.list.element.{name}" for name in _EVENT_COLUMNS)]
-    with open_object(store, key) as file:
-        table = pq.ParquetFile(file).read(columns=columns, use_threads=False)
+    with open_parquet(store, key) as parquet:
+        table = parquet.read(columns=columns, use_threads=False)
     is_ok = pc.equal(table["status"], Status.OK.value)
     dead = table.filter(pc.invert(is_ok)).select(["record_id", "rollout_index"])
     table, position = table.filter(is_ok), np.flatnonzero(is_ok.to_numpy())
@@ -190,10 +190,8 @@ def read_scores(
 
     Raises InputError for a score that is NaN or infinite: null says "does not apply".
     """
-    with open_object(store, key) as file:
-        table = pq.ParquetFile(file).read(
-            columns=["trace_id", "event", *sorted(names)], use_threads=False
-        )
+    with open_parquet(store, key) as parquet:
+        table = parquet.read(columns=["trace_id", "event", *sorted(names)], use_threads=False)
     for name, rows in rows_not_finite(table).items():
         trace_id, event = table["trace_id"][rows[0]], table["event"][rows[0]]
         raise InputError(
@@ -214,11 +212,9 @@ def _broken_traces(store: Store, key: str, position: Ints) -> dict[int, str]:
     """
     wanted = ["duration_seconds", *(f"events.list.element.{name}" for name in _NUMBERS)]
     columns: dict[int, str] = {}
-    with open_object(store, key) as file:
+    with open_parquet(store, key) as parquet:
         start = 0
-        for batch in pq.ParquetFile(file).iter_batches(
-            _ROWS_AT_ONCE, columns=wanted, use_threads=False
-        ):
+        for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=wanted, use_threads=False):
             for column, rows in rows_not_finite(batch).items():
                 for row in rows:
                     columns.setdefault(start + row, column)

@@ -83,7 +83,7 @@ def judge(
     stand in the object at `key`.
     """
     metadata = [read_json_object(text) for text in columns.metadata]
-    categories = [_category_of(fields) for fields in metadata]
+    categories = [category_of(fields) for fields in metadata]
     rows = candidate_rows(columns, criteria.recipe)
     values = RowValues(rows, columns, scores, categories)
     first = _first_reasons(rows, columns, values, criteria)
@@ -293,7 +293,7 @@ def _lots(rows: CandidateRows, columns: TraceColumns, seed: int) -> Keys:
     return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
 
 
-def _category_of(metadata: JsonMapping) -> str:
+def category_of(metadata: JsonMapping) -> str:
     """Of a record; empty where its metadata says none."""
     cells = (metadata.get(name) for name in _CATEGORY_FIELDS)
     return next((cell for cell in cells if isinstance(cell, str)), "")
