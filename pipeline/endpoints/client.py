@@ -12,8 +12,9 @@ import random
 import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
@@ -92,7 +93,8 @@ class EndpointClient:
         self._slots = asyncio.Semaphore(execution.concurrency)
         self._thread = threading.Thread(target=self._run, name=f"endpoint {name}", daemon=True)
         self._thread.start()
-        self._http = self._run_now(self._open())
+        self._trust = httpx2.create_ssl_context()
+        self._idle: list[httpx2.AsyncClient] = []  # the last one used is the first one taken
 
     @property
     def is_away(self) -> bool:
@@ -149,7 +151,20 @@ class EndpointClient:
     def _run_now(self, work: Coroutine[None, None, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    async def _open(self) -> httpx2.AsyncClient:
+    @asynccontextmanager
+    async def _line(self) -> AsyncIterator[httpx2.AsyncClient]:
+        """A line to the server, used by nobody else meanwhile.
+
+        Each has a pool of its own: one pool of hundreds of connections looks at all of them before
+        every request, which took longer than the request itself.
+        """
+        line = self._idle.pop() if self._idle else self._open()
+        try:
+            yield line
+        finally:
+            self._idle.append(line)
+
+    def _open(self) -> httpx2.AsyncClient:
         execution = self.execution
         key = {"Authorization": f"Bearer {self._key.get_secret_value()}"} if self._key else {}
         return httpx2.AsyncClient(
@@ -158,7 +173,8 @@ class EndpointClient:
             timeout=httpx2.Timeout(
                 execution.request_timeout_seconds, connect=execution.connect_timeout_seconds
             ),
-            limits=httpx2.Limits(max_connections=execution.concurrency + 1),
+            limits=httpx2.Limits(max_connections=len(self.urls)),
+            verify=self._trust,
             follow_redirects=False,
             trust_env=False,  # no proxy and no .netrc that nobody named in the config
         )
@@ -168,15 +184,16 @@ class EndpointClient:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        await self._http.aclose()
+        for line in self._idle:
+            await line.aclose()
 
     async def _ask_about(self, url: str, body: bytes | None = None) -> httpx2.Response | Setback:
         method = "GET" if body is None else "POST"
         try:
-            return await asyncio.wait_for(
-                self._http.request(method, url, content=body),
-                self.execution.connect_timeout_seconds,
-            )
+            async with self._line() as line:
+                return await asyncio.wait_for(
+                    line.request(method, url, content=body), self.execution.connect_timeout_seconds
+                )
         except (httpx2.HTTPError, TimeoutError) as error:
             return Setback(what=_describe(error), reason="endpoint_away", is_away=True)
 
@@ -285,13 +302,16 @@ class EndpointClient:
 
     async def _post(self, replica: Replica, work: _Work, note: _Note) -> TryResult:
         body = bytearray()
-        async with self._http.stream(
-            "POST",
-            f"{replica.url}/chat/completions",
-            content=work.body,
-            headers={"X-Request-Id": work.request.request_id},
-            extensions={"trace": note},
-        ) as response:
+        async with (
+            self._line() as line,
+            line.stream(
+                "POST",
+                f"{replica.url}/chat/completions",
+                content=work.body,
+                headers={"X-Request-Id": work.request.request_id},
+                extensions={"trace": note},
+            ) as response,
+        ):
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_ANSWER_BYTES:
