@@ -25,6 +25,10 @@ class Program(StrEnum):
     PLAIN = "plain"
 
 
+THINKING_PROGRAMS = (Program.THINK_WHILE, Program.THINK_BEFORE)
+"""Those that draw from thoughts."""
+
+
 class ScheduleConfig(Frozen):
     """How the picture is cut into regions. K = 3 equal bands is the paper's best."""
 
@@ -122,6 +126,7 @@ class MethodConfig(Frozen):
     backends: dict[Role, str | tuple[str, ...]] = Field(default_factory=dict)  # roles that differ
     endpoints: dict[str, EndpointMethod] = Field(default_factory=dict)  # that answer text roles
     program: Program = Program.THINK_WHILE
+    thoughts: Literal["own", "given"] = "own"  # given: they come with the prompts, in a column
     pack: PackConfig
     schedule: ScheduleConfig = ScheduleConfig()
     reflection: ReflectionConfig = ReflectionConfig()
@@ -165,6 +170,17 @@ class MethodConfig(Frozen):
     def backend_of(self, role: Role) -> str:
         """The first backend of a role."""
         return self.backends_of(role)[0]
+
+    @model_validator(mode="after")
+    def _given_thoughts_are_used(self) -> Self:
+        if self.thoughts == "given" and self.program not in THINKING_PROGRAMS:
+            raise ValueError(
+                f"thoughts are given, and {self.program} draws from none: use "
+                f"{' or '.join(THINKING_PROGRAMS)}"
+            )
+        if self.thoughts == "given" and Role.THINK in self.backends:
+            raise ValueError("thoughts are given, so backends.think answers nothing: leave it out")
+        return self
 
     def sampling_of(self, backend: str) -> SamplingConfig:
         """How a backend's words are chosen: as the run's, but for what an endpoint says itself."""
@@ -270,6 +286,8 @@ def _body(method: MethodConfig) -> JsonObject:
     reflection = body["reflection"]
     if method.reflection.combine == "first" and isinstance(reflection, dict):
         body["reflection"] = {k: v for k, v in reflection.items() if k != "combine"}
+    if method.thoughts == "own":
+        del body["thoughts"]
     if in_use:
         body["endpoints"] = {name: table.model_dump(mode="json") for name, table in in_use.items()}
     return body

@@ -14,9 +14,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from schemas.frozen import Frozen
 from schemas.json_values import JsonObject, JsonValue
+from schemas.trace import GIVEN
 
 MODEL_BACKENDS = ("engine", "reference", "fake")
 """The backends that are no endpoints."""
+
+_RESERVED = (GIVEN, "install")  # a backend in traces, and a word of `coppice serve`
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
@@ -129,8 +132,8 @@ class EndpointExecution(Frozen):
 def check_names(names: Iterable[str]) -> None:
     """Refuse what cannot be the name of an endpoint. Raises ValueError."""
     for name in names:
-        if name in MODEL_BACKENDS or not _NAME.fullmatch(name):
+        if name in (*MODEL_BACKENDS, *_RESERVED) or not _NAME.fullmatch(name):
             raise ValueError(
                 f"{name!r:.60} is no name for an endpoint: expected lower-case letters, digits, "
-                f"_ and -, a letter first, and none of {', '.join(MODEL_BACKENDS)}"
+                f"_ and -, a letter first, and none of {', '.join((*MODEL_BACKENDS, *_RESERVED))}"
             )

@@ -11,6 +11,7 @@
     |   |-- ObjectMissing           no object at this key
     |   |-- StoreUnavailable        down, slow or throttling: the same call may succeed later
     |   `-- StoreRefused            a missing bucket, or a server that cannot do it
+    |       |-- ObjectBlocked       a folder stands at its key: it concerns no other object
     |       `-- CredentialsRefused  refused for now: a run waits for them, a start does not
     `-- RolloutError                a rollout failed; its `kind` says whose fault it is
         |-- RecordFailure           this prompt breaks it: the rollout becomes a dead row
@@ -20,6 +21,7 @@
             |-- EndpointRefused  3  an endpoint takes no questions: its key, address or model
             |-- ForeignObject    5  an object of another run, or of another method
             `-- DamagedObject    9  an object that is not whole, or is gone
+                `-- DamagedPlan     of a plan: it costs its own shard, and no other
 
 A message says what was found, what was expected, and what to do.
 """
@@ -113,6 +115,10 @@ class StoreRefused(StoreError):
     """The store said no: permission, a missing bucket, or a promise it cannot keep."""
 
 
+class ObjectBlocked(StoreRefused):
+    """A folder stands where an object is to be. Every other object can be put."""
+
+
 class CredentialsRefused(StoreRefused):
     """The store does not take these credentials: expired, rotated, or without the permission.
 
@@ -175,12 +181,21 @@ class DamagedObject(FatalFailure):
     exit_code = ExitCode.DAMAGED
 
 
+class DamagedPlan(DamagedObject):
+    """A plan file that is not the one its run named. Its shard cannot be made; all others can."""
+
+
 _FATAL_BY_REASON: dict[str, type[FatalFailure]] = {
     "endpoint_refused": EndpointRefused,
     "foreign_object": ForeignObject,
     "damaged_object": DamagedObject,
+    "damaged_plan": DamagedPlan,
     "base_vanished": DamagedObject,
 }
+
+
+DAMAGED_REASONS = frozenset({"damaged_object", "base_vanished"})
+"""Of failures that are told as damage, even if all other shards were made."""
 
 
 def fatal_failure(message: str, *, reason: str) -> FatalFailure:

@@ -13,6 +13,10 @@ TRACE_VERSION = 1
 """Raised by hand when the same inputs would give other tokens or other columns."""
 
 
+GIVEN = "given"
+"""The backend of events that nobody answered: thoughts that came with the prompt."""
+
+
 class Role(StrEnum):
     """What a model call is for."""
 

@@ -36,6 +36,7 @@ class Summary:
     snapshot: Snapshot
     given_up: dict[int, str]  # shard -> its last failure
     was_stopped: bool
+    is_damaged: bool = False  # some shard was given up on since an object of it is damaged
 
 
 @dataclass(kw_only=True, slots=True)

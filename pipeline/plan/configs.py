@@ -77,17 +77,20 @@ def with_settings(tables: Tables, pairs: Iterable[str]) -> Tables:
     return tables
 
 
-def resolve(tables: Tables, planned: MethodConfig | None = None) -> Resolved:
+def resolve(
+    tables: Tables, planned: MethodConfig | None = None, *, default_pack: str = "default"
+) -> Resolved:
     """Find the model and the pack, and check everything. Raises InputError.
 
     Reads the model's small files and takes the digest of its weights, but does not load it. Where
-    no dtype is named, it is that of the run that is `planned` already, or else the model's own.
+    no dtype is named, it is that of the run that is `planned` already, or else the model's own;
+    where neither a pack is named nor the model's card names one, it is the default one.
     """
     method = tables.get("method", {})
     if not isinstance(method, dict):
         raise InputError(f"the config cannot be used: method is no table (found {method!r:.60})")
     facts = _facts(method)
-    pack = load_pack(_name(method, "pack") or facts.pack or "default")
+    pack = load_pack(_name(method, "pack") or facts.pack or default_pack)
     pack_config = PackConfig(name=_name(method, "pack") or pack.name, digest=pack.digest)
     resolved: JsonObject = {
         "model": facts.model.model_dump(),
@@ -186,10 +189,17 @@ def _check_fit(config: RunConfig, facts: ModelFacts, pack: TemplatePack) -> None
             "make method.backend fake, or draw with the model"
         )
     needed = {"schedule": config.method.schedule.kind == "adaptive"}
+    needed["reflect"] = _judges(config.method)
     needed["ask_again"] = config.method.reflection.on_unparseable == "ask_again"
     for question, is_needed in needed.items():
         if is_needed and question not in pack.questions:
             raise InputError(f'template pack {pack.name} lacks the question "{question}"')
+
+
+def _judges(method: MethodConfig) -> bool:
+    """Whether anything drawn is judged."""
+    is_judging = method.program in (Program.THINK_WHILE, Program.THINK_AFTER)
+    return is_judging and method.reflection.max_revisions > 0
 
 
 def _name(method: JsonMapping, key: str) -> str | None:

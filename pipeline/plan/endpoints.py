@@ -12,8 +12,13 @@ class _Endpoints(Frozen):
     execution: dict[str, EndpointExecution]
 
 
-def endpoint_of(tables: Tables, name: str) -> tuple[EndpointMethod, EndpointExecution]:
-    """Both halves of an endpoint of a config file's tables. Raises InputError."""
+def endpoint_of(
+    tables: Tables, name: str, *, may_be_served: bool = False
+) -> tuple[EndpointMethod, EndpointExecution]:
+    """Both halves of an endpoint of a config file's tables.
+
+    Raises InputError, also for one without an address, unless it `may_be_served`.
+    """
     halves: JsonObject = {}
     for half in ("method", "execution"):
         table = tables.get(half)
@@ -25,7 +30,7 @@ def endpoint_of(tables: Tables, name: str) -> tuple[EndpointMethod, EndpointExec
             )
         halves[half] = {name: endpoints[name]}
     both = validated(_Endpoints, halves)
-    if not both.execution[name].url:
+    if not both.execution[name].url and not may_be_served:
         raise InputError(
             f"endpoint {name} is served by a run, and none is going on; start it with: coppice "
             f"serve {name} --config FILE, and give its address as url"

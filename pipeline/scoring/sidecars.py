@@ -22,10 +22,12 @@ from pipeline.scoring.asking import ask, cell_of
 from pipeline.scoring.inputs import Subject, columns_for, subjects_of
 from pipeline.scoring.painting import RunPainter, pictures_of
 from pipeline.scoring.scorers import ComparesInputs, Score, Scorer, id_of, settings_of
+from pipeline.store.evidence.digests import note_digest
 from pipeline.store.layout import sidecar_key
-from pipeline.store.objects import Store, open_object
+from pipeline.store.objects import Store
 from pipeline.store.plans import read_manifest
 from pipeline.store.runs import TraceObject
+from pipeline.store.traces import open_parquet
 from schemas.errors import FatalFailure, InputError
 from schemas.rows import ScoreValue, TraceRow
 from schemas.scores import SCORES_KEY, ScoresFooter, scores_schema
@@ -92,8 +94,8 @@ def _ok_rows(
     store: Store, source: TraceObject, scorers: Sequence[Scorer]
 ) -> Iterator[list[TraceRow]]:
     """An object's ok traces, some at a time, in order, with what the scorers ask for."""
-    with open_object(store, source.key) as file:
-        batches = pq.ParquetFile(file).iter_batches(
+    with open_parquet(store, source.key) as parquet:
+        batches = parquet.iter_batches(
             batch_size=_ROWS_AT_ONCE, columns=columns_for(scorers), use_threads=False
         )
         for batch in batches:
@@ -159,6 +161,7 @@ class _Sidecar:
     def put(self, store: Store, source: TraceObject) -> Scored:
         """Put the closed file unless there is one."""
         key = sidecar_key(source.name, id_of(self.scorer))
+        note_digest(store, key, self._path)
         return Scored(key=key, num_rows=self._num_rows, is_new=store.put_if_absent(key, self._path))
 
     def _flush(self) -> None:

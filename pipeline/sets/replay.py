@@ -4,7 +4,7 @@ A trace keeps answers and token ids, and not the wording of questions, which fol
 template pack. So the pack must be the very one that the run was planned with.
 """
 
-from pipeline.twig.programs import PROGRAMS, Judged, Planned, Settings
+from pipeline.twig.programs import PROGRAMS, Judged, Planned, Settings, Told
 from pipeline.twig.requests import Answer, Request, TextAnswer, Visual, VisualAnswer
 from schemas.errors import FatalFailure
 from schemas.rows import EventRow, TraceRow
@@ -23,7 +23,7 @@ def requests_of(trace_row: TraceRow, settings: Settings) -> list[Request]:
     try:
         while True:
             yielded = program.send(answer)
-            if isinstance(yielded, Planned | Judged):
+            if isinstance(yielded, Planned | Judged | Told):
                 answer = None
                 continue
             if isinstance(yielded, list):

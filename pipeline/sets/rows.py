@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.select.columns import WHOLE
 from pipeline.sets.picks import GroupPick, PairPick, Pick, TracePosition
 from pipeline.sets.replay import requests_of
-from pipeline.store.objects import Store, open_object
+from pipeline.store.objects import Store
+from pipeline.store.traces import open_parquet
 from pipeline.twig.programs import Settings
 from pipeline.twig.requests import Canvas, Codes, Request, Text, Visual
 from schemas.recipes import Groups, Recipe, SetKind
@@ -113,8 +113,8 @@ def read_positions(
     time. Row groups without any are skipped.
     """
     wanted = np.array(positions, np.int64)
-    with open_object(store, key) as file:
-        parquet, group_start = pq.ParquetFile(file), 0
+    with open_parquet(store, key) as parquet:
+        group_start = 0
         for group in range(parquet.num_row_groups):
             batch_start = group_start
             group_start += parquet.metadata.row_group(group).num_rows  # of the next one

@@ -7,6 +7,7 @@ because `datasets` gives up compression for every column that has a picture anyw
 
 import hashlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from pipeline.store.objects import Store, open_object
 from schemas.config import MethodConfig
 from schemas.errors import DamagedObject, ObjectMissing
 from schemas.rows import EventRow, StackRow, TraceRow
-from schemas.runs import FOOTER_KEY, EndpointUsage, Key, ShardFooter
+from schemas.runs import FOOTER_KEY, RUN_KEY, EndpointUsage, Key, RunEvidence, ShardFooter
 from schemas.tables import TRACES
 from schemas.trace import TRACE_VERSION, Event, Status, Trace
 
@@ -52,6 +53,7 @@ class ShardOrigin:
     stack: StackRow
     supplement: int = 0  # 0: a base
     rerun_id: str = ""
+    evidence: RunEvidence | None = None  # None: the file says nothing of its run
 
 
 class TraceWriter:
@@ -116,6 +118,8 @@ class TraceWriter:
             endpoints=self._endpoints,
         )
         self._parquet.add_key_value_metadata({FOOTER_KEY: footer.model_dump_json().encode()})
+        if evidence := self._origin.evidence:
+            self._parquet.add_key_value_metadata({RUN_KEY: evidence.model_dump_json().encode()})
         self._parquet.close()
         return footer
 
@@ -170,7 +174,10 @@ def read_footer(
             open_object(store, key, size_bytes=size_bytes) as file,
         ):
             metadata = pq.read_metadata(file).metadata or {}
-            return ShardFooter.model_validate_json(metadata[FOOTER_KEY])
+            footer = ShardFooter.model_validate_json(metadata[FOOTER_KEY])
+            if (footer.shard, footer.supplement) != (shard, supplement):
+                raise ValueError(f"it is {layout.traces_key(footer.shard, footer.supplement)}")
+            return footer
     except DamagedObject:
         if size_bytes is None:
             raise
@@ -193,24 +200,41 @@ def read_rows(
     Raises ObjectMissing, and DamagedObject for an object that is no shard file.
     """
     key = layout.traces_key(shard, supplement)
-    with reading_shard_file(store, shard, key), open_object(store, key) as file:
-        for batch in pq.ParquetFile(file).iter_batches(
-            batch_size=16, columns=columns, use_threads=False
-        ):
+    with open_parquet(store, key) as parquet:
+        for batch in parquet.iter_batches(batch_size=16, columns=columns, use_threads=False):
             yield from batch.to_pylist()
 
 
 @contextmanager
-def reading_shard_file(store: Store, shard: int, key: str) -> Iterator[None]:
-    """What is said to a data object that cannot be read. A store's own errors pass."""
+def open_parquet(store: Store, key: str) -> Iterator[pq.ParquetFile]:
+    """A data object or a sidecar, for who reads some of it: checksums of pages are verified.
+
+    Raises ObjectMissing, and DamagedObject for what cannot be read, then or in the context.
+    """
+    traces = layout.try_traces_of(key)
+    shard = traces[0] if traces else None
+    with reading_shard_file(store, shard, key), open_object(store, key) as file:
+        yield pq.ParquetFile(file, page_checksum_verification=True)
+
+
+@contextmanager
+def reading_shard_file(store: Store, shard: int | None, key: str) -> Iterator[None]:
+    """What is said to an object that cannot be read; a sidecar is of no shard. A store's own errors
+    pass.
+    """
     try:
         yield
     except UNREADABLE as error:
+        url = shlex.quote(store.url)
+        way_back = (
+            f"see what else is damaged: coppice verify {url} --deep; then move it aside: "
+            f"coppice repair {url} --shards {shard}; and make it again: coppice run {url}"
+            if shard is not None
+            else f"move it away and score again; what else is damaged: coppice verify {url} --deep"
+        )
         raise DamagedObject(
-            f"{store.url}/{key} is no whole shard file of coppice ({type(error).__name__}: "
-            f"{error}); see what else is damaged: coppice verify {store.url}; then move it aside: "
-            f"coppice repair {store.url} --shards {shard}; and make it again: "
-            f"coppice run {store.url}",
+            f"{store.url}/{key} is no whole file of coppice ({type(error).__name__}: {error}); "
+            f"{way_back}",
             reason="damaged_object",
         ) from error
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from pipeline.twig.programs import Judged, Planned, Running
+from pipeline.twig.programs import Judged, Planned, Running, Told
 from pipeline.twig.reflections import single_line
 from pipeline.twig.requests import (
     Answer,
@@ -26,7 +26,7 @@ from pipeline.twig.requests import (
 )
 from schemas.errors import RecordFailure, RolloutError
 from schemas.ids import event_seed
-from schemas.trace import Event, Role, Schedule
+from schemas.trace import GIVEN, Event, Role, Schedule
 
 _IDLE_SECONDS = 0.001  # between two looks at backends that only wait, and did not compute
 
@@ -195,6 +195,8 @@ class _Work:
                     live.schedule = yielded.schedule
                 elif isinstance(yielded, Judged):
                     _write_down(live.events, yielded)
+                elif isinstance(yielded, Told):
+                    live.events.append(_told_event(len(live.events), yielded))
                 else:
                     self._ask(live, yielded)
                     return
@@ -286,6 +288,23 @@ def _event(index: int, call: _Call, answer: Answer) -> Event:
         token_ids=answer.token_ids,
         finish=answer.finish,
         usage=answer.usage,
+    )
+
+
+def _told_event(index: int, told: Told) -> Event:
+    return Event(
+        index=index,
+        role=told.question.role,
+        region=told.question.region,
+        revision=told.question.revision,
+        candidate=told.question.candidate,
+        backend=GIVEN,
+        seed=None,
+        text=single_line(told.thought),
+        raw_text=told.thought,
+        prefix_ids=None,
+        token_ids=None,
+        duration_seconds=0.0,
     )
 
 

@@ -44,8 +44,16 @@ class Judged:
     reflection: Reflection
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A thought that came with the prompt: the question was put to nobody, see `twig.given`."""
+
+    question: Text
+    thought: str
+
+
 Result = TypeVar("Result")
-Yielded: TypeAlias = Request | list[Request] | Planned | Judged
+Yielded: TypeAlias = Request | list[Request] | Planned | Judged | Told
 # Resumed with the answer to what was yielded. That a question is answered in words and a drawing in
 # codes is said nowhere here: a generator has one type for all that it is sent.
 Steps: TypeAlias = Generator[Yielded, Any, Result]  # a part of a program
@@ -124,11 +132,8 @@ class Draft:
 
     def think(self, region: Region) -> Steps[str]:
         """Ask for the thought of a region: from the prompt alone, or with the canvas in sight."""
-        if not self.codes:
-            request = self._question("think_first", Role.THINK, region)
-        else:
-            request = self._question("think_next", Role.THINK, region, canvas=self.codes)
-        answer = yield request
+        name = "think_next" if self.thoughts else "think_first"
+        answer = yield self._question(name, Role.THINK, region, canvas=self.codes)
         return single_line(answer.text)
 
     def draw(self, region: Region, thought: str, revision: int = 0) -> Steps[Codes]:

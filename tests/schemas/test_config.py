@@ -30,6 +30,7 @@ CHANGES: dict[str, Any] = {
     "backend": "fake",
     "backends.reflect": "fake",
     "program": "plain",
+    "thoughts": "given",
     "pack.name": "terse",
     "pack.digest": "fedcba9876543211",
     "schedule.kind": "adaptive",
