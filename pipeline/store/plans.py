@@ -91,7 +91,8 @@ def plan_file(folder: str, shard: int, rows: Sequence[PlanRow]) -> bytes:
         compression="zstd",
         write_page_checksum=True,
     )
-    return sink.getvalue().to_pybytes()
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
 
 
 def plan_digest(rows: Iterable[PlanRow]) -> str:
