@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.damage import DAMAGE, PLAN, RUN, SET, Answer, Site, make_site
+from tests.damage import DAMAGE, FIRST, PLAN, RUN, SET, Site, is_told, make_site, walk
 
 LOOKS = (
     *(f"status {RUN}", f"status {RUN} --json", f"show {RUN}", f"show {RUN} --sheet sheet.png"),
@@ -23,9 +23,6 @@ CHANGES = (
     *(f"gc {RUN} --settle-seconds 0", f"score {RUN} --scorer tokens"),
     f"curate {RUN} another-set --recipe mine.toml",
 )
-FIRST = (f"verify {RUN} --deep", f"status {RUN}", f"run {RUN}", f"rerun {RUN}", f"verify {SET}")
-MAX_COMMANDS = 12  # of one walk
-NOT_LOST = {"traces are gone", "a supplement is gone", "a supplement is a folder"}
 CUT = (  # what `make test` has time for
     *("a plan file is gone", "a plan file is another shard's", "a plan file has another bit"),
     *("a base is cut", "a base is another shard's", "a base with a supplement is gone"),
@@ -50,30 +47,6 @@ def damaged(whole: Site, folder: Path, kind: str) -> Site:
     site = whole.copied(folder)
     DAMAGE[kind](site)
     return site
-
-
-def is_told(answer: Answer) -> bool:
-    """Ended with a code that means something, and a word about it."""
-    return answer.code not in (1, 130) and bool(answer.text.strip())
-
-
-def walk(site: Site, first: str) -> list[tuple[str, int]]:
-    """Give a command, and whatever is advised then, until nothing new is: with their exit codes.
-
-    No key is lost, doubled, or called complete, on any step.
-    """
-    kept = site.ok_keys() | site.keys_set_aside()
-    waiting, given = [first], []
-    while waiting and len(given) < MAX_COMMANDS:
-        command = waiting.pop(0)
-        answer = site.coppice(command)
-        given.append((command, answer.code))
-        assert is_told(answer), given
-        assert not site.doubled(), given
-        assert kept <= site.ok_keys() | site.keys_set_aside(), given
-        names = [name for name, _ in given]
-        waiting += [advised for advised in answer.advice() if names.count(advised) < 2]
-    return given
 
 
 @pytest.mark.parametrize("kind", CUT)
