@@ -8,7 +8,7 @@ from tests.flips import flip, targets_of
 
 
 def follow_advice(ledger: Ledger, folder: Path, *, step: int = 1) -> None:
-    """Spoil a run in every `step`-th kind of damage, and do what commands say then, to the letter."""
+    """Spoil a run in every `step`-th kind of damage, and do what commands say to the letter."""
     whole = make_site(folder / "whole")
     for number, kind in enumerate(DAMAGE):
         if number % step:

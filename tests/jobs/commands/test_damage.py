@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.damage import DAMAGE, FIRST, PLAN, RUN, SET, Site, is_told, make_site, walk
@@ -167,8 +168,6 @@ def test_what_is_lost_of_a_plan_is_had_back_from_traces(
 
 
 def sorted_rows(path: Path) -> list[str]:
-    import pyarrow.parquet as pq
-
     return sorted(map(str, pq.read_table(path).to_pylist()))
 
 
