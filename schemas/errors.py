@@ -5,6 +5,7 @@
     |-- ConfigMismatch           5  the run was planned with another method
     |-- DriverAlive              6  another driver is at work on this run
     |-- ClusterLost              3  the Ray that the work was done on is gone
+    |-- EndpointAway             3  an endpoint does not answer, and was waited for long enough
     |-- TooManyDead              8  more rollouts, or workers, died than the run puts up with
     |-- StoreError               7
     |   |-- ObjectMissing           no object at this key
@@ -17,6 +18,7 @@
         |-- TaskFailure             this attempt at the shard broke: the shard is given back
         |-- InfrastructureFailure   a worker, node or store went away: the shard is given back
         `-- FatalFailure            nothing that a retry could mend: the run stops
+            |-- EndpointRefused  3  an endpoint takes no questions: its key, address or model
             |-- ForeignObject    5  an object of another run, or of another method
             `-- DamagedObject    9  an object that is not whole, or is gone
                 `-- DamagedPlan     of a plan: it costs its own shard, and no other
@@ -79,6 +81,12 @@ class DriverAlive(CoppiceError):
 
 class ClusterLost(CoppiceError):
     """The Ray that the work was done on is gone. What is committed stays, the rest is missing."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
+class EndpointAway(CoppiceError):
+    """An endpoint does not answer, and was waited for long enough. What is committed stays."""
 
     exit_code = ExitCode.INCOMPLETE
 
@@ -155,6 +163,12 @@ class FatalFailure(RolloutError):
     kind = FailureKind.FATAL
 
 
+class EndpointRefused(FatalFailure):
+    """An endpoint takes no questions: not with this key, at this address, or of this model."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
 class ForeignObject(FatalFailure):
     """An object of another run, or of another method, stands where one of this run belongs."""
 
@@ -172,6 +186,7 @@ class DamagedPlan(DamagedObject):
 
 
 _FATAL_BY_REASON: dict[str, type[FatalFailure]] = {
+    "endpoint_refused": EndpointRefused,
     "foreign_object": ForeignObject,
     "damaged_object": DamagedObject,
     "damaged_plan": DamagedPlan,

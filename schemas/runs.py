@@ -1,5 +1,6 @@
 """A run: what stands on storage, and what driver and workers tell each other."""
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -128,6 +129,25 @@ Key = tuple[str, int]
 """A rollout: its record's id and its index."""
 
 
+class EndpointUsage(Frozen):
+    """What answers of an endpoint took. Usages of other answers can be added."""
+
+    num_calls: int = 0  # answered
+    num_retries: int = 0  # tries before the one that was answered
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0  # from when it was asked, tries and pauses included, summed
+
+    def __add__(self, other: "EndpointUsage") -> "EndpointUsage":
+        return EndpointUsage(
+            num_calls=self.num_calls + other.num_calls,
+            num_retries=self.num_retries + other.num_retries,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            seconds=self.seconds + other.seconds,
+        )
+
+
 class ShardFooter(Frozen):
     """Who wrote a shard file, and what is in it."""
 
@@ -143,6 +163,8 @@ class ShardFooter(Frozen):
     num_dead: int
     digest: str  # of keys, states and tokens, in any order
     coppice_version: str
+    # By endpoint, of the answers that stand in this object.
+    endpoints: dict[str, EndpointUsage] = Field(default_factory=dict, exclude_if=operator.not_)
 
     @property
     def num_rows(self) -> int:
@@ -273,3 +295,4 @@ class WorkerStatus:
 
     num_finished: int = 0  # rollouts that ended there, of shards that are open
     is_store_away: bool = False  # something waits for it to come back
+    endpoints_away: tuple[str, ...] = ()  # those that some question waits for

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import evaluation, sets
+from jobs.cli import endpoints, evaluation, looking, sets
 from jobs.cli.options import (
     ActorResources,
     Actors,
@@ -20,6 +20,8 @@ from jobs.cli.options import (
     MaxDeadFraction,
     MinActors,
     Model,
+    OnlyDead,
+    OnlyRevised,
     Pack,
     PicturesKept,
     ProgramName,
@@ -30,6 +32,9 @@ from jobs.cli.options import (
     Settings,
     ShardRollouts,
     SkipBad,
+    SortText,
+    Thoughts,
+    WhereText,
     execution_flags,
     method_flags,
 )
@@ -79,6 +84,7 @@ def plan(
     dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
+    thoughts: Thoughts = False,
     pack: Pack = None,
     seed: Seed = None,
     pictures: PicturesKept = None,
@@ -112,7 +118,7 @@ def plan(
 
     if len(prompts) < 2 and not extend:
         raise typer.BadParameter("give at least one prompt file, and last the run")
-    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
     request = PlanRequest(
         sources=prompts[:-1],
         url=prompts[-1],
@@ -134,6 +140,7 @@ def run(
     dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
+    thoughts: Thoughts = False,
     pack: Pack = None,
     seed: Seed = None,
     pictures: PicturesKept = None,
@@ -164,7 +171,7 @@ def run(
     from jobs.commands.runs import grow_run
 
     terminal = Terminal()
-    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
     flags += execution_flags(actors, min_actors, resources)
     if max_dead_fraction is not None:
         flags.append(f"execution.max_dead_fraction={max_dead_fraction}")
@@ -259,6 +266,10 @@ def show(
         Path | None,
         typer.Option(metavar="FILE", help="Write the first traces of the run as one PNG instead."),
     ] = None,
+    where: WhereText = "",
+    sort: SortText = "",
+    dead: OnlyDead = False,
+    revised: OnlyRevised = False,
 ) -> None:
     """Show a trace: what was thought, drawn, judged and drawn again.
 
@@ -266,13 +277,18 @@ def show(
 
         coppice show runs/first 3f2a --png pictures
         coppice show runs/first --sheet contact-sheet.png
+        coppice show runs/first --where 'score < 60 and revised' --sort score
     """
     from jobs.commands.show import list_records, show_trace, write_sheet
+    from pipeline.view.where import Choice
 
+    choice = Choice(where=where, sort=sort, is_dead=dead, is_revised=revised)
+    if record is not None and not choice.is_of_all:
+        raise typer.BadParameter("a record is chosen by its id alone")
     if sheet is not None:
-        raise typer.Exit(write_sheet(run, sheet, Terminal()))
+        raise typer.Exit(write_sheet(run, sheet, Terminal(), choice))
     if record is None:
-        raise typer.Exit(list_records(run, Terminal()))
+        raise typer.Exit(list_records(run, Terminal(), choice))
     show_trace(run, record, rollout, Terminal(), png)
 
 
@@ -373,8 +389,10 @@ def gc(
     collect_garbage(run, Terminal(), is_dry=dry_run, settle_seconds=settle_seconds)
 
 
+app.add_typer(looking.app)
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
+app.add_typer(endpoints.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,6 +16,7 @@ from jobs.cluster.crew import Crew
 from jobs.cluster.deaths import Deaths
 from jobs.cluster.ray_errors import Loss, loss_of, may_live, told
 from jobs.cluster.ray_state import living_nodes
+from jobs.cluster.serving.fleet import Fleet
 from jobs.cluster.shard_book import ShardBook, ShardState, Turn
 from jobs.cluster.snapshot import Snapshot, Summary, Tally
 from pipeline.plan.reruns import OpenRerun
@@ -25,6 +26,7 @@ from schemas.errors import (
     DAMAGED_REASONS,
     ClusterLost,
     CoppiceError,
+    EndpointAway,
     FailureKind,
     StoreUnavailable,
     TooManyDead,
@@ -61,9 +63,11 @@ class Driver:
         publish: Callable[[Sequence[ActorAddress]], None] = lambda addresses: None,
         is_head_there: Callable[[], bool] = lambda: True,
         rerun: OpenRerun | None = None,
+        fleet: Fleet | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`note` is told what happens to actors, and `publish` where all of them are.
+        """`note` is told what happens to actors, and `publish` where all of them are. `fleet` are
+        the run's own servers, if it has some.
 
         While `is_head_there` says no, nothing is asked of Ray's head, which would block.
         """
@@ -81,7 +85,8 @@ class Driver:
             _begin_rerun(manifest, rerun) if rerun else _begin_run(store, manifest)
         )
         self._num_left_out = manifest.num_shards - self._tally.num_shards
-        self._crew = Crew(self._url, manifest, clock=clock, note=note)
+        self._fleet = fleet
+        self._crew = Crew(self._url, manifest, clock=clock, note=note, fleet=fleet)
         self._published: list[ActorAddress] = []
         self._num_failed_openings = 0
         self._deaths = Deaths(
@@ -96,7 +101,7 @@ class Driver:
         """Grow what is missing. Ends when every shard is settled, or soon after a stop.
 
         Raises StoreUnavailable if the store did not come back in time, TooManyDead, FatalFailure,
-        ClusterLost, and InputError for what no node of this Ray can ever do.
+        ClusterLost, EndpointAway, and InputError for what no node of this Ray can ever do.
         """
         stop_by = float("inf")
         try:
@@ -112,6 +117,8 @@ class Driver:
                 self._end_leaving_actors()
                 if self._is_head_there():
                     self._deaths.judge(self._book)
+                    if self._fleet:
+                        self._fleet.look()
                 self._publish_places()
                 self._show(self.snapshot())
         finally:
@@ -139,6 +146,7 @@ class Driver:
             num_actors=sum(actor.is_ready for actor in self._crew.actors),
             growing_seconds=0.0 if since is None else self._clock() - since,
             is_store_away=any(actor.is_store_away for actor in self._crew.actors),
+            endpoints_away={name for actor in self._crew.actors for name in actor.endpoints_away},
             waiting=self._crew.waiting,
         )
 
@@ -267,7 +275,8 @@ class Driver:
                 f"{self._num_failed_openings} actors could not load the models; {message}",
                 reason="no_models",
             )
-        self._crew.failed_on(actor.node_id, is_hopeless=isinstance(cause, CoppiceError))
+        is_hopeless = isinstance(cause, CoppiceError) and not isinstance(cause, EndpointAway)
+        self._crew.failed_on(actor.node_id, is_hopeless=is_hopeless)
         actor.end()
         self._bury(actor, [], Loss.ACTOR, message)
 

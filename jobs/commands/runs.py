@@ -107,6 +107,7 @@ def _drive(
     from jobs.cluster.connect import on_ray
     from jobs.cluster.driver import Driver
     from jobs.cluster.footer_keeper import FooterKeeper
+    from jobs.cluster.serving.fleet import served
 
     with ExitStack() as stack:
         with hangups_held():
@@ -121,6 +122,12 @@ def _drive(
 
         watch = _watch_head(terminal, line, stop, heartbeat)
         is_head_there = stack.enter_context(watch.watching()).is_there if watch else lambda: True
+        servers = served(
+            manifest.config, manifest.run_id, is_local=address is None, note=terminal.say
+        )
+        fleet = stack.enter_context(servers)
+        if fleet:
+            fleet.wait(stop.is_asked)
         publish = _Places(terminal, heartbeat, is_told=address is not None)
         while True:
             driver = Driver(
@@ -132,6 +139,7 @@ def _drive(
                 publish=publish,
                 is_head_there=is_head_there,
                 rerun=rerun,
+                fleet=fleet,
             )
             with FooterKeeper(store, manifest):
                 summary = driver.run()

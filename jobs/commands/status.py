@@ -1,6 +1,6 @@
 """What `coppice status` says, and what every run and rerun says when it ends."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,9 +11,9 @@ from pipeline.store.layout import TRACES
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import damaged_plans, read_manifest, read_plan_shard
-from pipeline.store.status import RunStatus, read_status
+from pipeline.store.status import RunStatus, read_status, read_usage
 from schemas.errors import ExitCode
-from schemas.runs import RunManifest
+from schemas.runs import EndpointUsage, RunManifest
 
 _NAMED = 5  # of many damaged shards
 
@@ -33,6 +33,10 @@ def show_status(url: str, terminal: Terminal, *, as_json: bool) -> ExitCode:
         "fingerprint": manifest.fingerprint,
         "exit_code": look.code.value,
         "driver": driver and {**driver[0].model_dump(), "actors": [*driver[1]]},
+        "endpoints": {
+            name: usage.model_dump() | {"price": _price(manifest, name, usage)}
+            for name, usage in read_usage(store, manifest).items()
+        },
     }
     terminal.say_json(look.status.model_dump(mode="json") | more)
     return look.code
@@ -104,8 +108,31 @@ def say_status(store: Store, manifest: RunManifest, terminal: Terminal) -> ExitC
     if status.num_committed:
         traces = f"{as_typed(store.url)}/{TRACES}/*.parquet"
         terminal.say(f"Traces: {traces}, {size(status.num_bytes)}")
+    terminal.say(*_describe_endpoints(store, manifest))
     terminal.say(f"Next: {_next_command(store, manifest, look)}")
     return look.code
+
+
+def _describe_endpoints(store: Store, manifest: RunManifest) -> Iterator[str]:
+    """A line for each endpoint that answered, with what its committed answers took."""
+    for name, usage in read_usage(store, manifest).items():
+        price = _price(manifest, name, usage)
+        mean = usage.seconds / max(1, usage.num_calls)
+        yield (
+            f"Endpoint {name}: {counted(usage.num_calls, 'answer')} with "
+            f"{usage.prompt_tokens:,} tokens in and {usage.completion_tokens:,} out, {mean:.2f} s "
+            f"each, asked again {counted(usage.num_retries, 'time')}"
+            + ("" if price is None else f", price {price:,.4f}")
+        )
+
+
+def _price(manifest: RunManifest, name: str, usage: EndpointUsage) -> float | None:
+    """In the currency of the config's prices; None: it names none."""
+    execution = manifest.config.execution.endpoints.get(name)
+    if execution is None or (execution.input_price, execution.output_price) == (None, None):
+        return None
+    of_input = (execution.input_price or 0.0) * usage.prompt_tokens
+    return (of_input + (execution.output_price or 0.0) * usage.completion_tokens) / 1e6
 
 
 def say_damage(damage: Mapping[int, str], terminal: Terminal) -> None:

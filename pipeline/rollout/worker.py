@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.engine.backends import LoadedBackends
 from pipeline.plan.packs import settings_of
+from pipeline.plan.thoughts import thoughts_of
 from pipeline.rollout.judgement import Endings, doubt_model, doubt_run, doubt_worker
 from pipeline.rollout.model_thread import ModelThread, OpenShard
 from pipeline.rollout.traces import make_trace, prepare_to_trace
@@ -30,6 +31,7 @@ from pipeline.store.supplements import (
 )
 from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, try_read_footer
 from pipeline.twig.drive import Outcome, Rollout
+from pipeline.twig.given import with_thoughts
 from pipeline.twig.programs import PROGRAMS
 from schemas import __version__
 from schemas.errors import (
@@ -85,7 +87,9 @@ class Worker:
     def status(self) -> WorkerStatus:
         """How it is doing."""
         return WorkerStatus(
-            num_finished=self._model_thread.num_finished, is_store_away=self._store.is_away
+            num_finished=self._model_thread.num_finished,
+            is_store_away=self._store.is_away,
+            endpoints_away=self._model_thread.endpoints_away,
         )
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
@@ -240,7 +244,7 @@ class Worker:
                 yield self._crashed(key, row_of[key], message)
         with self._model_thread.opened_shard(is_counted=is_counted) as shard:
             self._model_thread.feed(
-                self._rollout(key, row_of[key].prompt, shard) for key in row_of if key in left
+                self._rollout(key, row_of[key], shard) for key in row_of if key in left
             )
             while left:
                 outcome, pixels, ended_at = shard.next_grown()
@@ -257,7 +261,7 @@ class Worker:
     def _crashed(self, key: Key, row: PlanRow, message: str) -> Trace:
         """The trace of a rollout that ends every process that tries it."""
         outcome = Outcome(
-            rollout=self._rollout(key, row.prompt, None),
+            rollout=self._rollout(key, row, None),
             codes=(),
             schedule=None,
             events=(),
@@ -267,13 +271,16 @@ class Worker:
         pictures = self._manifest.config.method.pictures
         return make_trace(outcome, row, [], pictures=pictures, started_at=time.time())
 
-    def _rollout(self, key: Key, prompt: str, shard: OpenShard | None) -> Rollout:
+    def _rollout(self, key: Key, row: PlanRow, shard: OpenShard | None) -> Rollout:
         method = self._manifest.config.method
+        program = PROGRAMS[method.program](row.prompt, self._settings)
+        if method.thoughts == "given":
+            program = with_thoughts(program, thoughts_of(row.metadata))
         return Rollout(
             record_id=key[0],
             rollout_index=key[1],
             run_seed=method.seed,
-            program=PROGRAMS[method.program](prompt, self._settings),
+            program=program,
             tag=shard,
         )
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pipeline.scoring.asking import ask, cell_of
 from pipeline.scoring.inputs import Subject, columns_for, subjects_of
 from pipeline.scoring.painting import RunPainter, pictures_of
-from pipeline.scoring.scorers import Score, Scorer, id_of, settings_of
+from pipeline.scoring.scorers import ComparesInputs, Score, Scorer, id_of, settings_of
 from pipeline.store.evidence.digests import note_digest
 from pipeline.store.layout import sidecar_key
 from pipeline.store.objects import Store
@@ -112,6 +112,7 @@ class _Sidecar:
         self._schema = scores_schema(scorer.columns)
         self._num_rows, self._digest = 0, hashlib.sha256()
         self._waiting: list[SidecarRow] = []  # for a row group to be full
+        self._held: list[Subject] = []  # all of the object, pictures too, for one that compares
 
     def __enter__(self) -> "_Sidecar":
         self._writer = pq.ParquetWriter(
@@ -123,7 +124,13 @@ class _Sidecar:
         self._writer.close()
 
     def add(self, subjects: Sequence[Subject]) -> None:
-        """Ask the scorer about these, and keep what it says."""
+        """Ask the scorer about these, and keep what it says; one that compares is asked last."""
+        if isinstance(self.scorer, ComparesInputs):
+            self._held += subjects
+        else:
+            self._ask(subjects)
+
+    def _ask(self, subjects: Sequence[Subject]) -> None:
         scores = ask(self.scorer, [subject.scoring_input for subject in subjects])
         if len(scores) != len(subjects):
             raise FatalFailure(
@@ -137,6 +144,7 @@ class _Sidecar:
 
     def finish(self, source: TraceObject) -> None:
         """Write what is left, and what the file is of."""
+        self._ask(self._held)
         if self._waiting:
             self._flush()
         settings = settings_of(self.scorer)

@@ -16,7 +16,7 @@ from pipeline.store.contents import rows_not_finite
 from pipeline.store.objects import Store
 from pipeline.store.traces import open_parquet
 from schemas.errors import InputError
-from schemas.trace import Role, Status
+from schemas.trace import GIVEN, Role, Status
 
 Ints = npt.NDArray[np.signedinteger]
 """Whole numbers: int64, or as narrow as the field that holds them says."""
@@ -43,6 +43,7 @@ _MAX_REVISIONS = 256  # of a region, far above what a config allows
 _TRACE_COLUMNS = ("trace_id", "record_id", "rollout_index", "status", "prompt", "metadata")
 _EVENT_COLUMNS = (
     *("index", "role", "region", "revision", "score", "verdict", "finish", "superseded_by"),
+    "backend",
 )
 
 
@@ -62,6 +63,7 @@ class EventColumns:
     score: Floats  # of a critique; NaN: none
     verdict: Words  # of a critique
     finish: Words
+    is_given: Flags  # whether it is a thought that came with the prompt
     successor: Ints  # index, in the same trace, of the drawing that replaced this one; -1: none
 
     @property
@@ -253,6 +255,7 @@ def _read_events(column: pa.ChunkedArray) -> EventColumns:
         score=_floats(flat.field("score")),
         verdict=_words(flat.field("verdict")),
         finish=_words(flat.field("finish")),
+        is_given=_words(flat.field("backend")) == GIVEN,
         successor=_ints(flat.field("superseded_by"), null=-1),
     )
 

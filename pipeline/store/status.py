@@ -34,7 +34,7 @@ from pipeline.store.supplements import ShardLog, read_log
 from pipeline.store.traces import read_footer
 from schemas.config import Frozen
 from schemas.errors import DamagedObject, ObjectMissing
-from schemas.runs import RunManifest, ShardFooter
+from schemas.runs import EndpointUsage, RunManifest, ShardFooter
 
 WORTH_KEEPING = 256  # footers; fewer are as quickly read again
 
@@ -129,6 +129,19 @@ def read_status(store: Store, manifest: RunManifest) -> RunStatus:
         damage=stock.damage,
         num_unplanned=stock.num_unplanned,
     )
+
+
+def read_usage(store: Store, manifest: RunManifest) -> dict[str, EndpointUsage]:
+    """What the answers of endpoints took that stand in a run, by endpoint; of a run without any
+    nothing is read. Reads every footer, and raises as `read_logs` does.
+    """
+    usage = dict.fromkeys(manifest.config.method.endpoints_in_use, EndpointUsage())
+    if usage:
+        for log in read_logs(store, manifest, committed_shards(store, manifest)):
+            for footer in (log.base, *log.supplements):
+                for name, taken in footer.endpoints.items():
+                    usage[name] = usage.get(name, EndpointUsage()) + taken
+    return usage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

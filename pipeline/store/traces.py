@@ -23,7 +23,7 @@ from pipeline.store.objects import Store, open_object
 from schemas.config import MethodConfig
 from schemas.errors import DamagedObject, ObjectMissing
 from schemas.rows import EventRow, StackRow, TraceRow
-from schemas.runs import FOOTER_KEY, RUN_KEY, Key, RunEvidence, ShardFooter
+from schemas.runs import FOOTER_KEY, RUN_KEY, EndpointUsage, Key, RunEvidence, ShardFooter
 from schemas.tables import TRACES
 from schemas.trace import TRACE_VERSION, Event, Status, Trace
 
@@ -69,6 +69,7 @@ class TraceWriter:
         self._pending_bytes = 0
         self._digest = RowsDigest()
         self._num: Counter[str] = Counter()
+        self._endpoints: dict[str, EndpointUsage] = {}
         self._parquet = pq.ParquetWriter(
             path,
             TRACES,
@@ -81,6 +82,10 @@ class TraceWriter:
     def add(self, trace: Trace) -> None:
         """Add one row. A key may be added once."""
         self.add_row(make_row(trace, self._origin))
+        for event in trace.events:
+            if event.usage is not None:
+                so_far = self._endpoints.get(event.backend, EndpointUsage())
+                self._endpoints[event.backend] = so_far + event.usage
 
     def add_row(self, row: TraceRow) -> None:
         """Add one row as it stands in a file. It is kept, and must not change, until `close`."""
@@ -110,6 +115,7 @@ class TraceWriter:
             num_dead=self._num[Status.DEAD],
             digest=self._digest.hexdigest(),
             coppice_version=coppice_version,
+            endpoints=self._endpoints,
         )
         self._parquet.add_key_value_metadata({FOOTER_KEY: footer.model_dump_json().encode()})
         if evidence := self._origin.evidence:
@@ -135,8 +141,16 @@ class RowsDigest:
         self._lines: list[bytes] = []
 
     def add(self, row: TraceRow) -> None:
-        """Count a row in. Takes its key, status, codes, and the tokens of its events."""
-        tokens = [[event["token_ids"], event["codes"]] for event in row["events"]]
+        """Count a row in. Takes its key, status, codes, and the tokens of its events: where they
+        are of a foreign tokenizer, what was said.
+        """
+        tokens = [
+            [
+                event["raw_text"] if event["token_ids"] is None else event["token_ids"],
+                event["codes"],
+            ]
+            for event in row["events"]
+        ]
         key = [row["record_id"], row["rollout_index"], row["status"], row["codes"], tokens]
         self._lines.append(hashlib.sha256(json.dumps(key).encode()).digest())
 
@@ -275,8 +289,8 @@ def _event_row(event: Event) -> EventRow:
         "verdict": reflection.verdict.value if reflection else None,
         "better_thought": reflection.better_thought if reflection else None,
         "problem": reflection.problem if reflection else None,
-        "prefix_ids": list(event.prefix_ids),
-        "token_ids": list(event.token_ids),
+        "prefix_ids": None if event.prefix_ids is None else list(event.prefix_ids),
+        "token_ids": None if event.token_ids is None else list(event.token_ids),
         "codes": list(event.codes),
         "logp_sample": None if event.logp_sample is None else list(event.logp_sample),
         "logp_cond": None if event.logp_cond is None else list(event.logp_cond),
@@ -291,7 +305,7 @@ def _size_bytes(row: TraceRow) -> int:
     """About what a row takes of a row group: its pictures as they are, eight bytes a token."""
     pictures = sum(len(image["bytes"]) for image in row["images"])
     num_tokens = sum(
-        len(event["prefix_ids"]) + len(event["token_ids"]) + len(event["codes"])
+        len(event["prefix_ids"] or ()) + len(event["token_ids"] or ()) + len(event["codes"])
         for event in row["events"]
     )
     return pictures + 8 * num_tokens
