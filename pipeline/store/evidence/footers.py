@@ -29,7 +29,7 @@ def footer_problems(parquet: pq.ParquetFile) -> Iterator[str]:
             chunk = group.column(column)
             where = f"of {chunk.path_in_schema} in row group {number}"
             for what, told, true in _differences(chunk, seen.row_group(0).column(column)):
-                yield f"{what} {where}: {told!r:.80}, not {true!r:.80}"
+                yield f"{what} {where}: {told}, not {true}"
             start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)))
             if start != end:
                 yield f"a start {where} at byte {start}, not {end}"
@@ -50,18 +50,18 @@ def _footer_of(table: pa.Table) -> pq.FileMetaData:
 
 def _differences(
     told: pq.ColumnChunkMetaData, true: pq.ColumnChunkMetaData
-) -> Iterator[tuple[str, object, object]]:
+) -> Iterator[tuple[str, str, str]]:
     """What one says of a column and the other does not. Absent statistics say nothing."""
     for name in ("path_in_schema", "physical_type", "num_values"):
         if getattr(told, name) != getattr(true, name):
-            yield name, getattr(told, name), getattr(true, name)
+            yield name, f"{getattr(told, name)!r:.80}", f"{getattr(true, name)!r:.80}"
     mine, theirs = told.statistics, true.statistics
     if mine is None or theirs is None:
         return
     if mine.has_null_count and mine.null_count != theirs.null_count:
-        yield "nulls", mine.null_count, theirs.null_count
+        yield "nulls", str(mine.null_count), str(theirs.null_count)
     if mine.has_min_max and theirs.has_min_max:
         if mine.min_raw != theirs.min_raw:
-            yield "a least value", mine.min_raw, theirs.min_raw
+            yield "a least value", f"{mine.min_raw!r:.80}", f"{theirs.min_raw!r:.80}"
         if mine.max_raw != theirs.max_raw:
-            yield "a greatest value", mine.max_raw, theirs.max_raw
+            yield "a greatest value", f"{mine.max_raw!r:.80}", f"{theirs.max_raw!r:.80}"
