@@ -305,9 +305,8 @@ def verify(
 ) -> None:
     """Prove that a run is whole: each planned key once, as ok, dead or missing; or that a set is.
 
-    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if the run is
-    whole, else with 9 and the list of what is wrong, what was expected, and what to do. What is
-    missing is no damage: `coppice run` makes it. Of a set, every file is held against its digest.
+    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if it is whole,
+    else with 9 and what is wrong, what was expected, and what to do. What is missing is no damage.
 
         coppice verify runs/first --deep
         coppice verify sets/first

@@ -118,9 +118,7 @@ OnlyRevised = Annotated[bool, typer.Option("--revised", help="Only those drawn a
 DamagedShards = Annotated[
     str | None, typer.Option(metavar="3,7-9", help="Move these damaged shards aside.")
 ]
-LostPlans = Annotated[
-    bool, typer.Option("--plan", help="Have damaged plan files back from traces.")
-]
+LostPlans = Annotated[bool, typer.Option("--plan", help="Have lost plan files back from traces.")]
 LostRun = Annotated[bool, typer.Option("--run", help="Have a lost run.json back from traces.")]
 Apply = Annotated[
     bool, typer.Option("--apply", help="Do what --plan or --run found; else they only say it.")
