@@ -14,9 +14,14 @@ from jobs.cli.options import (
     ActorResources,
     Actors,
     Address,
+    Apply,
     Backend,
     ConfigFile,
+    DamagedShards,
+    Deep,
     DtypeName,
+    LostPlans,
+    LostRun,
     MaxDeadFraction,
     MinActors,
     Model,
@@ -295,17 +300,13 @@ def show(
 @app.command()
 def verify(
     run: RunUrl,
-    deep: Annotated[
-        bool,
-        typer.Option("--deep", help="Read every page, picture, footer and digest of a run."),
-    ] = False,
+    deep: Deep = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Prove that a run is whole: each planned key once, as ok, dead or missing; or that a set is.
 
-    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if the run is
-    whole, else with 9 and the list of what is wrong, what was expected, and what to do. What is
-    missing is no damage: `coppice run` makes it. Of a set, every file is held against its digest.
+    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if it is whole,
+    else with 9 and what is wrong, what was expected, and what to do. What is missing is no damage.
 
         coppice verify runs/first --deep
         coppice verify sets/first
@@ -335,25 +336,15 @@ def why(
 @app.command()
 def repair(
     run: RunUrl,
-    shards: Annotated[
-        str | None, typer.Option(metavar="3,7-9", help="Move these damaged shards aside.")
-    ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Have damaged plan files back from traces.")
-    ] = False,
-    lost_run: Annotated[
-        bool, typer.Option("--run", help="Have a lost run.json back from traces.")
-    ] = False,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Do what --plan or --run found; else they only say it.")
-    ] = False,
+    shards: DamagedShards = None,
+    plan: LostPlans = False,
+    lost_run: LostRun = False,
+    apply: Apply = False,
 ) -> None:
     """Mend what `coppice verify` found: damaged shards, plan files, or a lost run.json.
 
-    With `--shards`, base and supplements go to `_quarantine/`, and the next run makes them again;
-    nothing is thrown away. A shard in which nothing is wrong is refused. Stop runs and reruns of
-    the shards first; started again after a kill, it goes on. `--plan` and `--run` make anew what
-    traces still say, and never replace an object that is there.
+    `--shards` moves base and supplements to `_quarantine/`, and the next run makes them again.
+    Stop runs and reruns of the shards first. `--plan` and `--run` make anew what traces still say.
 
         coppice repair runs/first --shards 3,7-9
         coppice repair runs/first --plan --apply
