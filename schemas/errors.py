@@ -5,6 +5,7 @@
     |-- ConfigMismatch           5  the run was planned with another method
     |-- DriverAlive              6  another driver is at work on this run
     |-- ClusterLost              3  the Ray that the work was done on is gone
+    |-- Stopped                  3  the command was stopped from outside
     |-- TooManyDead              8  more rollouts, or workers, died than the run puts up with
     |-- StoreError               7
     |   |-- ObjectMissing           no object at this key
@@ -77,6 +78,12 @@ class DriverAlive(CoppiceError):
 
 class ClusterLost(CoppiceError):
     """The Ray that the work was done on is gone. What is committed stays, the rest is missing."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
+class Stopped(CoppiceError):
+    """The command was stopped from outside, by a signal. The same command goes on."""
 
     exit_code = ExitCode.INCOMPLETE
 

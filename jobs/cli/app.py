@@ -41,9 +41,10 @@ from jobs.cli.prompt_options import (
     read_options,
 )
 from jobs.cli.usage import PrintableUsage
+from jobs.commands.stopping import Stop
 from jobs.commands.terminal import Terminal
 from schemas import __version__
-from schemas.errors import CoppiceError, ExitCode
+from schemas.errors import CoppiceError, ExitCode, Stopped
 
 app = typer.Typer(
     cls=PrintableUsage,
@@ -362,9 +363,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Errors that we raise on purpose are one message and an exit code.
     """
     try:
-        app(arguments)
+        with Stop(Terminal(sys.stderr)):
+            app(arguments)
+    except (KeyboardInterrupt, Stopped):  # what there is to say was said
+        sys.exit(ExitCode.INCOMPLETE)
     except CoppiceError as error:
         Terminal(sys.stderr).fail(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INCOMPLETE)
