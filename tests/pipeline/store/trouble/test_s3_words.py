@@ -140,7 +140,9 @@ def all_errors() -> list[Exception]:
         _built(kind)
         for module in (botocore_errors, urllib3.exceptions)
         for _, kind in inspect.getmembers(module, inspect.isclass)
-        if issubclass(kind, Exception) and not issubclass(kind, Warning)
+        if kind.__module__ == module.__name__
+        and issubclass(kind, Exception)
+        and not issubclass(kind, Warning)
     ]
 
 
@@ -159,10 +161,10 @@ def _built(kind: type[Exception]) -> Exception:
 
 
 @pytest.mark.parametrize("error", all_errors(), ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("operation", ["read", "put", "put if absent", "delete", "list"])
-def test_every_error_of_its_libraries_is_one_of_ours(error: Exception, operation: str):
+def test_every_error_of_its_libraries_is_one_of_ours(error: Exception):
     assert isinstance(error, SPOKEN)
-    ours = our_error(error, operation, FAILURE)
+    for operation in ("read", "put", "put if absent", "delete", "list"):
+        ours = our_error(error, operation, FAILURE)
 
-    assert type(error).__name__ in str(ours) or isinstance(error, ClientError)
-    assert "password" not in str(ours)
+        assert type(error).__name__ in str(ours) or isinstance(error, ClientError)
+        assert "password" not in str(ours)
