@@ -227,8 +227,16 @@ class ShardReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StoreWait:
+    """A store that is waited for."""
+
+    since: float  # seconds since the epoch
+    what: str  # is to be done, as `put traces/shard-00003.parquet`; empty: several things
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerStatus:
     """What a worker says of itself when asked."""
 
     num_finished: int = 0  # rollouts that ended there, of shards that are open
-    is_store_away: bool = False  # something waits for it to come back
+    store_wait: StoreWait | None = None  # None: nothing waits for it

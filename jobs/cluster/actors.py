@@ -24,7 +24,7 @@ from pipeline.store.open import open_store
 from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 from schemas.errors import InputError
-from schemas.runs import Assignment, RunManifest, ShardReport, WorkerStatus
+from schemas.runs import Assignment, RunManifest, ShardReport, StoreWait, WorkerStatus
 
 _ASK_SECONDS = 2.0  # between two questions how an actor is doing
 
@@ -110,7 +110,7 @@ class RemoteActor:
     growing: dict[Reference, Assignment] = field(default_factory=dict)
     address: ActorAddress | None = None
     num_finished: int = 0  # rollouts that ended there, in shards that are open
-    is_store_away: bool = False
+    store_wait: StoreWait | None = None  # None: it does not wait for the store
     leaving_by: float | None = None  # on the driver's clock; None: it may take shards
 
     @property
@@ -161,7 +161,7 @@ class RemoteActor:
 
     def note_status(self, status: WorkerStatus) -> None:
         self.asking = None
-        self.num_finished, self.is_store_away = status.num_finished, status.is_store_away
+        self.num_finished, self.store_wait = status.num_finished, status.store_wait
 
     def end(self) -> None:
         """End its process, also one that is frozen and hears nothing.

@@ -100,7 +100,7 @@ class DriverHeartbeat:
         listed = ActorPlaces(actors=tuple(actors))
         with suppress(StoreError):
             key = layout.actors_key(self._number)
-            self._store.inner.put(key, listed.model_dump_json(indent=1).encode())
+            self._store.impatient.put(key, listed.model_dump_json(indent=1).encode())
 
     def say_over(self) -> None:
         """Beat for the last time, as a process does that is about to end by force."""
@@ -144,7 +144,7 @@ class DriverHeartbeat:
     def _beat(self, *, is_over: bool = False) -> None:
         """Beat once, and see whether another driver took over. Waits for no store."""
         self._count += 1
-        store = self._store.inner
+        store = self._store.impatient
         with suppress(StoreError):  # a store that is away; the next beat may come through
             beat = Beat(count=self._count, is_over=is_over)
             store.put(layout.beat_key(self._number), beat.model_dump_json().encode())

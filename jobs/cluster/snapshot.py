@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.runs import ShardReport
+from schemas.runs import ShardReport, StoreWait
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +19,7 @@ class Snapshot:
     num_new: int  # finished since this driver began
     num_bytes: int  # committed since this driver began
     growing_seconds: float  # since the first actor had its models loaded
-    is_store_away: bool = False  # some actor waits for it
+    store_wait: StoreWait | None = None  # of some actor
     waiting: str = ""  # for what actors have no place yet, in words
 
     @property
@@ -60,7 +60,7 @@ class Tally:
         num_committed: int,
         num_actors: int,
         growing_seconds: float,
-        is_store_away: bool,
+        store_wait: StoreWait | None,
         waiting: str,
     ) -> Snapshot:
         """`num_unsettled`: rollouts that ended on actors, in shards that are open."""
@@ -76,6 +76,6 @@ class Tally:
             num_new=num_finished - self.num_before,
             num_bytes=self.num_bytes,
             growing_seconds=growing_seconds,
-            is_store_away=is_store_away,
+            store_wait=store_wait,
             waiting=waiting,
         )

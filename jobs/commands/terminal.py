@@ -132,8 +132,9 @@ def describe(snapshot: "Snapshot") -> str:
         f"({snapshot.num_ok:,} ok, {snapshot.num_dead:,} dead)",
         counted(snapshot.num_actors, "actor"),
     ]
-    if snapshot.is_store_away:
-        parts.append("waiting for the store")
+    if wait := snapshot.store_wait:
+        clock = time.strftime("%H:%M:%S", time.localtime(wait.since))
+        parts.append(f"waiting for the store since {clock}{wait.what and f', to {wait.what}'}")
     if snapshot.waiting:
         parts.append(snapshot.waiting)
     if rate := snapshot.rollouts_per_second:

@@ -82,7 +82,7 @@ class Worker:
     def status(self) -> WorkerStatus:
         """How it is doing."""
         return WorkerStatus(
-            num_finished=self._model_thread.num_finished, is_store_away=self._store.is_away
+            num_finished=self._model_thread.num_finished, store_wait=self._store.wait
         )
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
@@ -318,7 +318,7 @@ class Worker:
             ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         with suppress(StoreError):  # the note is for people, and not waited for
-            record_failed_attempt(self._store.inner, note)
+            record_failed_attempt(self._store.impatient, note)
         return ShardReport(
             shard=attempt.shard,
             attempt_id=attempt.attempt_id,

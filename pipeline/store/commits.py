@@ -33,7 +33,10 @@ def commit_shard(store: PatientStore, path: Path, footer: ShardFooter) -> Commit
     another run, DamagedObject if it is no shard file, StoreUnavailable or CredentialsRefused when
     patience ends, StoreRefused at once.
     """
-    return store.patiently(lambda inner: _commit_once(inner, path, footer))
+    return store.patiently(
+        lambda inner: _commit_once(inner, path, footer),
+        f"put {layout.traces_key(footer.shard)}",
+    )
 
 
 def _commit_once(store: Store, path: Path, footer: ShardFooter) -> Commit:

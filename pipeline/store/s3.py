@@ -59,7 +59,8 @@ class S3Store:
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket, self._prefix = bucket, prefix
-        self._client = _connect()
+        self._silence_seconds: float = READ_TIMEOUT_SECONDS
+        self._client = _connect(self._silence_seconds)
 
     def __reduce__(self) -> "tuple[Callable[[str], S3Store], tuple[str]]":
         return open_s3, (self.url,)
@@ -164,6 +165,13 @@ class S3Store:
         """What the names of all objects below a folder begin with."""
         return "".join(f"{part}/" for part in (self._prefix, folder) if part)
 
+    def limit_silence(self, seconds: float) -> None:
+        """Give up on an answer that is silent for so long, at most and at least for a while."""
+        seconds = min(max(seconds, CONNECT_TIMEOUT_SECONDS), READ_TIMEOUT_SECONDS)
+        if seconds != self._silence_seconds:
+            self._silence_seconds = seconds
+            self._reconnect()
+
     def check_endpoint(self) -> None:
         """Raises StoreRefused for an endpoint that is known to ignore If-None-Match on a put."""
         host = _host(self._client).partition(":")[0]
@@ -188,7 +196,7 @@ class S3Store:
     def _reconnect(self) -> None:
         """The next call reads the settings again: a client keeps the credentials it began with."""
         with suppress(InputError):  # someone is writing the file
-            self._client = _connect()
+            self._client = _connect(self._silence_seconds)
 
 
 def open_s3(url: str) -> S3Store:
@@ -245,14 +253,14 @@ def _upload(body: BinaryIO) -> BinaryIO:
     return io.BufferedReader(_Upload(body), UPLOAD_BYTES)
 
 
-def _connect() -> "S3Client":
+def _connect(silence_seconds: float) -> "S3Client":
     """A client of its own session: boto3's shared one keeps the first credentials it ever saw.
 
     What S3 is, some 30 files of JSON, is read once a process, whichever session asks.
     """
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        read_timeout=READ_TIMEOUT_SECONDS,
+        read_timeout=silence_seconds,
         max_pool_connections=MAX_CONNECTIONS,
         retries={"total_max_attempts": 1},
     )
