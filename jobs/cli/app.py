@@ -180,6 +180,11 @@ def run(
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
+    if not request.sources and (rollouts != 1 or shard_rollouts):
+        raise typer.BadParameter(
+            "--rollouts and --shard-rollouts are for planning, and the run is planned already: "
+            "coppice plan --extend RUN --rollouts N adds to it"
+        )
     manifest = plan_run(request, terminal) if request.sources else load_run(request)
     raise typer.Exit(grow_run(request.url, manifest, terminal, address=address))
 
@@ -270,6 +275,10 @@ def show(
     """
     from jobs.commands.show import list_records, show_trace, write_sheet
 
+    if sheet is not None and (record or png):
+        raise typer.BadParameter("--sheet shows the first traces: leave RECORD and --png out")
+    if record is None and (rollout or png):
+        raise typer.BadParameter("--rollout and --png are of one RECORD: name it")
     if sheet is not None:
         write_sheet(run, sheet, Terminal())
     elif record is None:
