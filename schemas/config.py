@@ -175,9 +175,7 @@ class ExecutionConfig(Frozen):
     max_shard_infrastructure_failures: int = Field(default=20, ge=1)
     max_dead_fraction: float = Field(default=0.5, ge=0, le=1)  # more than that stops the run
     rollout_timeout_seconds: Seconds = Field(default=3600.0, gt=0)  # then it is dead
-    no_progress_seconds: Seconds = Field(
-        default=900.0, gt=0
-    )  # of a worker: then it hangs
+    no_progress_seconds: Seconds = Field(default=900.0, gt=0)  # of a worker: then it hangs
     node_check_seconds: Seconds = Field(default=20.0, ge=0)  # until Ray knows that a node is gone
     grace_seconds: Seconds = Field(default=30.0, ge=0)  # to commit in, after a first Ctrl-C
     store_patience_seconds: Seconds = Field(default=600.0, ge=0)

@@ -7,9 +7,8 @@ takes little memory and ends, and says what is wrong on one line.
 import os
 import stat
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -26,17 +25,25 @@ class UnreadableFile(ValueError):
     """What stands there is not what belongs there. The message says why, on one line."""
 
 
-def read_small(
-    kind: type[Model], read: Callable[[int], bytes], *, max_bytes: int = MAX_BYTES
-) -> Model:
-    """A small JSON object as a model. `read` gives so many bytes of it, or fewer if it is shorter.
+class _Readable(Protocol):
+    """As much of a store as is needed here."""
 
-    Raises UnreadableFile, and what `read` does.
-    """
-    body = read(max_bytes + 1)
+    def read_range(self, key: str, start: int, length: int) -> bytes: ...
+
+
+def read_small(
+    store: _Readable, key: str, kind: type[Model], *, max_bytes: int = MAX_BYTES
+) -> Model:
+    """The small JSON object at a key, as a model. Raises UnreadableFile, and what a store does."""
+    return parse_small(kind, read_bounded(store, key, max_bytes=max_bytes))
+
+
+def read_bounded(store: _Readable, key: str, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a small object. Raises UnreadableFile, and what a store does."""
+    body = store.read_range(key, 0, max_bytes + 1)
     if len(body) > max_bytes:
         raise UnreadableFile(f"it is larger than {max_bytes:,} bytes")
-    return parse_small(kind, body)
+    return body
 
 
 def parse_small(kind: type[Model], body: bytes) -> Model:

@@ -16,6 +16,7 @@ from pipeline.store.traces import UNREADABLE, read_rows, try_read_footer
 from schemas.errors import FatalFailure, ObjectMissing
 from schemas.rows import TraceRow
 from schemas.runs import FailedAttempt, RunManifest, ShardFooter
+from schemas.small_files import UnreadableFile, read_small
 from schemas.trace import Status
 
 _COLUMNS = [
@@ -134,8 +135,8 @@ def _read_notes(store: Store, shard: int) -> Iterator[FailedAttempt]:
     """Notes are for people: one that is gone or unreadable is passed over."""
     for entry in store.list_folder(layout.attempts_folder(shard)):
         try:
-            yield FailedAttempt.model_validate_json(store.read(entry.key))
-        except (ObjectMissing, ValueError):
+            yield read_small(store, entry.key, FailedAttempt)
+        except (ObjectMissing, UnreadableFile):
             continue
 
 

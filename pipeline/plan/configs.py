@@ -156,9 +156,7 @@ def _dtype(method: JsonMapping, facts: ModelFacts, planned: MethodConfig | None)
     if named is None and planned is not None:
         return planned.dtype
     if method.get("backend") == "fake" and named not in (None, "float32"):
-        raise InputError(
-            "--dtype says how a model is computed, and the fake has none"
-        )
+        raise InputError("--dtype says how a model is computed, and the fake has none")
     if named in get_args(Dtype):
         return named
     if named is None and facts.own_dtype in get_args(Dtype):

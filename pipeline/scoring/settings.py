@@ -100,13 +100,15 @@ def read_scorer_tables(path: str) -> dict[str, JsonObject]:
     named = tables.get("scorers")
     if not isinstance(named, dict) or not named:
         raise InputError(f"config file {path} has no [scorers.NAME] table")
+    scorers: dict[str, JsonObject] = {}
     for name, table in named.items():
         if not isinstance(table, dict):
             raise InputError(
                 f"config file {path}: scorers.{name} is no table; expected [scorers.{name}] with "
                 "settings below it"
             )
-    return named
+        scorers[name] = table
+    return scorers
 
 
 def requests_for(names: Sequence[str], config: str | None) -> list[ScorerRequest]:

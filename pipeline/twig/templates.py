@@ -87,11 +87,14 @@ def read_pack(text: str, *, origin: str) -> TemplatePack:
     """Check and read a pack. `origin` (a path or a bundled name) is for the error message."""
     try:
         table = parse_toml(text)
-        return TemplatePack(**table, digest=hashlib.sha256(text.encode()).hexdigest()[:16])
-    except (ValidationError, TypeError) as error:
+        if "digest" in table:
+            raise ValueError("digest is taken of its text, and not said in it")
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return TemplatePack.model_validate({**table, "digest": digest})
+    except ValidationError as error:
         raise InputError(f"template pack {origin} cannot be used: {error}") from error
     except ValueError as error:
-        raise InputError(f"template pack {origin} is not valid TOML: {error}") from error
+        raise InputError(f"template pack {origin} cannot be read: {error}") from error
 
 
 def _problems(key: str, body: str) -> list[str]:
