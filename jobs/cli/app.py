@@ -348,7 +348,8 @@ def gc(
     run: RunUrl,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it.")] = False,
     settle_seconds: Annotated[
-        float, typer.Option(min=0, help="How long a temporary object must stand unchanged.")
+        float,
+        typer.Option(min=0, max=1e9, help="How long a temporary object must stand unchanged."),
     ] = 10.0,
 ) -> None:
     """Remove what killed commands left behind: plans not committed, temporary files, old drivers.

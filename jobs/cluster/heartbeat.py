@@ -21,7 +21,7 @@ from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.patient import PatientStore
 from schemas.config import LONGEST_SECONDS, Frozen
-from schemas.errors import DriverAlive, ObjectMissing, StoreError
+from schemas.errors import DriverAlive, ObjectMissing, StoreError, StoreRefused
 from schemas.small_files import UnreadableFile, read_small
 
 _SILENT_BEATS = 3  # that a living driver may miss
@@ -164,7 +164,7 @@ def read_newest_driver(store: Store) -> tuple[DriverNote, tuple[str, ...]] | Non
     note = _try_note(store, number)
     if note is None:  # it is being written, or of another version
         return None
-    with suppress(ObjectMissing, UnreadableFile):
+    with suppress(ObjectMissing, StoreRefused, UnreadableFile):  # it is for people alone
         return note, read_small(store, layout.actors_key(number), ActorPlaces).actors
     return note, ()
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pydantic import Field
 
 from pipeline.store import layout
-from pipeline.store.objects import Store
+from pipeline.store.objects import Store, keys_in
 from pipeline.store.status import committed_shards, read_logs
 from pipeline.store.supplements import DeadKey, ShardLog, read_dead_keys
 from schemas.config import Frozen
@@ -16,7 +16,7 @@ from schemas.errors import InputError, ObjectMissing
 from schemas.runs import Key, RunManifest
 from schemas.small_files import UnreadableFile, read_small
 
-_MAX_BYTES = 2**30  # of a rerun, which names its keys: some ten million
+_MAX_BYTES = 2**28  # of a rerun, which names its keys: some three million
 
 
 class RerunSelection(Frozen):
@@ -105,7 +105,7 @@ def open_rerun(store: Store, manifest: RunManifest, selection: RerunSelection) -
 
 
 def _read_reruns(store: Store, manifest: RunManifest) -> Iterator[Rerun]:
-    for entry in store.list_folder(layout.RERUNS):
+    for entry in keys_in(store, layout.RERUNS):
         try:
             rerun = read_small(store, entry.key, Rerun, max_bytes=_MAX_BYTES)
         except (ObjectMissing, UnreadableFile):

@@ -25,7 +25,7 @@ from pipeline.sets.card import card_of
 from pipeline.sets.decisions import leaks_of, write_decisions
 from pipeline.sets.router import joined, notes_of
 from pipeline.sets.units import UNITS, UnitTask, unit_key, units_of, write_unit
-from pipeline.store.objects import Store
+from pipeline.store.objects import Store, keys_in
 from pipeline.twig.programs import Settings
 from schemas import __version__
 from schemas.errors import InputError, ObjectMissing
@@ -35,7 +35,7 @@ from schemas.small_files import UnreadableFile, parse_small, read_bounded, read_
 from schemas.training import TRAINING_FORMAT
 
 MANIFEST, STARTED = "manifest.json", "started.json"
-_MAX_BYTES = 2**30  # of a note that names files and their rows
+_MAX_BYTES = 2**28  # of a note that names files and their rows
 
 
 class _Version(BaseModel):
@@ -112,7 +112,7 @@ def _write_units(
 
 def _tidy(out: Store) -> None:
     """Delete what only an unfinished set needs."""
-    for entry in list(out.list_folder(UNITS)):
+    for entry in list(keys_in(out, UNITS)):
         out.delete(entry.key)
     out.delete(STARTED)
 

@@ -23,6 +23,7 @@ from pipeline.store.objects import (
     checked_folder,
     checked_key,
     checked_range,
+    is_key,
     join_key,
     open_source,
 )
@@ -110,7 +111,7 @@ class LocalStore:
         path = self.root / folder
         with _asking("list", path):
             for entry in _scan(path):
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=False) and is_key(entry.name):
                     yield join_key(folder, entry.name)
 
     @contextmanager

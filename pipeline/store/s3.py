@@ -25,6 +25,7 @@ from pipeline.store.objects import (
     checked_folder,
     checked_key,
     checked_range,
+    is_key,
     join_key,
     open_source,
 )
@@ -150,7 +151,8 @@ class S3Store:
         prefix = self._prefix_of(folder)
         for page in self._pages(folder):
             for listed in page.get("CommonPrefixes", []):
-                if name := listed.get("Prefix", "").removeprefix(prefix).removesuffix("/"):
+                name = listed.get("Prefix", "").removeprefix(prefix).removesuffix("/")
+                if is_key(name):
                     yield join_key(folder, name)
 
     def _pages(self, folder: str) -> "Iterator[ListObjectsV2OutputTypeDef]":
