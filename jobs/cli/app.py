@@ -40,7 +40,7 @@ from jobs.cli.prompt_options import (
     PromptColumn,
     read_options,
 )
-from jobs.cli.usage import PrintableUsage
+from jobs.cli.usage import PrintableUsage, of_this_machine
 from jobs.commands.stopping import Stop
 from jobs.commands.terminal import Terminal
 from schemas import __version__
@@ -380,3 +380,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CoppiceError as error:
         Terminal(sys.stderr).fail(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        ours = of_this_machine(error)
+        if ours is None:
+            raise
+        Terminal(sys.stderr).fail(ours)
+        sys.exit(ours.exit_code)

@@ -153,7 +153,7 @@ scorers = ["thoughts@1"]
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete run of two parts with all that there can be beside its traces, and files for it."""
+    """A complete run of two parts with all that can lie beside its traces, and files for it."""
     folder = tmp_path_factory.mktemp("template")
     (folder / "recipe.toml").write_text(RECIPE)
     (folder / "config.toml").write_text(
