@@ -227,11 +227,12 @@ class ShardReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StoreWait:
-    """A store that is waited for."""
+class Wait:
+    """What a worker waits for."""
 
     since: float  # seconds since the epoch
-    what: str  # is to be done, as `put traces/shard-00003.parquet`; empty: several things
+    whom: str = "the store"
+    what: str = ""  # is to be done then, as `put traces/shard-00003.parquet`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,4 +240,4 @@ class WorkerStatus:
     """What a worker says of itself when asked."""
 
     num_finished: int = 0  # rollouts that ended there, of shards that are open
-    store_wait: StoreWait | None = None  # None: nothing waits for it
+    store_wait: Wait | None = None  # for it, or for room on the scratch disk

@@ -24,7 +24,7 @@ from pipeline.store.open import open_store
 from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 from schemas.errors import InputError
-from schemas.runs import Assignment, RunManifest, ShardReport, StoreWait, WorkerStatus
+from schemas.runs import Assignment, RunManifest, ShardReport, Wait, WorkerStatus
 
 _ASK_SECONDS = 2.0  # between two questions how an actor is doing
 
@@ -110,7 +110,7 @@ class RemoteActor:
     growing: dict[Reference, Assignment] = field(default_factory=dict)
     address: ActorAddress | None = None
     num_finished: int = 0  # rollouts that ended there, in shards that are open
-    store_wait: StoreWait | None = None  # None: it does not wait for the store
+    store_wait: Wait | None = None  # None: it does not wait for the store
     leaving_by: float | None = None  # on the driver's clock; None: it may take shards
 
     @property

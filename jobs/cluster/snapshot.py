@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.runs import ShardReport, StoreWait
+from schemas.runs import ShardReport, Wait
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +19,7 @@ class Snapshot:
     num_new: int  # finished since this driver began
     num_bytes: int  # committed since this driver began
     growing_seconds: float  # since the first actor had its models loaded
-    store_wait: StoreWait | None = None  # of some actor
+    store_wait: Wait | None = None  # of some actor
     waiting: str = ""  # for what actors have no place yet, in words
 
     @property
@@ -60,7 +60,7 @@ class Tally:
         num_committed: int,
         num_actors: int,
         growing_seconds: float,
-        store_wait: StoreWait | None,
+        store_wait: Wait | None,
         waiting: str,
     ) -> Snapshot:
         """`num_unsettled`: rollouts that ended on actors, in shards that are open."""

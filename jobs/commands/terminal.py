@@ -134,7 +134,7 @@ def describe(snapshot: "Snapshot") -> str:
     ]
     if wait := snapshot.store_wait:
         clock = time.strftime("%H:%M:%S", time.localtime(wait.since))
-        parts.append(f"waiting for the store since {clock}{wait.what and f', to {wait.what}'}")
+        parts.append(f"waiting for {wait.whom} since {clock}{wait.what and f', to {wait.what}'}")
     if snapshot.waiting:
         parts.append(snapshot.waiting)
     if rate := snapshot.rollouts_per_second:

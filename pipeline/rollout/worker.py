@@ -5,7 +5,6 @@ file and commits it; the models have theirs, see `pipeline.rollout.model_thread`
 shard is durable. A worker that dies loses its open shards and nothing else.
 """
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +28,7 @@ from pipeline.store.supplements import (
     read_log,
 )
 from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, try_read_footer
+from pipeline.store.trouble.scratch import ScratchDisk, sweep_scratch
 from pipeline.twig.drive import Outcome, Rollout
 from pipeline.twig.programs import PROGRAMS
 from schemas import __version__
@@ -71,6 +71,8 @@ class Worker:
         self, store: Store, manifest: RunManifest, loaded: LoadedBackends, *, name: str
     ) -> None:
         self._store = patient_store(store, manifest)
+        self._disk = ScratchDisk(patience_seconds=manifest.config.execution.store_patience_seconds)
+        sweep_scratch()
         self._manifest = manifest
         self._stack = loaded.stack
         self._name = name
@@ -82,7 +84,8 @@ class Worker:
     def status(self) -> WorkerStatus:
         """How it is doing."""
         return WorkerStatus(
-            num_finished=self._model_thread.num_finished, store_wait=self._store.wait
+            num_finished=self._model_thread.num_finished,
+            store_wait=self._store.wait or self._disk.wait,
         )
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
@@ -144,7 +147,7 @@ class Worker:
         self, attempt: Attempt, row_of: Mapping[Key, PlanRow], path: Path
     ) -> tuple[ShardFooter, Endings]:
         """Grow all rollouts of a shard into a file. The file holds every planned key, once."""
-        writer = TraceWriter(path, self._origin(attempt))
+        writer = TraceWriter(path, self._origin(attempt), self._disk.open)
         endings: dict[str | None, set[str]] = {}
         for trace in self._traces(row_of, _crashed_keys(attempt, list(row_of))):
             writer.add(replace(trace, attempts=attempt.number))
@@ -190,7 +193,7 @@ class Worker:
         path: Path,
     ) -> ShardFooter:
         """Grow dead keys into a file of those that are ok now; its footer names the others."""
-        writer, in_vain = TraceWriter(path, origin), []
+        writer, in_vain = TraceWriter(path, origin, self._disk.open), []
         for trace in self._traces(row_of, _crashed_keys(bring_back.attempt, bring_back.keys)):
             key = trace.record_id, trace.rollout_index
             if trace.status is Status.OK:
@@ -301,8 +304,8 @@ class Worker:
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
-            yield Path(folder) / "shard.parquet"
+        with self._disk.folder() as folder:
+            yield folder / "shard.parquet"
 
     def _failed(
         self, attempt: Attempt, kind: FailureKind, reason: str, error: Exception

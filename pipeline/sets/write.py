@@ -9,11 +9,9 @@ hole; units that are done are not made again.
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
 from pydantic import BaseModel
@@ -26,6 +24,7 @@ from pipeline.sets.decisions import leaks_of, write_decisions
 from pipeline.sets.router import joined, notes_of
 from pipeline.sets.units import UNITS, UnitTask, unit_key, units_of, write_unit
 from pipeline.store.objects import Store, keys_in
+from pipeline.store.trouble.scratch import scratch_folder, sweep_scratch
 from pipeline.twig.programs import Settings
 from schemas import __version__
 from schemas.errors import InputError, ObjectMissing
@@ -65,8 +64,9 @@ def write_set(
         _tidy(out)  # in case an earlier job ended just before it did
         say("This very set is there already.")
         return finished
-    with tempfile.TemporaryDirectory(prefix="coppice-") as scratch:
-        write_decisions(curation, out, Path(scratch))
+    sweep_scratch()
+    with scratch_folder() as scratch:
+        write_decisions(curation, out, scratch)
     files = _write_units(curation, out, settings, spread)
     manifest = SetManifest(
         training_format=TRAINING_FORMAT, version=version, inputs=inputs, files=files

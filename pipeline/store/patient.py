@@ -15,7 +15,7 @@ from typing import TypeVar
 from pipeline.store.objects import Entry, Source, Store, repeat
 from pipeline.store.open import limit_silence
 from pipeline.store.trouble.deadlines import SHORTEST_SECONDS, BoundedStore
-from schemas.runs import RunManifest, StoreWait
+from schemas.runs import RunManifest, Wait
 
 SLOW_SECONDS = 10.0  # that a call is under way: then it is one that waits
 
@@ -75,13 +75,13 @@ class PatientStore:
         return self.wait is not None
 
     @property
-    def wait(self) -> StoreWait | None:
+    def wait(self) -> Wait | None:
         """Since when some thread waits for the store, and with what; None: it is there."""
         now = self._clock()
         with self._lock:
             for call in self._calls:  # the oldest first
                 if call.is_paused or now - call.started >= SLOW_SECONDS:
-                    return StoreWait(since=call.since, what=call.what)
+                    return Wait(since=call.since, what=call.what)
         return None
 
     def patiently(self, call: Callable[[Store], T], what: str = "") -> T:
