@@ -2,14 +2,12 @@
 imported late so that `coppice --help` answers at once.
 """
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jobs.cli import evaluation, sets
+from jobs.cli import endpoints, evaluation, looking, sets
 from jobs.cli.options import (
     ActorResources,
     Actors,
@@ -20,6 +18,8 @@ from jobs.cli.options import (
     MaxDeadFraction,
     MinActors,
     Model,
+    OnlyDead,
+    OnlyRevised,
     Pack,
     PicturesKept,
     ProgramName,
@@ -30,6 +30,9 @@ from jobs.cli.options import (
     Settings,
     ShardRollouts,
     SkipBad,
+    SortText,
+    Thoughts,
+    WhereText,
     execution_flags,
     method_flags,
 )
@@ -40,11 +43,9 @@ from jobs.cli.prompt_options import (
     PromptColumn,
     read_options,
 )
-from jobs.cli.usage import PrintableUsage, of_this_machine
-from jobs.commands.stopping import Stop
+from jobs.cli.usage import PrintableUsage
 from jobs.commands.terminal import Terminal
 from schemas import __version__
-from schemas.errors import CoppiceError, ExitCode, Stopped
 
 app = typer.Typer(
     cls=PrintableUsage,
@@ -59,7 +60,7 @@ makes what is missing, and the same command again goes on where it stopped.
 
 Exit codes: 0 complete, 3 incomplete (the command to go on is printed), 4 complete with dead
 rollouts, 5 the run was planned with another method, 6 another driver is at work, 7 the store
-refused or is away, 8 too many dead, 9 verify found damage, 2 unusable input, 1 a bug of ours.
+refused or is away, 8 too many dead, 9 damage was found, 2 unusable input, 1 a bug of ours.
 """,
 )
 
@@ -80,6 +81,7 @@ def plan(
     dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
+    thoughts: Thoughts = False,
     pack: Pack = None,
     seed: Seed = None,
     pictures: PicturesKept = None,
@@ -113,7 +115,7 @@ def plan(
 
     if len(prompts) < 2 and not extend:
         raise typer.BadParameter("give at least one prompt file, and last the run")
-    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
     request = PlanRequest(
         sources=prompts[:-1],
         url=prompts[-1],
@@ -135,6 +137,7 @@ def run(
     dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
+    thoughts: Thoughts = False,
     pack: Pack = None,
     seed: Seed = None,
     pictures: PicturesKept = None,
@@ -165,7 +168,7 @@ def run(
     from jobs.commands.runs import grow_run
 
     terminal = Terminal()
-    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
     flags += execution_flags(actors, min_actors, resources)
     if max_dead_fraction is not None:
         flags.append(f"execution.max_dead_fraction={max_dead_fraction}")
@@ -182,8 +185,7 @@ def run(
     )
     if not request.sources and (rollouts != 1 or shard_rollouts):
         raise typer.BadParameter(
-            "--rollouts and --shard-rollouts are for planning, and the run is planned already: "
-            "coppice plan --extend RUN --rollouts N adds to it"
+            "RUN is planned already; to add to it: coppice plan --extend RUN --rollouts N"
         )
     manifest = plan_run(request, terminal) if request.sources else load_run(request)
     raise typer.Exit(grow_run(request.url, manifest, terminal, address=address))
@@ -265,6 +267,10 @@ def show(
         Path | None,
         typer.Option(metavar="FILE", help="Write the first traces of the run as one PNG instead."),
     ] = None,
+    where: WhereText = "",
+    sort: SortText = "",
+    dead: OnlyDead = False,
+    revised: OnlyRevised = False,
 ) -> None:
     """Show a trace: what was thought, drawn, judged and drawn again.
 
@@ -272,36 +278,42 @@ def show(
 
         coppice show runs/first 3f2a --png pictures
         coppice show runs/first --sheet contact-sheet.png
+        coppice show runs/first --where 'score < 60 and revised' --sort score
     """
     from jobs.commands.show import list_records, show_trace, write_sheet
+    from pipeline.view.where import Choice
 
+    choice = Choice(where=where, sort=sort, is_dead=dead, is_revised=revised)
+    if record is not None and not choice.is_of_all:
+        raise typer.BadParameter("a record is chosen by its id alone")
     if sheet is not None and (record or png):
         raise typer.BadParameter("--sheet shows the first traces: leave RECORD and --png out")
     if record is None and (rollout or png):
         raise typer.BadParameter("--rollout and --png are of one RECORD: name it")
     if sheet is not None:
-        write_sheet(run, sheet, Terminal())
-    elif record is None:
-        list_records(run, Terminal())
-    else:
-        show_trace(run, record, rollout, Terminal(), png)
+        raise typer.Exit(write_sheet(run, sheet, Terminal(), choice))
+    if record is None:
+        raise typer.Exit(list_records(run, Terminal(), choice))
+    show_trace(run, record, rollout, Terminal(), png)
 
 
 @app.command()
 def verify(
     run: RunUrl,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Read every page and decode every picture.")
+        bool,
+        typer.Option("--deep", help="Read every page, picture, footer and digest of a run."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Prove that a run is whole: each planned key once, as ok, dead or missing.
+    """Prove that a run is whole: each planned key once, as ok, dead or missing; or that a set is.
 
     Reads the store alone and changes nothing; the run may be at work. Ends with 0 if the run is
     whole, else with 9 and the list of what is wrong, what was expected, and what to do. What is
-    missing is no damage: `coppice run` makes it.
+    missing is no damage: `coppice run` makes it. Of a set, every file is held against its digest.
 
         coppice verify runs/first --deep
+        coppice verify sets/first
     """
     from jobs.commands.verify import verify_run
 
@@ -328,19 +340,39 @@ def why(
 @app.command()
 def repair(
     run: RunUrl,
-    shards: Annotated[str, typer.Option(metavar="3,7-9", help="The damaged shards.")],
+    shards: Annotated[
+        str | None, typer.Option(metavar="3,7-9", help="Move these damaged shards aside.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Have damaged plan files back from traces.")
+    ] = False,
+    lost_run: Annotated[
+        bool, typer.Option("--run", help="Have a lost run.json back from traces.")
+    ] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do what --plan or --run found; else they only say it.")
+    ] = False,
 ) -> None:
-    """Move damaged shards aside, so that the next run makes them again.
+    """Mend what `coppice verify` found: damaged shards, plan files, or a lost run.json.
 
-    Base and supplements go to `_quarantine/`; nothing is thrown away. A shard in which nothing is
-    wrong is refused. Stop runs and reruns of the shards first; started again after a kill, it goes
-    on.
+    With `--shards`, base and supplements go to `_quarantine/`, and the next run makes them again;
+    nothing is thrown away. A shard in which nothing is wrong is refused. Stop runs and reruns of
+    the shards first; started again after a kill, it goes on. `--plan` and `--run` make anew what
+    traces still say, and never replace an object that is there.
 
         coppice repair runs/first --shards 3,7-9
+        coppice repair runs/first --plan --apply
     """
-    from jobs.commands.repair import repair_run
+    from jobs.commands.repair import repair_lost_run, repair_plan, repair_run
 
-    repair_run(run, shards, Terminal())
+    if (shards is not None) + plan + lost_run != 1:
+        raise typer.BadParameter("give one of --shards, --plan and --run")
+    if shards is not None:
+        repair_run(run, shards, Terminal())
+    elif plan:
+        raise typer.Exit(repair_plan(run, Terminal(), is_dry=not apply))
+    else:
+        repair_lost_run(run, Terminal(), is_dry=not apply)
 
 
 @app.command()
@@ -348,8 +380,7 @@ def gc(
     run: RunUrl,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it.")] = False,
     settle_seconds: Annotated[
-        float,
-        typer.Option(min=0, max=1e9, help="How long a temporary object must stand unchanged."),
+        float, typer.Option(min=0, max=1e9, help="How long temporary ones must stand unchanged.")
     ] = 10.0,
 ) -> None:
     """Remove what killed commands left behind: plans not committed, temporary files, old drivers.
@@ -363,26 +394,7 @@ def gc(
     collect_garbage(run, Terminal(), is_dry=dry_run, settle_seconds=settle_seconds)
 
 
+app.add_typer(looking.app)
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line, or these arguments of one, and exit.
-
-    Errors that we raise on purpose are one message and an exit code.
-    """
-    try:
-        with Stop(Terminal(sys.stderr)):
-            app(arguments)
-    except (KeyboardInterrupt, Stopped):  # what there is to say was said
-        sys.exit(ExitCode.INCOMPLETE)
-    except CoppiceError as error:
-        Terminal(sys.stderr).fail(error)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        ours = of_this_machine(error)
-        if ours is None:
-            raise
-        Terminal(sys.stderr).fail(ours)
-        sys.exit(ours.exit_code)
+app.add_typer(endpoints.app)

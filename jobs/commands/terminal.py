@@ -135,6 +135,8 @@ def describe(snapshot: "Snapshot") -> str:
     if wait := snapshot.store_wait:
         clock = time.strftime("%H:%M:%S", time.localtime(wait.since))
         parts.append(f"waiting for {wait.whom} since {clock}{wait.what and f', to {wait.what}'}")
+    if snapshot.endpoints_away:
+        parts.append(f"waiting for endpoint {' and '.join(snapshot.endpoints_away)}")
     if snapshot.waiting:
         parts.append(snapshot.waiting)
     if rate := snapshot.rollouts_per_second:
