@@ -2,8 +2,6 @@
 imported late so that `coppice --help` answers at once.
 """
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +51,6 @@ from jobs.cli.prompt_options import (
 from jobs.cli.usage import PrintableUsage
 from jobs.commands.terminal import Terminal
 from schemas import __version__
-from schemas.errors import CoppiceError, ExitCode
 
 app = typer.Typer(
     cls=PrintableUsage,
@@ -191,6 +188,10 @@ def run(
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
+    if not request.sources and (rollouts != 1 or shard_rollouts):
+        raise typer.BadParameter(
+            "RUN is planned already; to add to it: coppice plan --extend RUN --rollouts N"
+        )
     manifest = plan_run(request, terminal) if request.sources else load_run(request)
     raise typer.Exit(grow_run(request.url, manifest, terminal, address=address))
 
@@ -290,6 +291,10 @@ def show(
     choice = Choice(where=where, sort=sort, is_dead=dead, is_revised=revised)
     if record is not None and not choice.is_of_all:
         raise typer.BadParameter("a record is chosen by its id alone")
+    if sheet is not None and (record or png):
+        raise typer.BadParameter("--sheet shows the first traces: leave RECORD and --png out")
+    if record is None and (rollout or png):
+        raise typer.BadParameter("--rollout and --png are of one RECORD: name it")
     if sheet is not None:
         raise typer.Exit(write_sheet(run, sheet, Terminal(), choice))
     if record is None:
@@ -366,7 +371,7 @@ def gc(
     run: RunUrl,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it.")] = False,
     settle_seconds: Annotated[
-        float, typer.Option(min=0, help="How long a temporary object must stand unchanged.")
+        float, typer.Option(min=0, max=1e9, help="How long temporary ones must stand unchanged.")
     ] = 10.0,
 ) -> None:
     """Remove what killed commands left behind: plans not committed, temporary files, old drivers.
@@ -384,17 +389,3 @@ app.add_typer(looking.app)
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
 app.add_typer(endpoints.app)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line, or these arguments of one, and exit.
-
-    Errors that we raise on purpose are one message and an exit code.
-    """
-    try:
-        app(arguments)
-    except CoppiceError as error:
-        Terminal(sys.stderr).fail(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INCOMPLETE)
