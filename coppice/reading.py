@@ -185,9 +185,13 @@ class Traces(Sequence["Trace"]):
 
     def to_arrow(self) -> pa.Table:
         """A row a trace, with the columns that were asked for, or all that are known."""
+        kinds = columns_of(list(dict.fromkeys(run for run, _ in self._chosen)))
         facts = [listed.facts for _, listed in self._chosen]
         return pa.table(
-            {name: _array([fact.get(name) for fact in facts]) for name in self._columns}
+            {
+                name: _array([fact.get(name) for fact in facts], kinds.get(name, "any"))
+                for name in self._columns
+            }
         )
 
     def to_pandas(self) -> "pandas.DataFrame":
@@ -337,10 +341,11 @@ def _traces(
 
 def _array(values: Sequence[Value], kind: Kind) -> pa.Array:
     """A column of its kind; where its values are of several types they are told as text."""
+    are_whole = not any(isinstance(value, float) for value in values)
     types: list[pa.DataType | None] = {
         "text": [pa.string()],
         "flag": [pa.bool_()],
-        "number": [pa.int64(), pa.uint64(), pa.float64()],
+        "number": [pa.int64(), pa.uint64()] if are_whole else [pa.float64()],
         "any": [None],
     }[kind]
     for arrow_type in types:
