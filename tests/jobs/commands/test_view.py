@@ -27,7 +27,7 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     for name, seed in (("run", 0), ("other", 1)):
-        fake = SMALL.model_copy(update={"dead_share": 0.2})
+        fake = SMALL.model_copy(update={"dead_share": 0.4})
         config = fake_config(fake_method(fake, pictures=Pictures.NONE, seed=seed))
         store = open_store(str(tmp_path / name))
         run_all(store, plan_run(store, 8, config), attempt=2)
@@ -60,7 +60,9 @@ def test_the_dead_and_the_revised_are_asked_for_in_a_word(url: str):
     dead, _ = coppice("show", "run", "--dead")
     revised, _ = coppice("show", "run", "--revised", "--where", "not dead")
 
-    assert all("dead: scripted" in line for line in dead.splitlines()[1:-2])
+    listed = dead.splitlines()[1:-2]
+    assert listed
+    assert all("dead: scripted" in line for line in listed)
     assert "dead" not in revised
     assert coppice("show", "run", "--dead", "--sheet", "sheet.png")[1] == 0
     assert Path("sheet.png").is_file()
@@ -86,6 +88,7 @@ def test_two_runs_are_set_side_by_side(url: str):
         (("view", "run", "run"), "holds something else than a gallery"),
         (("view", "nowhere"), "nowhere"),
         (("show", "run", "--where", "toy.value < 1"), "no column 'toy.value'"),
+        (("show", "run", "--where", "score > 100", "--sheet", "x.png"), "no trace holds"),
         (("show", "run", "3f", "--dead"), "a record is chosen by its id alone"),
     ],
 )
