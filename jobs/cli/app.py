@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import evaluation, looking, sets
+from jobs.cli import endpoints, evaluation, looking, sets
 from jobs.cli.options import (
     ActorResources,
     Actors,
@@ -33,6 +33,7 @@ from jobs.cli.options import (
     ShardRollouts,
     SkipBad,
     SortText,
+    Thoughts,
     WhereText,
     execution_flags,
     method_flags,
@@ -62,7 +63,7 @@ makes what is missing, and the same command again goes on where it stopped.
 
 Exit codes: 0 complete, 3 incomplete (the command to go on is printed), 4 complete with dead
 rollouts, 5 the run was planned with another method, 6 another driver is at work, 7 the store
-refused or is away, 8 too many dead, 9 verify found damage, 2 unusable input, 1 a bug of ours.
+refused or is away, 8 too many dead, 9 damage was found, 2 unusable input, 1 a bug of ours.
 """,
 )
 
@@ -83,6 +84,7 @@ def plan(
     dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
+    thoughts: Thoughts = False,
     pack: Pack = None,
     seed: Seed = None,
     pictures: PicturesKept = None,
@@ -116,7 +118,7 @@ def plan(
 
     if len(prompts) < 2 and not extend:
         raise typer.BadParameter("give at least one prompt file, and last the run")
-    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
     request = PlanRequest(
         sources=prompts[:-1],
         url=prompts[-1],
@@ -138,6 +140,7 @@ def run(
     dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
+    thoughts: Thoughts = False,
     pack: Pack = None,
     seed: Seed = None,
     pictures: PicturesKept = None,
@@ -168,7 +171,7 @@ def run(
     from jobs.commands.runs import grow_run
 
     terminal = Terminal()
-    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
     flags += execution_flags(actors, min_actors, resources)
     if max_dead_fraction is not None:
         flags.append(f"execution.max_dead_fraction={max_dead_fraction}")
@@ -283,28 +286,29 @@ def show(
     if record is not None and not choice.is_of_all:
         raise typer.BadParameter("a record is chosen by its id alone")
     if sheet is not None:
-        write_sheet(run, sheet, Terminal(), choice)
-    elif record is None:
-        list_records(run, Terminal(), choice)
-    else:
-        show_trace(run, record, rollout, Terminal(), png)
+        raise typer.Exit(write_sheet(run, sheet, Terminal(), choice))
+    if record is None:
+        raise typer.Exit(list_records(run, Terminal(), choice))
+    show_trace(run, record, rollout, Terminal(), png)
 
 
 @app.command()
 def verify(
     run: RunUrl,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Read every page and decode every picture.")
+        bool,
+        typer.Option("--deep", help="Read every page, picture, footer and digest of a run."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Prove that a run is whole: each planned key once, as ok, dead or missing.
+    """Prove that a run is whole: each planned key once, as ok, dead or missing; or that a set is.
 
     Reads the store alone and changes nothing; the run may be at work. Ends with 0 if the run is
     whole, else with 9 and the list of what is wrong, what was expected, and what to do. What is
-    missing is no damage: `coppice run` makes it.
+    missing is no damage: `coppice run` makes it. Of a set, every file is held against its digest.
 
         coppice verify runs/first --deep
+        coppice verify sets/first
     """
     from jobs.commands.verify import verify_run
 
@@ -331,19 +335,39 @@ def why(
 @app.command()
 def repair(
     run: RunUrl,
-    shards: Annotated[str, typer.Option(metavar="3,7-9", help="The damaged shards.")],
+    shards: Annotated[
+        str | None, typer.Option(metavar="3,7-9", help="Move these damaged shards aside.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Have damaged plan files back from traces.")
+    ] = False,
+    lost_run: Annotated[
+        bool, typer.Option("--run", help="Have a lost run.json back from traces.")
+    ] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do what --plan or --run found; else they only say it.")
+    ] = False,
 ) -> None:
-    """Move damaged shards aside, so that the next run makes them again.
+    """Mend what `coppice verify` found: damaged shards, plan files, or a lost run.json.
 
-    Base and supplements go to `_quarantine/`; nothing is thrown away. A shard in which nothing is
-    wrong is refused. Stop runs and reruns of the shards first; started again after a kill, it goes
-    on.
+    With `--shards`, base and supplements go to `_quarantine/`, and the next run makes them again;
+    nothing is thrown away. A shard in which nothing is wrong is refused. Stop runs and reruns of
+    the shards first; started again after a kill, it goes on. `--plan` and `--run` make anew what
+    traces still say, and never replace an object that is there.
 
         coppice repair runs/first --shards 3,7-9
+        coppice repair runs/first --plan --apply
     """
-    from jobs.commands.repair import repair_run
+    from jobs.commands.repair import repair_lost_run, repair_plan, repair_run
 
-    repair_run(run, shards, Terminal())
+    if (shards is not None) + plan + lost_run != 1:
+        raise typer.BadParameter("give one of --shards, --plan and --run")
+    if shards is not None:
+        repair_run(run, shards, Terminal())
+    elif plan:
+        raise typer.Exit(repair_plan(run, Terminal(), is_dry=not apply))
+    else:
+        repair_lost_run(run, Terminal(), is_dry=not apply)
 
 
 @app.command()
@@ -368,6 +392,7 @@ def gc(
 app.add_typer(looking.app)
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
+app.add_typer(endpoints.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -38,6 +38,13 @@ Backend = Annotated[
 ProgramName = Annotated[
     Program | None, typer.Option(help="The paper's method (think-while), or one of its baselines.")
 ]
+Thoughts = Annotated[
+    bool,
+    typer.Option(
+        "--thoughts",
+        help="Draw from the thoughts in the prompt files' column thoughts, one a region.",
+    ),
+]
 Pack = Annotated[
     str | None, typer.Option(help="The wording of the questions: a bundled name or a TOML file.")
 ]
@@ -176,6 +183,7 @@ def method_flags(
     pack: str | None,
     seed: int | None,
     pictures: Pictures | None,
+    has_thoughts: bool = False,
 ) -> list[str]:
     """The options that have a name of their own, as `--set` would have them."""
     words = {
@@ -185,6 +193,7 @@ def method_flags(
         "program": program,
         "pack": pack,
         "pictures": pictures,
+        "thoughts": "given" if has_thoughts else None,
     }
     flags = [f"method.{name}={str(word)!r}" for name, word in words.items() if word is not None]
     return flags if seed is None else [*flags, f"method.seed={seed}"]

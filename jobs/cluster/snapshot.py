@@ -1,5 +1,6 @@
 """How far a run is, as its driver counts. Numbers are of rollouts where nothing else is said."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from schemas.runs import ShardReport
@@ -20,6 +21,7 @@ class Snapshot:
     num_bytes: int  # committed since this driver began
     growing_seconds: float  # since the first actor had its models loaded
     is_store_away: bool = False  # some actor waits for it
+    endpoints_away: tuple[str, ...] = ()  # some actor waits for them
     waiting: str = ""  # for what actors have no place yet, in words
 
     @property
@@ -34,6 +36,7 @@ class Summary:
     snapshot: Snapshot
     given_up: dict[int, str]  # shard -> its last failure
     was_stopped: bool
+    is_damaged: bool = False  # some shard was given up on since an object of it is damaged
 
 
 @dataclass(kw_only=True, slots=True)
@@ -61,6 +64,7 @@ class Tally:
         num_actors: int,
         growing_seconds: float,
         is_store_away: bool,
+        endpoints_away: Collection[str] = (),
         waiting: str,
     ) -> Snapshot:
         """`num_unsettled`: rollouts that ended on actors, in shards that are open."""
@@ -77,5 +81,6 @@ class Tally:
             num_bytes=self.num_bytes,
             growing_seconds=growing_seconds,
             is_store_away=is_store_away,
+            endpoints_away=tuple(sorted(endpoints_away)),
             waiting=waiting,
         )

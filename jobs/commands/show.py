@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from jobs.commands.records import current_rows, find_record
+from jobs.commands.status import say_damage
 from jobs.commands.terminal import Terminal, as_typed, counted, printable
 from pipeline.pictures import Pixels, decode_picture
 from pipeline.store.objects import Store
@@ -15,7 +16,7 @@ from pipeline.store.traces import try_read_footer
 from pipeline.view.contact_sheet import contact_sheet
 from pipeline.view.runs import choose, view_run
 from pipeline.view.where import Choice, Facts, Value
-from schemas.errors import InputError
+from schemas.errors import DamagedObject, ExitCode, InputError
 from schemas.rows import EventRow, TraceRow
 from schemas.runs import RunManifest
 
@@ -26,12 +27,18 @@ _SHEET_ROWS = 8
 _STYLES = {"draw": "dim", "reflect": "italic"}
 
 
-def list_records(url: str, terminal: Terminal, choice: Choice) -> None:
-    """List some traces of a run, dead ones included, with the columns that they were chosen by."""
+def list_records(url: str, terminal: Terminal, choice: Choice) -> ExitCode:
+    """List some traces of a run, dead ones included, with the columns that they were chosen by.
+
+    Of all, it is said which shards cannot be read.
+    """
+    damage: dict[int, str] = {}
     if choice.is_of_all:
         store = open_store(url)
-        rows = islice(_all_rows(store, read_manifest(store), columns=_LIST_COLUMNS), _LISTED)
+        manifest = read_manifest(store)
+        rows = islice(_all_rows(store, manifest, damage, columns=_LIST_COLUMNS), _LISTED)
         terminal.say_table(_HEADINGS, map(_cells, rows))
+        say_damage(damage, terminal)
     else:
         run = view_run(url)
         where, sort = choice.read(run.columns)
@@ -44,6 +51,7 @@ def list_records(url: str, terminal: Terminal, choice: Choice) -> None:
         )
         terminal.say(f"{counted(len(chosen), 'trace')} in all.")
     terminal.say(f"Show one with: coppice show {as_typed(url)} RECORD")
+    return ExitCode.DAMAGED if damage else ExitCode.COMPLETE
 
 
 def show_trace(url: str, record: str, rollout: int, terminal: Terminal, png: Path | None) -> None:
@@ -60,11 +68,16 @@ def show_trace(url: str, record: str, rollout: int, terminal: Terminal, png: Pat
         _write_pngs(pictures, png, terminal)
 
 
-def write_sheet(url: str, path: Path, terminal: Terminal, choice: Choice) -> None:
+def write_sheet(url: str, path: Path, terminal: Terminal, choice: Choice) -> ExitCode:
     """Write a contact sheet of a run's first traces. Raises InputError if there is none yet."""
+    damage: dict[int, str] = {}
     if choice.is_of_all:
         store = open_store(url)
-        rows = list(islice(_all_rows(store, read_manifest(store), columns=None), _SHEET_ROWS))
+        manifest = read_manifest(store)
+        rows = list(islice(_all_rows(store, manifest, damage, columns=None), _SHEET_ROWS))
+        say_damage(damage, terminal)
+        if damage and not rows:
+            return ExitCode.DAMAGED
     else:
         run = view_run(url)
         where, sort = choice.read(run.columns)
@@ -75,6 +88,7 @@ def write_sheet(url: str, path: Path, terminal: Terminal, choice: Choice) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(contact_sheet(rows))
     terminal.say(f"Contact sheet: {as_typed(str(path))}")
+    return ExitCode.DAMAGED if damage else ExitCode.COMPLETE
 
 
 def _cells(row: TraceRow) -> tuple[str, ...]:
@@ -143,10 +157,14 @@ def _find_trace(store: Store, manifest: RunManifest, start: str, rollout: int) -
 
 
 def _all_rows(
-    store: Store, manifest: RunManifest, *, columns: list[str] | None
+    store: Store, manifest: RunManifest, damage: dict[int, str], *, columns: list[str] | None
 ) -> Iterator[TraceRow]:
+    """All rows of all shards that can be read; of the others `damage` says why not."""
     for shard in sorted(committed_shards(store, manifest)):
-        yield from current_rows(store, shard, columns=columns)
+        try:
+            yield from current_rows(store, shard, columns=columns)
+        except DamagedObject as error:
+            damage[shard] = str(error)
 
 
 def _write_pngs(pictures: dict[str, Pixels], folder: Path, terminal: Terminal) -> None:

@@ -134,6 +134,8 @@ def describe(snapshot: "Snapshot") -> str:
     ]
     if snapshot.is_store_away:
         parts.append("waiting for the store")
+    if snapshot.endpoints_away:
+        parts.append(f"waiting for endpoint {' and '.join(snapshot.endpoints_away)}")
     if snapshot.waiting:
         parts.append(snapshot.waiting)
     if rate := snapshot.rollouts_per_second:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.engine.backends import LoadedBackends
 from pipeline.plan.packs import settings_of
+from pipeline.plan.thoughts import thoughts_of
 from pipeline.rollout.judgement import Endings, doubt_model, doubt_run, doubt_worker
 from pipeline.rollout.model_thread import ModelThread, OpenShard
 from pipeline.rollout.traces import make_trace, prepare_to_trace
@@ -30,13 +31,16 @@ from pipeline.store.supplements import (
 )
 from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, try_read_footer
 from pipeline.twig.drive import Outcome, Rollout
+from pipeline.twig.given import with_thoughts
 from pipeline.twig.programs import PROGRAMS
 from schemas import __version__
 from schemas.errors import (
     DamagedObject,
+    DamagedPlan,
     FailureKind,
     FatalFailure,
     InfrastructureFailure,
+    ObjectBlocked,
     RecordFailure,
     RolloutError,
     StoreError,
@@ -51,6 +55,7 @@ from schemas.runs import (
     Key,
     Probe,
     Remedy,
+    RunEvidence,
     RunManifest,
     ShardEnd,
     ShardFailure,
@@ -82,7 +87,9 @@ class Worker:
     def status(self) -> WorkerStatus:
         """How it is doing."""
         return WorkerStatus(
-            num_finished=self._model_thread.num_finished, is_store_away=self._store.is_away
+            num_finished=self._model_thread.num_finished,
+            is_store_away=self._store.is_away,
+            endpoints_away=self._model_thread.endpoints_away,
         )
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
@@ -164,6 +171,13 @@ class Worker:
         if not wanted:  # other reruns were faster
             return _report(attempt, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
         planned = self._planned_rows(shard)
+        if unplanned := wanted.keys() - planned.keys():
+            raise DamagedPlan(
+                f"the plan file of shard {shard} names other keys than its base, such as "
+                f"{min(unplanned)}: see which one is damaged with: "
+                f"coppice verify {self._store.url} --deep",
+                reason="damaged_plan",
+            )
         row_of = {key: planned[key] for key in wanted}
         if probe:
             return self._probe(probe, bring_back.keys, row_of)
@@ -230,7 +244,7 @@ class Worker:
                 yield self._crashed(key, row_of[key], message)
         with self._model_thread.opened_shard(is_counted=is_counted) as shard:
             self._model_thread.feed(
-                self._rollout(key, row_of[key].prompt, shard) for key in row_of if key in left
+                self._rollout(key, row_of[key], shard) for key in row_of if key in left
             )
             while left:
                 outcome, pixels, ended_at = shard.next_grown()
@@ -247,7 +261,7 @@ class Worker:
     def _crashed(self, key: Key, row: PlanRow, message: str) -> Trace:
         """The trace of a rollout that ends every process that tries it."""
         outcome = Outcome(
-            rollout=self._rollout(key, row.prompt, None),
+            rollout=self._rollout(key, row, None),
             codes=(),
             schedule=None,
             events=(),
@@ -257,13 +271,16 @@ class Worker:
         pictures = self._manifest.config.method.pictures
         return make_trace(outcome, row, [], pictures=pictures, started_at=time.time())
 
-    def _rollout(self, key: Key, prompt: str, shard: OpenShard | None) -> Rollout:
+    def _rollout(self, key: Key, row: PlanRow, shard: OpenShard | None) -> Rollout:
         method = self._manifest.config.method
+        program = PROGRAMS[method.program](row.prompt, self._settings)
+        if method.thoughts == "given":
+            program = with_thoughts(program, thoughts_of(row.metadata))
         return Rollout(
             record_id=key[0],
             rollout_index=key[1],
             run_seed=method.seed,
-            program=PROGRAMS[method.program](prompt, self._settings),
+            program=program,
             tag=shard,
         )
 
@@ -288,6 +305,7 @@ class Worker:
             attempt_id=attempt.attempt_id,
             worker=self._name,
             stack=self._stack,
+            evidence=RunEvidence.of(self._manifest, attempt.shard),
         )
 
     def _planned_rows(self, shard: int) -> dict[Key, PlanRow]:
@@ -336,6 +354,8 @@ class Worker:
         match error:
             case TooManyDead():
                 return Remedy.STOP_FOR_DEAD
+            case DamagedObject() | ObjectBlocked():
+                return Remedy.GIVE_UP
             case StoreError():
                 return Remedy.STOP_FOR_STORE
             case FatalFailure():

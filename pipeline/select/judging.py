@@ -29,6 +29,7 @@ from pipeline.select.judge import judged
 from pipeline.select.opinions import opinions_of
 from pipeline.select.shard_candidates import (
     NOT_FINITE,
+    NOT_OWN,
     NOT_SCORED,
     TASK_OF_REVISION,
     Criteria,
@@ -170,6 +171,7 @@ def _first_reasons(
     is_broken[list(columns.broken)] = True
     first.drop(NOT_FINITE, is_broken[rows.trace])
     if recipe.kind == SetKind.SFT:
+        first.drop(NOT_OWN, events.is_given[rows.event_row])
         first.drop("unparseable", events.verdict[rows.event_row] == Verdict.UNPARSEABLE)
         first.drop("truncated", events.finish[rows.event_row] == Finish.LENGTH)
     leaks = np.array([evaluation.leak_of(prompt) for prompt in columns.prompts], np.object_)

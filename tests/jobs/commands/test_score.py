@@ -211,6 +211,7 @@ def test_progress_has_a_rate_and_the_time_that_is_left():
     assert describe_progress(0, 12, 0, 0.0) == "0 of 12 shards scored, 0 scores"
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_scorer_that_gives_infinity_is_refused_in_one_sentence(
     coppice_on_ray: Coppice, tmp_path: Path
