@@ -71,7 +71,7 @@ def try_set_manifest(store: Store) -> SetManifest | None:
 
 def _places_of(store: Store, run_ids: Sequence[str], told: Sequence[str]) -> list[str]:
     """The URLs of a set's runs, in the order of their ids."""
-    places: dict[str, str] = {}
+    url_of: dict[str, str] = {}
     for url in told:
         run_id = read_manifest(open_store(url)).run_id
         if run_id not in run_ids:
@@ -79,18 +79,18 @@ def _places_of(store: Store, run_ids: Sequence[str], told: Sequence[str]) -> lis
                 f"{url} is run {run_id}, and the set at {store.url} was made of "
                 f"{', '.join(run_ids)}"
             )
-        places[run_id] = url
+        url_of[run_id] = url
     for url in _near(store.url):
-        if len(places) == len(run_ids):
+        if len(url_of) == len(run_ids):
             break
         with suppress(CoppiceError):  # whatever lies there, it is no run of the set
-            places.setdefault(read_manifest(open_store(url)).run_id, url)
-    if lost := [run_id for run_id in run_ids if run_id not in places]:
+            url_of.setdefault(read_manifest(open_store(url)).run_id, url)
+    if lost := [run_id for run_id in run_ids if run_id not in url_of]:
         raise InputError(
             f"the set at {store.url} was made of {', '.join(lost)}, and no such run lies near it; "
             "say where with: --run RUN"
         )
-    return [places[run_id] for run_id in run_ids]
+    return [url_of[run_id] for run_id in run_ids]
 
 
 def _near(url: str) -> Iterator[str]:

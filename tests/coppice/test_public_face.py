@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import coppice
-from coppice import reading
+from coppice import reading, traces
 from pipeline.engine import collator
 from pipeline.scoring import scorers, settings
 from schemas import __version__
@@ -16,14 +16,14 @@ from schemas import __version__
 ROOT = Path(__file__).parents[2]
 HOMES = {
     "Collator": collator,
-    "Critique": reading,
+    "Critique": traces,
     "Run": reading,
     "Score": scorers,
     "Scorer": scorers,
     "ScorerSettings": settings,
     "ScoringInput": scorers,
-    "Trace": reading,
-    "Traces": reading,
+    "Trace": traces,
+    "Traces": traces,
     "TrainingSet": reading,
     "janus_loss": collator,
     "open": reading,
