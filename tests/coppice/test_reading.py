@@ -136,7 +136,7 @@ def test_a_set_says_what_stayed(url: str, set_url: str):
 
 
 def test_a_place_that_holds_neither_is_refused(tmp_path: Path):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="neither a run nor a finished training set"):
         coppice.open(str(tmp_path / "nowhere"))
 
 

@@ -281,6 +281,7 @@ def test_of_a_set_it_shows_what_stayed_and_why_the_rest_did_not(store: Store, tm
         origin="test",
     )
     write_set(open_curation([open_run(store.url)], recipe, Path()), open_store(str(tmp_path / "s")))
+    grow(tmp_path / "another")  # which is not its run
     viewed = view(str(tmp_path / "s"))  # finds its run beside it
     assert isinstance(viewed, ViewedSet)
 
