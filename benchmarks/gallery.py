@@ -94,7 +94,7 @@ def grow(url: str, num_traces: int, *, is_toy: bool) -> None:
 
 
 def _prompts(number: int, *, is_toy: bool) -> PromptSet:
-    rows = held_out_prompts(number, seed=5) if is_toy else []
+    rows = list(held_out_prompts(number, seed=5)) if is_toy else []
     texts = [row["prompt"] for row in rows] or [f"a cat on chair number {i}" for i in range(number)]
     prompts = [
         Prompt(
