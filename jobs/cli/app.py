@@ -2,7 +2,6 @@
 imported late so that `coppice --help` answers at once.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,8 +22,6 @@ from jobs.cli.options import (
     MaxDeadFraction,
     MinActors,
     Model,
-    OnlyDead,
-    OnlyRevised,
     Pack,
     PicturesKept,
     ProgramName,
@@ -35,9 +32,7 @@ from jobs.cli.options import (
     Settings,
     ShardRollouts,
     SkipBad,
-    SortText,
     Thoughts,
-    WhereText,
     execution_flags,
     method_flags,
 )
@@ -256,50 +251,6 @@ def status(
     from jobs.commands.status import show_status
 
     raise typer.Exit(show_status(run, Terminal(), as_json=as_json))
-
-
-@app.command()
-def show(
-    run: RunUrl,
-    record: Annotated[
-        str | None, typer.Argument(help="A record id or the start of one; none lists some.")
-    ] = None,
-    rollout: Annotated[int, typer.Option(min=0, help="Which rollout of the record.")] = 0,
-    png: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the trace's pictures here.")
-    ] = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the first traces of the run as one PNG instead."),
-    ] = None,
-    where: WhereText = "",
-    sort: SortText = "",
-    dead: OnlyDead = False,
-    revised: OnlyRevised = False,
-) -> None:
-    """Show a trace: what was thought, drawn, judged and drawn again.
-
-    A contact sheet shows several at a glance; canvases are in it if the run keeps all pictures.
-
-        coppice show runs/first 3f2a --png pictures
-        coppice show runs/first --sheet contact-sheet.png
-        coppice show runs/first --where 'score < 60 and revised' --sort score
-    """
-    from jobs.commands.show import list_records, show_trace, write_sheet
-    from pipeline.view.where import Choice
-
-    choice = Choice(where=where, sort=sort, is_dead=dead, is_revised=revised)
-    if record is not None and not choice.is_of_all:
-        raise typer.BadParameter("a record is chosen by its id alone")
-    if sheet is not None and (record or png):
-        raise typer.BadParameter("--sheet shows the first traces: leave RECORD and --png out")
-    if record is None and (rollout or png):
-        raise typer.BadParameter("--rollout and --png are of one RECORD: name it")
-    if sheet is not None:
-        raise typer.Exit(write_sheet(run, sheet, Terminal(), choice))
-    if record is None:
-        raise typer.Exit(list_records(run, Terminal(), choice))
-    show_trace(run, record, rollout, Terminal(), png)
 
 
 @app.command()
