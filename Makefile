@@ -8,7 +8,7 @@ RUN ?= runs/first
 .PHONY: run test slow test-all chaos check format bench clean
 
 run: $(VENV)/ready  ## the main job, on this machine, with the bundled prompts and model
-	$(BIN)/coppice run examples/toy.jsonl $(RUN) --shard-rollouts 8 --pictures all
+	$(BIN)/coppice run examples/toy.jsonl $(RUN) --config examples/first-run.toml --shard-rollouts 8
 	$(BIN)/coppice show $(RUN) --sheet $(RUN)/contact-sheet.png
 
 test: $(VENV)/ready  ## the tests: the main path on a real Ray, S3 over the wire, the toy, and all else that is quick

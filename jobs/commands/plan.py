@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.terminal import Terminal, as_typed, counted, duration, size
 from pipeline.plan.configs import (
+    DEFAULT_MODEL,
     Resolved,
     Tables,
     check_resources,
@@ -22,6 +23,7 @@ from pipeline.store.layout import rejects_key
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest, try_read_manifest
 from pipeline.store.preflight import preflight
+from pipeline.toy.scenes import words_beyond
 from schemas.config import RunConfig
 from schemas.errors import InputError
 from schemas.runs import RunManifest
@@ -82,6 +84,7 @@ def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     preflight(store)
     manifest = commit_plan(store, plan, prompts, resolved.config, resolved.facts)
     terminal.say(*_describe_plan(store.url, manifest, plan, resolved), *_describe_reading(prompts))
+    terminal.say(*_describe_foreign(prompts, resolved.config))
     return manifest.model_copy(update={"config": resolved.config})
 
 
@@ -95,6 +98,7 @@ def extend_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
         check_method(before, resolved.config, store.url)
         limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
         prompts = request.read_prompts(limit)
+        terminal.say(*_describe_foreign(prompts, resolved.config))
     after = extend_plan(
         store,
         prompts,
@@ -176,6 +180,21 @@ def _describe_reading(prompts: PromptSet) -> Iterator[str]:
     if prompts.num_distinct is not None:
         yield f"Limit: the first {len(prompts.prompts):,} of {prompts.num_distinct:,} records."
     yield from describe_left_behind(prompts.left_behind)
+
+
+def _describe_foreign(prompts: PromptSet, config: RunConfig) -> Iterator[str]:
+    """A warning where the bundled model is asked for what its small world does not hold."""
+    method = config.method
+    if method.model.name != DEFAULT_MODEL or method.backend == "fake":
+        return
+    beyond = [words for prompt in prompts.prompts if (words := words_beyond(prompt.text))]
+    if beyond:
+        yield (
+            f"Warning: {len(beyond):,} of {counted(len(prompts.prompts), 'prompt')} speak of what "
+            f"the world of {DEFAULT_MODEL}, the default model, does not hold, such as "
+            f"{beyond[0][0]!r:.40}; for other pictures name another model: "
+            "--model deepseek-ai/Janus-Pro-7B"
+        )
 
 
 def describe_left_behind(columns: Collection[str]) -> Iterator[str]:

@@ -7,19 +7,22 @@ from pathlib import Path
 from jobs.commands.records import current_rows, find_record
 from jobs.commands.terminal import Terminal, as_typed, counted, printable
 from pipeline.pictures import Pixels, decode_picture
+from pipeline.scoring.painting import RunPainter
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.status import committed_shards
 from pipeline.store.traces import try_read_footer
 from pipeline.view.contact_sheet import contact_sheet
+from pipeline.view.verdicts import KeptPictures, counts_of, judged, of_each_fate
 from schemas.errors import InputError
 from schemas.rows import EventRow, TraceRow
 from schemas.runs import RunManifest
 
 _LISTED = 20
 _LIST_COLUMNS = ["record_id", "rollout_index", "status", "prompt", "dead_reason"]
-_SHEET_ROWS = 8
+_SHEET_ROWS = 6
+_JUDGED_ROWS, _SMALL_PICTURE = 256, 64  # small ones are painted, judged and chosen from
 _STYLES = {"draw": "dim", "reflect": "italic"}
 
 
@@ -47,12 +50,21 @@ def show_trace(url: str, record: str, rollout: int, terminal: Terminal, png: Pat
 
 
 def write_sheet(url: str, path: Path, terminal: Terminal) -> None:
-    """Write a contact sheet of a run's first traces. Raises InputError if there is none yet."""
+    """Write a contact sheet of a run's telling traces. Raises InputError if there is none yet."""
     store = open_store(url)
-    rows = list(islice(_all_rows(store, read_manifest(store), columns=None), _SHEET_ROWS))
+    manifest = read_manifest(store)
+    number = _JUDGED_ROWS if manifest.geometry.image_size <= _SMALL_PICTURE else _SHEET_ROWS
+    rows = list(islice(_all_rows(store, manifest, columns=None), number))
+    painter = RunPainter(manifest)
+    try:
+        traces = judged(rows, painter)
+    except InputError as error:  # the model is not here
+        terminal.say(f"Only pictures that the run kept are shown: {error}")
+        traces = judged(rows, KeptPictures(manifest))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(contact_sheet(rows))
-    terminal.say(f"Contact sheet: {as_typed(str(path))}")
+    told = f"{counts_of(traces)}."
+    path.write_bytes(contact_sheet(of_each_fate(traces, _SHEET_ROWS), title=told))
+    terminal.say(told, f"Contact sheet: {as_typed(str(path))}")
 
 
 def _cells(row: TraceRow) -> tuple[str, ...]:

@@ -1,14 +1,18 @@
 """What `coppice status` says, and what every run and rerun says when it ends."""
 
 from jobs.cluster.heartbeat import DriverNote, read_newest_driver
+from jobs.commands.records import current_rows
 from jobs.commands.terminal import Terminal, as_typed, counted, size
 from pipeline.store.layout import TRACES
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
-from pipeline.store.plans import read_manifest, read_plan_shard
-from pipeline.store.status import RunStatus, read_status
+from pipeline.store.plans import read_manifest
+from pipeline.store.status import RunStatus, committed_shards, read_status
+from pipeline.view.verdicts import TELLING_COLUMNS, most_telling
 from schemas.errors import ExitCode
 from schemas.runs import RunManifest
+
+_TELLING_SHARDS = 4  # in which a trace is looked for that is worth a look
 
 
 def show_status(url: str, terminal: Terminal, *, as_json: bool) -> ExitCode:
@@ -70,5 +74,11 @@ def _exit_code(status: RunStatus) -> ExitCode:
 def _next_command(store: Store, manifest: RunManifest, status: RunStatus) -> str:
     if status.num_missing:
         return f"coppice run {as_typed(store.url)}"
-    record_id = read_plan_shard(store, manifest, 0)[0].record_id
-    return f"coppice show {as_typed(store.url)} {record_id}"
+    shards = sorted(committed_shards(store, manifest))[:_TELLING_SHARDS]
+    telling = most_telling(
+        row for shard in shards for row in current_rows(store, shard, columns=TELLING_COLUMNS)
+    )
+    if telling is None:
+        return f"coppice show {as_typed(store.url)}"
+    rollout = f" --rollout {telling['rollout_index']}" if telling["rollout_index"] else ""
+    return f"coppice show {as_typed(store.url)} {telling['record_id']}{rollout}"
