@@ -195,10 +195,6 @@ _LITTLE_WORDS = {
     *("a", "an", "the", "is", "there", "picture", "from", "to", "of", "with", "and", "next"),
     *("above", "below", "under", "on", "in", "between", "left", "right", "centre", "sky"),
 }
-_WORDS = frozenset(
-    "a above an and below between centre from in is left next of on picture right sky the there to "
-    "under with".split()
-)
 _WORDS = _LITTLE_WORDS.union(COLOURS, SHAPES, SKIES, SKY_THINGS, GROUNDS, GROUND_THINGS)
 
 
