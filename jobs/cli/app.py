@@ -17,6 +17,7 @@ from jobs.cli.options import (
     Backend,
     ConfigFile,
     DtypeName,
+    GpuHourPrice,
     MaxDeadFraction,
     MinActors,
     Model,
@@ -41,7 +42,7 @@ from jobs.cli.prompt_options import (
     read_options,
 )
 from jobs.cli.usage import PrintableUsage
-from jobs.commands.terminal import Terminal
+from jobs.commands.terminal import Terminal, settle
 from schemas import __version__
 from schemas.errors import CoppiceError, ExitCode
 
@@ -104,14 +105,16 @@ def plan(
     Nothing is written unless every prompt can be used. Planning the same again changes nothing.
     An extension adds what is missing to so many rollouts of each prompt, in shards of its own.
 
-        coppice plan prompts.txt runs/first --model deepseek-ai/Janus-Pro-7B --rollouts 8
+        coppice plan prompts.txt runs/first --model deepseek-ai/Janus-Pro-7B
         coppice plan --extend more-prompts.txt runs/first --rollouts 8
         coppice plan --extend runs/first --rollouts 16
     """
-    from jobs.commands.plan import PlanRequest, extend_run, plan_run
-
     if len(prompts) < 2 and not extend:
         raise typer.BadParameter("give at least one prompt file, and last the run")
+    terminal = Terminal()
+    terminal.doing("reading prompts")
+    from jobs.commands.plan import PlanRequest, extend_run, plan_run
+
     flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
     request = PlanRequest(
         sources=prompts[:-1],
@@ -124,7 +127,7 @@ def plan(
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
-    (extend_run if extend else plan_run)(request, Terminal())
+    (extend_run if extend else plan_run)(request, terminal)
 
 
 @app.command()
@@ -151,6 +154,7 @@ def run(
     resources: ActorResources = None,
     max_dead_fraction: MaxDeadFraction = None,
     address: Address = None,
+    gpu_hour_price: GpuHourPrice = None,
 ) -> None:
     """Make what is missing of a run; with prompts, plan it first.
 
@@ -160,10 +164,11 @@ def run(
         coppice run prompts.txt runs/first
         coppice run runs/first --actors 8
     """
+    terminal = Terminal()
+    terminal.doing("reading prompts" if len(prompts) > 1 else "reading the run")
     from jobs.commands.plan import PlanRequest, load_run, plan_run
     from jobs.commands.runs import grow_run
 
-    terminal = Terminal()
     flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
     flags += execution_flags(actors, min_actors, resources)
     if max_dead_fraction is not None:
@@ -180,7 +185,8 @@ def run(
         settings=[*flags, *(settings or [])],
     )
     manifest = plan_run(request, terminal) if request.sources else load_run(request)
-    raise typer.Exit(grow_run(request.url, manifest, terminal, address=address))
+    code = grow_run(request.url, manifest, terminal, address=address, gpu_hour_price=gpu_hour_price)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -214,6 +220,8 @@ def rerun(
         coppice rerun runs/first --reason timeout
         coppice rerun runs/first --shards 3,7-9 --dry-run
     """
+    terminal = Terminal()
+    terminal.doing("reading the run")
     from jobs.commands.plan import PlanRequest, load_run
     from jobs.commands.runs import rerun_dead
     from jobs.commands.shard_lists import parse_shards
@@ -227,7 +235,7 @@ def rerun(
         shards=parse_shards(shards, manifest.num_shards) if shards else (),
         records=tuple(sorted(record or ())),
     )
-    code = rerun_dead(run, manifest, selection, Terminal(), address=address, is_dry=dry_run)
+    code = rerun_dead(run, manifest, selection, terminal, address=address, is_dry=dry_run)
     raise typer.Exit(code)
 
 
@@ -235,14 +243,25 @@ def rerun(
 def status(
     run: RunUrl,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the run until it ends, or its driver does.")
+    ] = False,
+    gpu_hour_price: GpuHourPrice = None,
 ) -> None:
     """Say how far a run is. Reads the store alone; the run may be at work.
 
     coppice status runs/first
     """
-    from jobs.commands.status import show_status
+    terminal = Terminal()
+    terminal.doing("reading the run", is_logged=False)
+    from jobs.commands.status import show_status, watch_status
 
-    raise typer.Exit(show_status(run, Terminal(), as_json=as_json))
+    if watch and as_json:
+        raise typer.BadParameter("--watch shows a line that moves, and --json prints one object")
+    if watch:
+        raise typer.Exit(watch_status(run, terminal, gpu_hour_price=gpu_hour_price))
+    code = show_status(run, terminal, as_json=as_json, gpu_hour_price=gpu_hour_price)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -293,9 +312,11 @@ def verify(
 
         coppice verify runs/first --deep
     """
+    terminal = Terminal()
+    terminal.doing("reading the run", is_logged=False)
     from jobs.commands.verify import verify_run
 
-    raise typer.Exit(verify_run(run, Terminal(), is_deep=deep, as_json=as_json))
+    raise typer.Exit(verify_run(run, terminal, is_deep=deep, as_json=as_json))
 
 
 @app.command()
@@ -368,3 +389,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INCOMPLETE)
+    finally:
+        settle()

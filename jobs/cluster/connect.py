@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import ray
 
 from jobs.cluster.addresses import check_address
+from jobs.commands.terminal import keep_stderr_to_python
 from schemas.errors import InputError
 
 _SENTENCE = re.compile(r"(?s)(.*?)(?:\.\s.*|\.?\s*)")
@@ -25,6 +26,7 @@ def on_ray(address: str | None) -> Iterator[None]:
     Raises InputError for an address that cannot be joined, within half a minute.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)  # Ray itself does so too late for some
+    keep_stderr_to_python()  # Ray's core writes errors past it that are none
     if address:
         check_address(address)
     try:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
-from jobs.commands.terminal import Terminal, silence
+from jobs.commands.terminal import Terminal, silence, silence_stderr
 from schemas.errors import ExitCode
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -65,6 +65,8 @@ class Stop:
         if number == signal.SIGHUP:
             for descriptor in self._ttys:
                 silence(descriptor)
+            if 2 in self._ttys:
+                silence_stderr()  # another one since Ray is up
         self._num_asked += 1
         if self._num_asked > 2:
             os._exit(ExitCode.INCOMPLETE)

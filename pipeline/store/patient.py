@@ -39,6 +39,7 @@ class PatientStore:
         self._clock = clock
         self._lock = threading.Lock()
         self._num_waiting = 0
+        self.spent_seconds = 0.0  # in all calls of all threads, waits included
 
     def __reduce__(self) -> "tuple[Callable[[], PatientStore], tuple[()]]":
         remade = partial(
@@ -61,12 +62,17 @@ class PatientStore:
         It is given the store that waits for nothing, so that patience is not counted twice, and has
         to consume what it lists.
         """
-        return repeat(
-            partial(call, self.inner),
-            patience_seconds=self._patience_seconds,
-            sleep=self._wait,
-            clock=self._clock,
-        )
+        began = self._clock()
+        try:
+            return repeat(
+                partial(call, self.inner),
+                patience_seconds=self._patience_seconds,
+                sleep=self._wait,
+                clock=self._clock,
+            )
+        finally:
+            with self._lock:
+                self.spent_seconds += self._clock() - began
 
     @property
     def url(self) -> str:

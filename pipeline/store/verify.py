@@ -40,6 +40,7 @@ class Verification:
     num_ok: int = 0
     num_dead: int = 0
     num_missing: int = 0
+    num_seen: int = 0  # shards that were gone through
 
     def findings(self) -> Iterator[Finding]:
         """All that is wrong with the run, as it is found: nothing, if the run is whole.
@@ -93,6 +94,7 @@ class Verification:
             yield from range(part.first_shard, part.stop_shard)
 
     def _count(self, check: ShardCheck) -> None:
+        self.num_seen += 1
         self.num_committed += check.is_committed
         self.num_planned += check.num_planned
         self.num_ok += check.num_ok
