@@ -23,10 +23,9 @@ def progress_of(snapshot: "Snapshot") -> Progress:
         facts.append(Fact(text=f"{brief(ends.num_accepted)} accepted", style="green"))
     if num_before > 0:
         facts.append(Fact(text=f"{brief(num_before)} before"))
-    facts.append(
-        Fact(text=f"{snapshot.num_committed:,} of {counted(snapshot.num_shards, 'shard')}")
-    )
-    facts.append(Fact(text=counted(snapshot.num_actors, "actor")))
+    shards = f"{snapshot.num_committed:,} of {counted(snapshot.num_shards, 'shard')}"
+    facts.append(Fact(text=shards, is_extra=True))
+    facts.append(Fact(text=counted(snapshot.num_actors, "actor"), is_extra=True))
     waits = ["waiting for the store"] if snapshot.is_store_away else []
     return Progress(
         noun="rollouts",

@@ -22,6 +22,8 @@ from jobs.commands.live.runs import progress_of
 from jobs.commands.terminal import Terminal, settle
 from schemas.runs import Ends
 
+BAR, REST = "\u2501", "\u254c"
+
 
 def snapshot(**changes: Any) -> Snapshot:
     """Half done, on two actors."""
@@ -58,16 +60,16 @@ def fitted(width: int, progress: Progress | None = None, pace: Pace | None = Non
 @pytest.mark.parametrize(
     ("width", "expected"),
     [
-        (40, "52% 1,203/2,270 5.1/s 3 min left 13 dead"),
-        (
-            77,  # of 80: a spinner before it, and the last column free
-            "\u2501\u2501\u2501\u2501\u254c\u254c\u254c\u254c "
-            "52% 1,203/2,270 5.1/s 3 min left 13 dead, 40 revised, 1,150 accepted",
+        (40, f"{3 * BAR}{3 * REST} 52% 1,203/2,270 5.1/s 3 min left"),
+        (  # of 80 columns: a spinner is before it, and the last one stays free
+            77,
+            f"{4 * BAR}{4 * REST} 52% 1,203/2,270 5.1/s 3 min left "
+            "13 dead, 40 revised, 1,150 accepted",
         ),
         (
             117,
-            "\u2501\u2501\u2501\u254c\u254c\u254c 52% 1,203/2,270 5.1/s 3 min left "
-            "13 dead (12 timeout, 1 crash), 40 revised, 1,150 accepted, 4 of 9 shards, 2 actors",
+            f"{5 * BAR}{6 * REST} 52% 1,203/2,270 5.1/s 3 min left "
+            "13 dead (12 timeout, 1 crash), 40 revised, 1,150 accepted, 4 of 9 shards",
         ),
     ],
 )
@@ -118,7 +120,7 @@ def test_a_count_never_runs_backwards_and_what_was_lost_is_told():
     pace.note(101.0, 1100)
 
     assert fitted(77, progress_of(snapshot(num_finished=1100)), pace).startswith(
-        "\u2501\u2501\u254c\u254c\u254c 52% 1,203/2,270 5.0/s 3 min left 103 again, 13 dead"
+        f"{6 * BAR}{7 * REST} 52% 1,203/2,270 5.0/s 3 min left 103 again, 13 dead, 40 revised"
     )
 
 
