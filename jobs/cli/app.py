@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import evaluation, sets
+from jobs.cli import evaluation, recovery, sets
 from jobs.cli.options import (
     ActorResources,
     Actors,
@@ -46,9 +46,11 @@ from jobs.commands.terminal import Terminal, settle
 from schemas import __version__
 from schemas.errors import CoppiceError, ExitCode
 
+_PLAN_AND_GROW, _LOOK = "Plan and grow", "Look"
+
 app = typer.Typer(
     cls=PrintableUsage,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -73,7 +75,7 @@ def version(
         raise typer.Exit
 
 
-@app.command()
+@app.command(rich_help_panel=_PLAN_AND_GROW)
 def plan(
     prompts: Prompts,
     model: Model = None,
@@ -130,7 +132,7 @@ def plan(
     (extend_run if extend else plan_run)(request, terminal)
 
 
-@app.command()
+@app.command(rich_help_panel=_PLAN_AND_GROW)
 def run(
     prompts: Prompts,
     model: Model = None,
@@ -189,57 +191,7 @@ def run(
     raise typer.Exit(code)
 
 
-@app.command()
-def rerun(
-    run: RunUrl,
-    reason: Annotated[
-        list[str] | None,
-        typer.Option(help="Only those dead for this reason, such as timeout. Repeatable."),
-    ] = None,
-    shards: Annotated[
-        str | None, typer.Option(metavar="3,7-9", help="Only those of these shards.")
-    ] = None,
-    record: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this record's: its id or the start of it. Repeatable."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be tried again, and end.")
-    ] = False,
-    settings: Settings = None,
-    actors: Actors = None,
-    min_actors: MinActors = None,
-    resources: ActorResources = None,
-    address: Address = None,
-) -> None:
-    """Try dead rollouts of a run again, and keep those that come out well.
-
-    What is ok is never touched. The same command again goes on where it stopped; once it is
-    complete, it tries what is still dead once more.
-
-        coppice rerun runs/first --reason timeout
-        coppice rerun runs/first --shards 3,7-9 --dry-run
-    """
-    terminal = Terminal()
-    terminal.doing("reading the run")
-    from jobs.commands.plan import PlanRequest, load_run
-    from jobs.commands.runs import rerun_dead
-    from jobs.commands.shard_lists import parse_shards
-    from pipeline.plan.reruns import RerunSelection
-
-    flags = execution_flags(actors, min_actors, resources)
-    request = PlanRequest(sources=[], url=run, settings=[*flags, *(settings or [])])
-    manifest = load_run(request)
-    selection = RerunSelection(
-        reasons=tuple(sorted(reason or ())),
-        shards=parse_shards(shards, manifest.num_shards) if shards else (),
-        records=tuple(sorted(record or ())),
-    )
-    code = rerun_dead(run, manifest, selection, terminal, address=address, is_dry=dry_run)
-    raise typer.Exit(code)
-
-
-@app.command()
+@app.command(rich_help_panel=_LOOK)
 def status(
     run: RunUrl,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -248,9 +200,12 @@ def status(
     ] = False,
     gpu_hour_price: GpuHourPrice = None,
 ) -> None:
-    """Say how far a run is. Reads the store alone; the run may be at work.
+    """Say how far a run is, what the dead died of, and what to do next.
 
-    coppice status runs/first
+    Reads the store alone; the run may be at work. Ends with the exit code of `coppice run`.
+
+        coppice status runs/first
+        coppice status runs/first --watch
     """
     terminal = Terminal()
     terminal.doing("reading the run", is_logged=False)
@@ -264,7 +219,7 @@ def status(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(rich_help_panel=_LOOK)
 def show(
     run: RunUrl,
     record: Annotated[
@@ -276,12 +231,13 @@ def show(
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the first traces of the run as one PNG instead."),
+        typer.Option(metavar="FILE", help="Write telling traces of the run as one PNG instead."),
     ] = None,
 ) -> None:
     """Show a trace: what was thought, drawn, judged and drawn again.
 
-    A contact sheet shows several at a glance; canvases are in it if the run keeps all pictures.
+    A contact sheet shows several at a glance: each drawing, what the critic said of it, and what
+    the exact scorer says where there is one. Canvases that were not kept are painted from tokens.
 
         coppice show runs/first 3f2a --png pictures
         coppice show runs/first --sheet contact-sheet.png
@@ -296,83 +252,22 @@ def show(
         show_trace(run, record, rollout, Terminal(), png)
 
 
-@app.command()
-def verify(
-    run: RunUrl,
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Read every page and decode every picture.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Prove that a run is whole: each planned key once, as ok, dead or missing.
+@app.command(rich_help_panel=_PLAN_AND_GROW)
+def config() -> None:
+    """Print every setting of a run with its default and what it means, as a config file.
 
-    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if the run is
-    whole, else with 9 and the list of what is wrong, what was expected, and what to do. What is
-    missing is no damage: `coppice run` makes it.
+    What stands under \\[method] decides what is made, and is frozen with the plan; \\[execution] is
+    how fast and where. What is printed is taken by --config.
 
-        coppice verify runs/first --deep
+        coppice config > settings.toml
+        coppice run prompts.txt runs/first --config settings.toml
     """
-    terminal = Terminal()
-    terminal.doing("reading the run", is_logged=False)
-    from jobs.commands.verify import verify_run
+    from pipeline.plan.configs import DEFAULTS
 
-    raise typer.Exit(verify_run(run, terminal, is_deep=deep, as_json=as_json))
+    Terminal().say(*DEFAULTS.read_text().splitlines())
 
 
-@app.command()
-def why(
-    run: RunUrl,
-    record: Annotated[str, typer.Argument(help="A record id or the start of one.")],
-    rollout: Annotated[
-        int | None, typer.Option(min=0, help="One rollout of the record; without it, all.")
-    ] = None,
-) -> None:
-    """Tell a record's whole story: where it is planned, what came of it, what went wrong.
-
-    coppice why runs/first 3f2a
-    """
-    from jobs.commands.why import tell_why
-
-    tell_why(run, record, rollout, Terminal())
-
-
-@app.command()
-def repair(
-    run: RunUrl,
-    shards: Annotated[str, typer.Option(metavar="3,7-9", help="The damaged shards.")],
-) -> None:
-    """Move damaged shards aside, so that the next run makes them again.
-
-    Base and supplements go to `_quarantine/`; nothing is thrown away. A shard in which nothing is
-    wrong is refused. Stop runs and reruns of the shards first; started again after a kill, it goes
-    on.
-
-        coppice repair runs/first --shards 3,7-9
-    """
-    from jobs.commands.repair import repair_run
-
-    repair_run(run, shards, Terminal())
-
-
-@app.command()
-def gc(
-    run: RunUrl,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it.")] = False,
-    settle_seconds: Annotated[
-        float, typer.Option(min=0, help="How long a temporary object must stand unchanged.")
-    ] = 10.0,
-) -> None:
-    """Remove what killed commands left behind: plans not committed, temporary files, old drivers.
-
-    Safe beside a live run: only what cannot come to be needed is removed, and no trace ever.
-
-        coppice gc runs/first --dry-run
-    """
-    from jobs.commands.gc import collect_garbage
-
-    collect_garbage(run, Terminal(), is_dry=dry_run, settle_seconds=settle_seconds)
-
-
+app.add_typer(recovery.app)
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
 

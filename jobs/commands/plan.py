@@ -158,10 +158,11 @@ def _describe_plan(
     in_dtype = "" if method.backend == "fake" else f", {method.dtype}"
     lines = [
         f"Run {manifest.run_id} at {url}: {method.program.value} with {method.model.name} "
-        f"({method.backend}{in_dtype}), fingerprint {manifest.fingerprint}.",
+        f"({method.backend}{in_dtype}).",
         f"Planned: {counted(part.num_records, 'record')} x "
         f"{counted(part.rollouts_per_record, 'rollout')} in {counted(part.num_shards, 'shard')} "
         f"of up to {part.rollouts_per_shard}, {estimate}.",
+        f"Fingerprint: {manifest.fingerprint}.",
     ]
     if part.num_duplicates or part.num_rejects:
         rejects = f"; rejects: {url}/{rejects_key(part.folder)}" if part.num_rejects else ""

@@ -4,12 +4,15 @@ In a config file the model and the template pack are names; here they get their 
 """
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from pipeline.plan.models import ModelFacts, describe_model, fake_facts
 from pipeline.plan.packs import load_pack
@@ -21,6 +24,7 @@ from schemas.config import (
     FakeConfig,
     Frozen,
     MethodConfig,
+    ModelConfig,
     PackConfig,
     Program,
     RunConfig,
@@ -30,6 +34,11 @@ from schemas.json_values import JsonMapping, JsonObject, JsonValue
 from schemas.trace import Role
 
 DEFAULT_MODEL = "toy"
+DEFAULTS = Path(__file__).parent / "defaults.toml"
+"""A config file with every setting at its default, and what it means."""
+
+_FOUND_BY_PLANNING = "model_files"
+_ALIKE = 0.6  # of names, from where on the other is told
 _LEAST_AMOUNT = 0.0001  # Ray counts in such steps
 _MOST_AMOUNT = 1e6
 _OWN_RESOURCES = {
@@ -227,9 +236,35 @@ def validated(kind: type[Table], tables: JsonValue) -> Table:
     try:
         return kind.model_validate(tables)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            + (f" (found {problem['input']!r:.60})" if problem["type"] != "missing" else "")
-            for problem in error.errors()
-        ]
+        lines = [f"  {_describe_problem(problem, kind)}" for problem in error.errors()]
         raise InputError("the config cannot be used:\n" + "\n".join(lines)) from error
+
+
+def _describe_problem(problem: ErrorDetails, kind: type[Frozen]) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{name}: {problem['msg']}"
+    if problem["type"] != "extra_forbidden":
+        return f"{name}: {problem['msg']} (found {problem['input']!r:.60})"
+    names = list(setting_names(kind))
+    tables = dict.fromkeys(known.rpartition(".")[0] for known in names if "." in known)
+    best = max([*names, *tables], key=partial(_likeness, name))
+    hint = f" Did you mean {best}?" if _likeness(name, best) >= _ALIKE else ""
+    return f"{name}: no such setting (found {problem['input']!r:.60}).{hint} See: coppice config"
+
+
+def _likeness(name: str, other: str) -> float:
+    """How well a name fits another: 0 to 1 by letters, and 1 more where its last word is in it."""
+    word, in_other = (each.rpartition(".")[2] for each in (name, other))
+    return SequenceMatcher(None, name, other).ratio() + (word in in_other)
+
+
+def setting_names(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all settings of a config table and the tables in it."""
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        is_table = isinstance(inner, type) and issubclass(inner, BaseModel)
+        if is_table and inner not in (ModelConfig, PackConfig):
+            yield from setting_names(inner, f"{prefix}{name}.")
+        elif name != _FOUND_BY_PLANNING:
+            yield f"{prefix}{name}"

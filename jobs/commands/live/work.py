@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jobs.cluster.snapshot import Snapshot
 
 _HOUR = 3600.0
+_TOLD_SECONDS = 0.5  # which rounds to one
 
 
 def as_kept(
@@ -67,5 +68,6 @@ def describe_work(progress: DriverProgress, gpu_hour_price: float | None) -> Ite
 
 
 def _by_size(phases: Mapping[str, float]) -> str:
-    largest_first = sorted(phases.items(), key=lambda phase: -phase[1])
+    told = {phase: spent for phase, spent in phases.items() if spent >= _TOLD_SECONDS}
+    largest_first = sorted((told or phases).items(), key=lambda phase: -phase[1])
     return ", ".join(f"{spent:,.0f} {phase}" for phase, spent in largest_first)
