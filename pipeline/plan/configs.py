@@ -263,8 +263,9 @@ def setting_names(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """The dotted names of all settings of a config table and the tables in it."""
     for name, field in kind.model_fields.items():
         inner = field.annotation
-        is_table = isinstance(inner, type) and issubclass(inner, BaseModel)
-        if is_table and inner not in (ModelConfig, PackConfig):
+        if inner in (ModelConfig, PackConfig):  # a user names them, and planning takes digests
+            yield f"{prefix}{name}"
+        elif isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from setting_names(inner, f"{prefix}{name}.")
         elif name != _FOUND_BY_PLANNING:
             yield f"{prefix}{name}"
