@@ -205,9 +205,9 @@ def test_scorers_that_do_not_fit_together_take_turns(
 
 
 def test_progress_is_of_shards_and_tells_the_scores():
-    assert (
-        whole_line(progress_of(3, 12, 1234), Pace(most=3)) == "3 of 12 shards scored, 1,234 scores"
-    )
+    line = whole_line(progress_of(3, 12, 1234), Pace(most=3))
+
+    assert line == "3 of 12 shards scored, 1,234 scores"
 
 
 @pytest.mark.ray
