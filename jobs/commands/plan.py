@@ -15,6 +15,7 @@ from pipeline.plan.configs import (
     validated,
     with_settings,
 )
+from pipeline.plan.estimates import expected_seconds
 from pipeline.plan.models import prompt_limit
 from pipeline.plan.planning import Plan, check_method, commit_plan, extend_plan, make_plan
 from pipeline.plan.prompt_files import Limit, PromptSet, read_prompts
@@ -153,8 +154,9 @@ def _describe_plan(
 ) -> list[str]:
     method, part, url = resolved.config.method, manifest.plan, as_typed(run_url)
     estimate = f"about {size(plan.num_bytes)}"
-    if plan.actor_seconds >= 1:
-        estimate += f" and {duration(plan.actor_seconds)} of one GPU"
+    expected = expected_seconds(resolved.config, resolved.facts, num_rollouts=part.num_rollouts)
+    if expected:
+        estimate += f" and {duration(expected[0])} of one {expected[1]}"
     in_dtype = "" if method.backend == "fake" else f", {method.dtype}"
     lines = [
         f"Run {manifest.run_id} at {url}: {method.program.value} with {method.model.name} "

@@ -38,6 +38,8 @@ def test_the_first_run_has_rejections_repairs_and_an_honest_miss(tmp_path: Path,
         worker.run_shard(attempt_at(shard))
     worker.close()
 
+    weighed = sum(entry.size_bytes for entry in store.list_folder("traces"))
+    assert 0.5 < plan.num_bytes / weighed < 2
     rows = all_rows(store, manifest)
     traces = judged(rows, RunPainter(manifest))
 
