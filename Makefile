@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/first
 
-.PHONY: run test slow test-all chaos check format bench clean
+.PHONY: run test slow test-all test-docs chaos check format bench clean
 
 run: $(VENV)/ready  ## the main job, on this machine, with the bundled prompts and model
 	$(BIN)/coppice run examples/toy.jsonl $(RUN) --config examples/first-run.toml --shard-rollouts 8
@@ -19,13 +19,16 @@ slow: $(VENV)/ready  ## what takes minutes: cuts of the fault suite, the toy's t
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --s3 real tests/pipeline/store tests/s3 tests/faults
 
 test-all:  ## everything there is, part by part, each with its time
-	@for part in check test slow chaos; do \
+	@for part in check test slow test-docs chaos; do \
 	  begun=$$(date +%s); $(MAKE) --no-print-directory $$part || exit 1; \
 	  echo "make $$part: $$(($$(date +%s) - begun)) s"; \
 	done
 
 chaos: $(VENV)/ready  ## the fault suite: hundreds of faults, and nothing lost, doubled or wrong
 	$(BIN)/python -m tests.chaos --real
+
+test-docs: $(VENV)/ready  ## every command of README and docs, typed in a clean clone
+	$(BIN)/python -m tests.docs
 
 check: $(VENV)/ready  ## formatter, linter, types
 	$(BIN)/ruff format --check .

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -25,17 +25,18 @@ class Command:
 def commands_of(page: str, text: str) -> list[Command]:
     """All commands of a page: of fenced blocks for a shell, and of indented ones."""
     blocks = [(match.start(), match[1], match[2]) for match in _FENCED.finditer(text)]
-    outside = _FENCED.sub(lambda match: "\n" * match[0].count("\n"), text)
+    outside = _FENCED.sub(lambda match: re.sub(".", "x", match[0]), text)  # places stay
     blocks += [
         (match.start(), "", re.sub("^    ", "", match[1], flags=re.MULTILINE))
         for match in _INDENTED.finditer(outside)
     ]
-    return [
-        command
-        for _, language, body in sorted(blocks)
-        if language in ("", "sh", "bash", "console")
-        for command in _commands_in(page, language, body)
-    ]
+    commands: list[Command] = []
+    for _, language, body in sorted(blocks):
+        if language == "text" and commands:  # what the last one prints
+            commands[-1] = replace(commands[-1], shown=tuple(body.splitlines()))
+        elif language in ("", "sh", "bash", "console"):
+            commands += _commands_in(page, language, body)
+    return commands
 
 
 def _commands_in(page: str, language: str, body: str) -> Iterator[Command]:

@@ -45,7 +45,6 @@ NOT_RUN = (
     Rule(typed=r"my_module|judges\.toml", instead="", reason="files of one's own"),
     Rule(typed=r"tests\.s3|S3_URL", instead="", reason="a real Ceph: make slow starts it"),
     Rule(typed=r"toy\.training\.train", instead="", reason="hours of training"),
-    Rule(typed=r"^python -m benchmarks", instead="", reason="a measurement, and not a use"),
 )
 
 PROVIDED = {  # in the place of data sets
