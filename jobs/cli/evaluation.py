@@ -77,8 +77,7 @@ def evaluate(
     stays as planned. Intervals are over redrawn prompts. The table is kept in RUN/eval/SUITE.json.
 
         coppice eval runs/toy-eval --suite toy --model toy
-        coppice eval runs/bench --suite t2i-compbench --prompts T2I-CompBench/examples/dataset \\
-          --model deepseek-ai/Janus-Pro-7B --gpus 1
+        coppice eval runs/bench --suite t2i-compbench --prompts DIR --gpus 1
     """
     terminal = Terminal()
     terminal.doing("reading the suite", is_logged=not as_json)

@@ -1,0 +1,110 @@
+"""What a user sees first: words at once, nothing of Ray's, and help that teaches."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+from typer.main import get_command
+
+from jobs.cli.app import app
+from schemas.config import ExecutionConfig, MethodConfig
+from tests.jobs.conftest import Coppice
+
+ROOT = Path(__file__).parents[3]
+COMMANDS = [
+    ["plan", "prompts.txt", "run"],
+    ["run", "prompts.txt", "run"],
+    ["run", "run"],
+    ["rerun", "run"],
+    ["status", "run"],
+    ["verify", "run"],
+    ["prompts", "prompts.txt", "--out", "out.jsonl"],
+    ["score", "run", "--scorer", "toy"],
+    ["curate", "run", "set", "--recipe", "natural"],
+    ["eval", "run", "--suite", "toy"],
+]
+PROBE = """
+import sys
+from jobs.commands.terminal import Terminal
+
+def doing(self, words, **options):
+    print(words, *{"numpy", "pyarrow", "torch", "ray", "boto3"} & set(sys.modules))
+    raise SystemExit
+
+Terminal.doing = doing
+from jobs.cli import main
+for arguments in %s:
+    try:
+        main(arguments)
+    except SystemExit:
+        pass
+"""
+HUSHED = """
+import os, sys
+from jobs.commands.terminal import Terminal, keep_stderr_to_python
+early = Terminal(sys.stderr)
+keep_stderr_to_python()
+os.write(2, b"E core_worker.cc: what a library writes past Python\\n")
+early.say("what we say")
+print("what Python says", file=sys.stderr)
+keep_stderr_to_python()
+os._exit(0)
+"""
+
+
+def python(code: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+
+def test_the_first_words_come_before_anything_is_loaded_that_takes_time():
+    lines = python(PROBE % COMMANDS).stdout.splitlines()
+
+    assert lines == [
+        *("reading prompts", "reading prompts", "reading the run", "reading the run"),
+        *("reading the run", "reading the run", "reading prompts", "reading the run"),
+        *("reading the recipe", "reading the suite"),
+    ]
+
+
+def test_what_a_library_writes_past_python_is_not_seen():
+    assert python(HUSHED).stderr == "what we say\nwhat Python says\n"
+
+
+def test_examples_in_help_are_one_a_line_also_on_80_columns():
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        text = inspect.cleandoc(command.callback.__doc__)
+        examples = [line for line in text.splitlines() if line.startswith("    ")]
+        assert examples, name
+        assert max(map(len, examples)) <= 80, name
+
+
+def test_help_answers_to_its_short_name_too(coppice: Coppice):
+    assert coppice("-h").stdout == coppice("--help").stdout
+    assert coppice("why", "-h").stdout == coppice("why", "--help").stdout
+
+
+def test_commands_stand_in_groups():
+    panels = {
+        name: command.rich_help_panel
+        for name, command in get_command(app).commands.items()  # type: ignore[attr-defined]
+    }
+
+    assert set(panels.values()) == {
+        *("Plan and grow", "Look", "When something fails", "Training sets")
+    }
+
+
+def test_defaults_are_shown_as_they_are():
+    shown = {
+        parameter.name: parameter.show_default
+        for parameter in get_command(app).commands["run"].params  # type: ignore[attr-defined]
+    }
+
+    for name in ("backend", "program", "seed", "pictures"):
+        default = MethodConfig.model_fields[name].default
+        assert shown[name] == str(getattr(default, "value", default))
+    assert shown["max_dead_fraction"] == str(ExecutionConfig().max_dead_fraction)
+    assert shown["model"] == "toy"
