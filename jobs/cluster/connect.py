@@ -30,12 +30,7 @@ def on_ray(address: str | None) -> Iterator[None]:
     if address:
         check_address(address)
     try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        _join(address)
     except Exception as error:  # of Ray's whole tree, of gRPC and of sockets, by its whim
         if not address:
             raise
@@ -47,6 +42,28 @@ def on_ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str | None) -> None:
+    """`ray.init`, and once more where Ray's client server lost the process that it had forked.
+
+    Beside a call of gRPC such a fork dies at once in some tries of a server that is just up.
+    """
+    try:
+        _init(address)
+    except ConnectionAbortedError as error:
+        if "Ray client server failed" not in str(error):
+            raise
+        _init(address)
+
+
+def _init(address: str | None) -> None:
+    ray.init(
+        address=address or "local",
+        include_dashboard=None if address else False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
 
 
 def first_sentence(error: Exception) -> str:

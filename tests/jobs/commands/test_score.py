@@ -210,6 +210,7 @@ def test_progress_is_of_shards_and_tells_the_scores():
     assert line == "3 of 12 shards scored, 1,234 scores"
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_scorer_that_gives_infinity_is_refused_in_one_sentence(
     coppice_on_ray: Coppice, tmp_path: Path
