@@ -1,15 +1,18 @@
 """What a user sees first: words at once, nothing of Ray's, and help that teaches."""
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.main import get_command
 
 from jobs.cli.app import app
 from schemas.config import ExecutionConfig, MethodConfig
 from tests.jobs.conftest import Coppice
+from tests.jobs.screens import screen, typed
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = [
@@ -108,3 +111,31 @@ def test_defaults_are_shown_as_they_are():
         assert shown[name] == str(getattr(default, "value", default))
     assert shown["max_dead_fraction"] == str(ExecutionConfig().max_dead_fraction)
     assert shown["model"] == "toy"
+
+
+# On a terminal
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_plan_on_a_terminal_begins_with_words_and_leaves_lines_that_fit(
+    tmp_path: Path, columns: int
+):
+    (tmp_path / "prompts.txt").write_text("a red star\na green cross\n")
+    written = typed(
+        ["plan", "prompts.txt", "runs/first", "--backend", "fake"], tmp_path, columns=columns
+    )
+
+    assert written.index("reading prompts") < written.index("Run ")
+    lines = [line for line in screen(written, columns=columns) if line]
+    assert [re.sub(r"[0-9a-f]{12,16}", "ID", line) for line in lines] == [
+        "Run ID at runs/first: think-while with fake (fake).",
+        "Planned: 2 records x 1 rollout in 1 shard of up to 256, about 481.3 kB.",
+        "Fingerprint: ID.",
+    ]
+
+
+def test_without_colour_a_terminal_gets_none(tmp_path: Path):
+    written = typed(["status", "nowhere"], tmp_path, columns=80, env={"NO_COLOR": "1"})
+
+    assert not re.search(r"\x1b\[\d[\d;]*m", written)
+    assert screen(written, columns=80)[0].startswith("coppice: there is no run at")
