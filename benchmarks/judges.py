@@ -78,12 +78,12 @@ def made(name: str, size: str, folder: Path, device: TorchDevice, dtype: str) ->
 
 def measured(judge: Scorer, num_pictures: int, num_runs: int, device: str) -> Rows:
     """The median of several runs, after one to warm up, in which the model's parts are found."""
-    batch = pictures(num_pictures)
     with outermost_calls() as parts:
-        scores = judge.score(batch)
+        scores = judge.score(pictures(num_pictures, seed=0))
     outcomes = {str(score.parts.get("outcome")) for score in scores}
     wholes, shares = [], []
-    for _ in range(num_runs):
+    for run in range(num_runs):
+        batch = pictures(num_pictures, seed=run + 1)  # others: what was read of these is kept
         with timed_calls(parts, device) as inside:
             started = time.perf_counter()
             judge.score(batch)
@@ -97,9 +97,9 @@ def measured(judge: Scorer, num_pictures: int, num_runs: int, device: str) -> Ro
     }
 
 
-def pictures(num: int) -> list[ScoringInput]:
+def pictures(num: int, *, seed: int) -> list[ScoringInput]:
     """Pictures of noise, all for one prompt."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     return [
         ScoringInput(
             prompt=_PROMPT,

@@ -34,6 +34,8 @@ class StreamFiles(Frozen):
 
     num_rows: int
     files: tuple[str, ...]  # keys below the set, in the order of rows
+    # Of each file, its SHA-256; only on the way to the manifest, which has them by file.
+    digests: tuple[str, ...] = Field(default=(), exclude_if=lambda digests: not digests)
 
 
 class UnitFiles(Frozen):
@@ -49,6 +51,9 @@ class SetManifest(Frozen):
     version: str  # 16 hex digits over the inputs
     inputs: SetInputs
     files: dict[str, StreamFiles]  # by stream, such as `sft/draw_2/train`
+    # By key, the SHA-256 of each file of the set but this one. None in sets of version 0.1.
+    digests: dict[str, str] = Field(default={}, exclude_if=lambda digests: not digests)
+    digest: str = Field(default="", exclude_if=lambda digest: not digest)  # of all of the above
 
 
 class Leak(Frozen):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import evaluation, recovery, sets
+from jobs.cli import endpoints, evaluation, looking, recovery, sets
 from jobs.cli.options import (
     ActorResources,
     Actors,
@@ -21,6 +21,8 @@ from jobs.cli.options import (
     MaxDeadFraction,
     MinActors,
     Model,
+    OnlyDead,
+    OnlyRevised,
     Pack,
     PicturesKept,
     ProgramName,
@@ -31,6 +33,9 @@ from jobs.cli.options import (
     Settings,
     ShardRollouts,
     SkipBad,
+    SortText,
+    Thoughts,
+    WhereText,
     execution_flags,
     method_flags,
 )
@@ -61,7 +66,7 @@ makes what is missing, and the same command again goes on where it stopped.
 
 Exit codes: 0 complete, 3 incomplete (the command to go on is printed), 4 complete with dead
 rollouts, 5 the run was planned with another method, 6 another driver is at work, 7 the store
-refused or is away, 8 too many dead, 9 verify found damage, 2 unusable input, 1 a bug of ours.
+refused or is away, 8 too many dead, 9 damage was found, 2 unusable input, 1 a bug of ours.
 """,
 )
 
@@ -82,6 +87,7 @@ def plan(
     dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
+    thoughts: Thoughts = False,
     pack: Pack = None,
     seed: Seed = None,
     pictures: PicturesKept = None,
@@ -117,7 +123,7 @@ def plan(
     terminal.doing("reading prompts")
     from jobs.commands.plan import PlanRequest, extend_run, plan_run
 
-    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
     request = PlanRequest(
         sources=prompts[:-1],
         url=prompts[-1],
@@ -139,6 +145,7 @@ def run(
     dtype: DtypeName = None,
     backend: Backend = None,
     program: ProgramName = None,
+    thoughts: Thoughts = False,
     pack: Pack = None,
     seed: Seed = None,
     pictures: PicturesKept = None,
@@ -171,7 +178,7 @@ def run(
     from jobs.commands.plan import PlanRequest, load_run, plan_run
     from jobs.commands.runs import grow_run
 
-    flags = method_flags(model, dtype, backend, program, pack, seed, pictures)
+    flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
     flags += execution_flags(actors, min_actors, resources)
     if max_dead_fraction is not None:
         flags.append(f"execution.max_dead_fraction={max_dead_fraction}")
@@ -233,6 +240,10 @@ def show(
         Path | None,
         typer.Option(metavar="FILE", help="Write telling traces of the run as one PNG instead."),
     ] = None,
+    where: WhereText = "",
+    sort: SortText = "",
+    dead: OnlyDead = False,
+    revised: OnlyRevised = False,
 ) -> None:
     """Show a trace: what was thought, drawn, judged and drawn again.
 
@@ -241,15 +252,19 @@ def show(
 
         coppice show runs/first 3f2a --png pictures
         coppice show runs/first --sheet contact-sheet.png
+        coppice show runs/first --where 'score < 60 and revised' --sort score
     """
     from jobs.commands.show import list_records, show_trace, write_sheet
+    from pipeline.view.where import Choice
 
+    choice = Choice(where=where, sort=sort, is_dead=dead, is_revised=revised)
+    if record is not None and not choice.is_of_all:
+        raise typer.BadParameter("a record is chosen by its id alone")
     if sheet is not None:
-        write_sheet(run, sheet, Terminal())
-    elif record is None:
-        list_records(run, Terminal())
-    else:
-        show_trace(run, record, rollout, Terminal(), png)
+        raise typer.Exit(write_sheet(run, sheet, Terminal(), choice))
+    if record is None:
+        raise typer.Exit(list_records(run, Terminal(), choice))
+    show_trace(run, record, rollout, Terminal(), png)
 
 
 @app.command(rich_help_panel=_PLAN_AND_GROW)
@@ -268,8 +283,10 @@ def config() -> None:
 
 
 app.add_typer(recovery.app)
+app.add_typer(looking.app)
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
+app.add_typer(endpoints.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -51,6 +51,13 @@ ProgramName = Annotated[
         help="The paper's method, or one of its baselines.",
     ),
 ]
+Thoughts = Annotated[
+    bool,
+    typer.Option(
+        "--thoughts",
+        help="Draw from the thoughts in the prompt files' column thoughts, one a region.",
+    ),
+]
 Pack = Annotated[
     str | None,
     typer.Option(
@@ -149,6 +156,22 @@ GpuHourPrice = Annotated[
         help="What an hour of a GPU costs: say what a thousand ok traces cost, too.",
     ),
 ]
+WhereText = Annotated[
+    str,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Only such traces: 'score < 60 and revised and toy.value < 1'. See docs/gallery.md.",
+    ),
+]
+SortText = Annotated[
+    str,
+    typer.Option(
+        "--sort", metavar="COLUMN", help="In this order; with a minus the highest first: -score."
+    ),
+]
+OnlyDead = Annotated[bool, typer.Option("--dead", help="Only those given up on.")]
+OnlyRevised = Annotated[bool, typer.Option("--revised", help="Only those drawn again.")]
 Judges = Annotated[
     list[str] | None,
     typer.Option(
@@ -219,6 +242,7 @@ def method_flags(
     pack: str | None,
     seed: int | None,
     pictures: Pictures | None,
+    has_thoughts: bool = False,
 ) -> list[str]:
     """The options that have a name of their own, as `--set` would have them."""
     words = {
@@ -228,6 +252,7 @@ def method_flags(
         "program": program,
         "pack": pack,
         "pictures": pictures,
+        "thoughts": "given" if has_thoughts else None,
     }
     flags = [f"method.{name}={str(word)!r}" for name, word in words.items() if word is not None]
     return flags if seed is None else [*flags, f"method.seed={seed}"]

@@ -73,17 +73,19 @@ def rerun(
 def verify(
     run: RunUrl,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Read every page and decode every picture.")
+        bool,
+        typer.Option("--deep", help="Read every page, picture, footer and digest of a run."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Prove that a run is whole: each planned key once, as ok, dead or missing.
+    """Prove that a run is whole: each planned key once, as ok, dead or missing; or that a set is.
 
     Reads the store alone and changes nothing; the run may be at work. Ends with 0 if the run is
     whole, else with 9 and the list of what is wrong, what was expected, and what to do. What is
-    missing is no damage: `coppice run` makes it.
+    missing is no damage: `coppice run` makes it. Of a set, every file is held against its digest.
 
         coppice verify runs/first --deep
+        coppice verify sets/first
     """
     terminal = Terminal()
     terminal.doing("reading the run", is_logged=False)
@@ -114,19 +116,39 @@ def why(
 @app.command(rich_help_panel=_PANEL)
 def repair(
     run: RunUrl,
-    shards: Annotated[str, typer.Option(metavar="3,7-9", help="The damaged shards.")],
+    shards: Annotated[
+        str | None, typer.Option(metavar="3,7-9", help="Move these damaged shards aside.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Have damaged plan files back from traces.")
+    ] = False,
+    lost_run: Annotated[
+        bool, typer.Option("--run", help="Have a lost run.json back from traces.")
+    ] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do what --plan or --run found; else they only say it.")
+    ] = False,
 ) -> None:
-    """Move damaged shards aside, so that the next run makes them again.
+    """Mend what `coppice verify` found: damaged shards, plan files, or a lost run.json.
 
-    Base and supplements go to `_quarantine/`; nothing is thrown away. A shard in which nothing is
-    wrong is refused. Stop runs and reruns of the shards first; started again after a kill, it goes
-    on.
+    With `--shards`, base and supplements go to `_quarantine/`, and the next run makes them again;
+    nothing is thrown away. A shard in which nothing is wrong is refused. Stop runs and reruns of
+    the shards first; started again after a kill, it goes on. `--plan` and `--run` make anew what
+    traces still say, and never replace an object that is there.
 
         coppice repair runs/first --shards 3,7-9
+        coppice repair runs/first --plan --apply
     """
-    from jobs.commands.repair import repair_run
+    from jobs.commands.repair import repair_lost_run, repair_plan, repair_run
 
-    repair_run(run, shards, Terminal())
+    if (shards is not None) + plan + lost_run != 1:
+        raise typer.BadParameter("give one of --shards, --plan and --run")
+    if shards is not None:
+        repair_run(run, shards, Terminal())
+    elif plan:
+        raise typer.Exit(repair_plan(run, Terminal(), is_dry=not apply))
+    else:
+        repair_lost_run(run, Terminal(), is_dry=not apply)
 
 
 @app.command(rich_help_panel=_PANEL)

@@ -42,6 +42,18 @@ def prompts(
     origin: OriginName = None,
     revision: OriginRevision = None,
     licence: OriginLicence = None,
+    parse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="An endpoint of the config file that reads what the parser cannot: long captions, "
+            "other languages, negations.",
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A TOML file with \\[method.endpoints.NAME] and more."),
+    ] = None,
 ) -> None:
     """Give prompts their specs, and drop those that evaluation sets hold.
 
@@ -66,6 +78,8 @@ def prompts(
         report=report,
         skip_bad=skip_bad,
         origin=PromptOrigin(name=origin, revision=revision, licence=licence),
+        parse=parse,
+        config=config,
         reading=read_options(prompt_column, drop_columns, fold_newlines),
     )
     make_prompt_file(request, terminal)

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import ray
@@ -25,6 +26,7 @@ from pipeline.rollout.worker import Worker
 from pipeline.store.open import open_store
 from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
+from schemas.config import RunConfig
 from schemas.errors import InputError
 from schemas.runs import Assignment, Ends, RunManifest, ShardReport, WorkerStatus
 
@@ -54,8 +56,13 @@ class ActorAddress:
 class RolloutActor:
     """Grows shards of one run. Its methods run on threads of their own, one an open shard."""
 
-    def __init__(self, url: str, manifest: RunManifest, device: Device) -> None:
-        """`device` is what the driver decided on: no actor guesses it."""
+    def __init__(
+        self, url: str, manifest: RunManifest, device: Device, keys: Mapping[str, str]
+    ) -> None:
+        """`device` is what the driver decided on: no actor guesses it. `keys` are those that were
+        made for the run's own servers, by the variables that the config names.
+        """
+        os.environ.update(keys)
         self._url = url
         self._manifest = manifest
         self._device = device
@@ -110,6 +117,7 @@ class RemoteActor:
     opening: Reference | None  # None: its models are loaded
     placing: Reference | None = None  # None: it has a place
     device: Device = "cpu"
+    config: RunConfig | None = None  # that it was started with
     started_at: float = 0.0  # on the driver's clock
     shunned: frozenset[str] = frozenset()  # Ray's ids of nodes that it is not to be placed on
     asking: Reference | None = None  # how it is doing
@@ -118,6 +126,7 @@ class RemoteActor:
     address: ActorAddress | None = None
     ends: Mapping[str, Ends] = field(default_factory=dict)  # as it told last, by attempt id
     is_store_away: bool = False
+    endpoints_away: tuple[str, ...] = ()
     leaving_by: float | None = None  # on the driver's clock; None: it may take shards
 
     @property
@@ -175,6 +184,7 @@ class RemoteActor:
     def note_status(self, status: WorkerStatus) -> None:
         self.asking = None
         self.ends, self.is_store_away = status.ends, status.is_store_away
+        self.endpoints_away = status.endpoints_away
 
     def end(self) -> None:
         """End its process, also one that is frozen and hears nothing.
@@ -199,11 +209,12 @@ def start_actor(
     device: Device,
     need: Mapping[str, float],
     shunned: Collection[str] = (),
+    keys: Mapping[str, str] = MappingProxyType({}),
 ) -> RemoteActor:
     """Ask Ray for an actor that computes on this device, and is given it by Ray.
 
     `need` is what it takes of its node, which is none of those that are shunned. It never restarts
-    by itself: the driver must know of every death.
+    by itself: the driver must know of every death. `keys` are as an actor has them.
     """
     others = {name: amount for name, amount in need.items() if name not in ("CPU", "GPU")}
     elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(shunned))})"} if shunned else None
@@ -218,13 +229,14 @@ def start_actor(
             max_restarts=0,
             max_concurrency=manifest.config.execution.open_shards_per_actor + 1,  # and status()
         )
-        .remote(url, manifest, device)
+        .remote(url, manifest, device, dict(keys))
     )
     return RemoteActor(
         handle,
         placing=handle.where.remote(),
         opening=handle.open.remote(),
         device=device,
+        config=manifest.config,
         shunned=frozenset(shunned),
     )
 

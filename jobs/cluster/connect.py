@@ -9,6 +9,8 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 import ray
 
@@ -16,6 +18,7 @@ from jobs.cluster.addresses import check_address
 from jobs.commands.terminal import keep_stderr_to_python
 from schemas.errors import InputError
 
+_PACKAGES = ("schemas", "pipeline", "jobs")
 _SENTENCE = re.compile(r"(?s)(.*?)(?:\.\s.*|\.?\s*)")
 
 
@@ -23,8 +26,10 @@ _SENTENCE = re.compile(r"(?s)(.*?)(?:\.\s.*|\.?\s*)")
 def on_ray(address: str | None) -> Iterator[None]:
     """A Ray to work on: the cluster at `address`, or one on this machine, ended afterwards.
 
-    Raises InputError for an address that cannot be joined, within half a minute.
+    Raises InputError for an address that cannot be joined, within half a minute, and for a folder
+    in which workers would find another package in the place of ours.
     """
+    _check_folder(Path.cwd())
     logging.getLogger("ray").setLevel(logging.ERROR)  # Ray itself does so too late for some
     keep_stderr_to_python()  # Ray's core writes errors past it that are none
     if address:
@@ -64,6 +69,20 @@ def _init(address: str | None) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+
+
+def _check_folder(folder: Path) -> None:
+    """Workers import from the folder in which a command starts before they look elsewhere."""
+    home = Path(__file__).resolve().parents[2]
+    for name in _PACKAGES:
+        spec = PathFinder.find_spec(name, [str(folder)])
+        origin = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
+        if origin is not None and origin.parents[1] != home:
+            raise InputError(
+                f"another package named {name!r} is in the way of Ray's workers: {origin}; they "
+                f"look in {folder} first, and need coppice's own at {home / name}: start from "
+                "another folder"
+            )
 
 
 def first_sentence(error: Exception) -> str:

@@ -65,6 +65,11 @@ def own_node() -> str:
     return ""
 
 
+def own_address() -> str:
+    """The address at which other nodes reach this one."""
+    return str(ray.util.get_node_ip_address())
+
+
 def head_address() -> str | None:
     """Where the head of this Ray keeps the cluster's state; None where that is not told."""
     with suppress(Exception):  # by ray://, say

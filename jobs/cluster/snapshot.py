@@ -1,5 +1,6 @@
 """How far a run is, as its driver counts. Numbers are of rollouts where nothing else is said."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from schemas.runs import Ends, ShardReport, Work
@@ -21,6 +22,7 @@ class Snapshot:
     num_bytes: int  # committed since this driver began
     growing_seconds: float  # since the first actor had its models loaded
     is_store_away: bool = False  # some actor waits for it
+    endpoints_away: tuple[str, ...] = ()  # some actor waits for them
     waiting: str = ""  # for what actors have no place yet, in words
     work: Work = field(default_factory=Work)  # of all actors, those that are gone, too
 
@@ -36,6 +38,7 @@ class Summary:
     snapshot: Snapshot
     given_up: dict[int, str]  # shard -> its last failure
     was_stopped: bool
+    is_damaged: bool = False  # some shard was given up on since an object of it is damaged
 
 
 @dataclass(kw_only=True, slots=True)
@@ -65,6 +68,7 @@ class Tally:
         num_actors: int,
         growing_seconds: float,
         is_store_away: bool,
+        endpoints_away: Collection[str] = (),
         waiting: str,
         work: Work,
     ) -> Snapshot:
@@ -83,6 +87,7 @@ class Tally:
             num_bytes=self.num_bytes,
             growing_seconds=growing_seconds,
             is_store_away=is_store_away,
+            endpoints_away=tuple(sorted(endpoints_away)),
             waiting=waiting,
             work=work,
         )

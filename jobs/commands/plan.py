@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.terminal import Terminal, as_typed, counted, duration, size
+from pipeline.endpoints.keys import check_keys
+from pipeline.endpoints.promises import describe_endpoints
 from pipeline.plan.configs import (
     DEFAULT_MODEL,
     Resolved,
@@ -18,8 +20,9 @@ from pipeline.plan.configs import (
 from pipeline.plan.estimates import expected_seconds
 from pipeline.plan.models import prompt_limit
 from pipeline.plan.planning import Plan, check_method, commit_plan, extend_plan, make_plan
-from pipeline.plan.prompt_files import Limit, PromptSet, read_prompts
+from pipeline.plan.prompt_files import PromptSet, read_prompts
 from pipeline.plan.prompt_rows import ReadOptions
+from pipeline.plan.thoughts import thoughts_check
 from pipeline.store.layout import rejects_key
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest, try_read_manifest
@@ -51,11 +54,13 @@ class PlanRequest:
         base = read_config_file(self.config_file) if self.config_file else under
         return with_settings(base, self.settings)
 
-    def read_prompts(self, limit: Limit | None) -> PromptSet:
-        """What the sources hold, as it was asked for. Raises InputError."""
+    def read_prompts(self, resolved: Resolved) -> PromptSet:
+        """What the sources hold, as it was asked for. Raises InputError for what does not fit."""
+        method, facts = resolved.config.method, resolved.facts
         return read_prompts(
             self.sources,
-            limit=limit,
+            limit=prompt_limit(facts, method, resolved.pack),
+            check=thoughts_check(method, facts),
             skip_bad=self.skip_bad,
             options=self.reading,
             first=self.num_records,
@@ -72,8 +77,8 @@ def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     store = open_store(request.url)
     before = try_read_manifest(store)
     resolved = resolve(request.tables({}), before.config.method if before else None)
-    limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
-    prompts = request.read_prompts(limit)
+    check_keys(resolved.config)
+    prompts = request.read_prompts(resolved)
     plan = make_plan(
         prompts,
         resolved.config,
@@ -97,8 +102,7 @@ def extend_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     if request.sources:
         resolved = resolve(before.config.model_dump(mode="json"))
         check_method(before, resolved.config, store.url)
-        limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
-        prompts = request.read_prompts(limit)
+        prompts = request.read_prompts(resolved)
         terminal.say(*_describe_foreign(prompts, resolved.config))
     after = extend_plan(
         store,
@@ -143,9 +147,11 @@ def load_run(request: PlanRequest) -> RunManifest:
         # Reads the model's files, so only when it can matter.
         resolved = resolve(asked, manifest.config.method)
         check_method(manifest, resolved.config, store.url)
+        check_keys(resolved.config)
         return manifest.model_copy(update={"config": resolved.config})
     config = validated(RunConfig, asked)
     check_resources(config.execution)
+    check_keys(config)
     return manifest.model_copy(update={"config": config})
 
 
@@ -157,15 +163,17 @@ def _describe_plan(
     expected = expected_seconds(resolved.config, resolved.facts, num_rollouts=part.num_rollouts)
     if expected:
         estimate += f" and {duration(expected[0])} of one {expected[1]}"
+    program = method.program.value + (" from given thoughts" if method.thoughts == "given" else "")
     in_dtype = "" if method.backend == "fake" else f", {method.dtype}"
     lines = [
-        f"Run {manifest.run_id} at {url}: {method.program.value} with {method.model.name} "
+        f"Run {manifest.run_id} at {url}: {program} with {method.model.name} "
         f"({method.backend}{in_dtype}).",
         f"Planned: {counted(part.num_records, 'record')} x "
         f"{counted(part.rollouts_per_record, 'rollout')} in {counted(part.num_shards, 'shard')} "
         f"of up to {part.rollouts_per_shard}, {estimate}.",
         f"Fingerprint: {manifest.fingerprint}.",
     ]
+    lines += describe_endpoints(resolved.config)
     if part.num_duplicates or part.num_rejects:
         rejects = f"; rejects: {url}/{rejects_key(part.folder)}" if part.num_rejects else ""
         lines.append(

@@ -9,6 +9,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
@@ -17,8 +18,11 @@ import numpy.typing as npt
 from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.live.line import Fact, Progress
 from jobs.commands.terminal import ProgressLine, Terminal, as_typed, counted
+from pipeline.plan.configs import read_config_file
+from pipeline.plan.endpoints import endpoint_of
 from pipeline.scoring.asking import is_out_of_memory
 from pipeline.scoring.find import describe_failure, find_in, find_scorer
+from pipeline.scoring.judges.remote.settings import with_endpoints
 from pipeline.scoring.painting import RunPainter
 from pipeline.scoring.scorers import LoadsWeights, Scorer, TorchDevice, id_of, settings_of
 from pipeline.scoring.settings import requests_for
@@ -27,7 +31,7 @@ from pipeline.store.layout import scores_folder
 from pipeline.store.open import open_store
 from pipeline.store.runs import RunSource, open_run, unscored
 from schemas import errors
-from schemas.errors import CoppiceError, InputError, RolloutError, StoreError
+from schemas.errors import CoppiceError, EndpointAway, InputError, RolloutError, StoreError
 from schemas.json_values import JsonObject
 from schemas.scores import ScorerId
 
@@ -83,7 +87,9 @@ class _Counts(TypedDict):
 def plan_scorers(request: ScoreRequest) -> list[PlannedScorer]:
     """The scorers asked for, each once. Every one is found and checked. Raises InputError."""
     planned: dict[ScorerId, PlannedScorer] = {}
-    for asked in requests_for(request.scorers, request.config):
+    tables = read_config_file(request.config) if request.config is not None else {}
+    wanted = requests_for(request.scorers, request.config)
+    for asked in with_endpoints(wanted, partial(endpoint_of, tables)):
         scorer = find_scorer(asked.name, asked.settings)
         settings = settings_of(scorer)
         as_told: JsonObject | None = None if settings is None else settings.model_dump(mode="json")
@@ -268,5 +274,5 @@ def _score_on_ray(
 def _error_of(kind: str, message: str) -> CoppiceError:
     """The error that a task told of: of its own class, so that it has its exit code."""
     error_class = getattr(errors, kind)
-    is_plain = issubclass(error_class, InputError | StoreError)
+    is_plain = issubclass(error_class, InputError | StoreError | EndpointAway)
     return error_class(message) if is_plain else CoppiceError(message)

@@ -85,17 +85,20 @@ def with_settings(tables: Tables, pairs: Iterable[str]) -> Tables:
     return tables
 
 
-def resolve(tables: Tables, planned: MethodConfig | None = None) -> Resolved:
+def resolve(
+    tables: Tables, planned: MethodConfig | None = None, *, default_pack: str = "default"
+) -> Resolved:
     """Find the model and the pack, and check everything. Raises InputError.
 
     Reads the model's small files and takes the digest of its weights, but does not load it. Where
-    no dtype is named, it is that of the run that is `planned` already, or else the model's own.
+    no dtype is named, it is that of the run that is `planned` already, or else the model's own;
+    where neither a pack is named nor the model's card names one, it is the default one.
     """
     method = tables.get("method", {})
     if not isinstance(method, dict):
         raise InputError(f"the config cannot be used: method is no table (found {method!r:.60})")
     facts = _facts(method)
-    pack = load_pack(_name(method, "pack") or facts.pack or "default")
+    pack = load_pack(_name(method, "pack") or facts.pack or default_pack)
     pack_config = PackConfig(name=_name(method, "pack") or pack.name, digest=pack.digest)
     resolved: JsonObject = {
         "model": facts.model.model_dump(),
@@ -182,7 +185,8 @@ def _check_fit(config: RunConfig, facts: ModelFacts, pack: TemplatePack) -> None
     if config.method.program is Program.THINK_WHILE:
         equal_bands(facts.geometry, config.method.schedule.num_regions)
     names = {role: config.method.backend_of(role) for role in Role}
-    if config.method.backend == "fake" and set(names.values()) != {"fake"}:
+    asked = {name for role in Role for name in config.method.backends_of(role)}
+    if config.method.backend == "fake" and asked & {"engine", "reference"}:
         raise InputError(
             "method.backend is fake, so there is no model for the other backends of "
             "method.backends: name the model's backend there, and the fake for single roles"
@@ -193,10 +197,17 @@ def _check_fit(config: RunConfig, facts: ModelFacts, pack: TemplatePack) -> None
             "make method.backend fake, or draw with the model"
         )
     needed = {"schedule": config.method.schedule.kind == "adaptive"}
+    needed["reflect"] = _judges(config.method)
     needed["ask_again"] = config.method.reflection.on_unparseable == "ask_again"
     for question, is_needed in needed.items():
         if is_needed and question not in pack.questions:
             raise InputError(f'template pack {pack.name} lacks the question "{question}"')
+
+
+def _judges(method: MethodConfig) -> bool:
+    """Whether anything drawn is judged."""
+    is_judging = method.program in (Program.THINK_WHILE, Program.THINK_AFTER)
+    return is_judging and method.reflection.max_revisions > 0
 
 
 def _name(method: JsonMapping, key: str) -> str | None:
@@ -237,20 +248,26 @@ def validated(kind: type[Table], tables: JsonValue) -> Table:
         return kind.model_validate(tables)
     except ValidationError as error:
         lines = [f"  {_describe_problem(problem, kind)}" for problem in error.errors()]
-        raise InputError("the config cannot be used:\n" + "\n".join(lines)) from error
+        raise InputError("the config cannot be used:\n" + "\n".join(lines)) from None
 
 
 def _describe_problem(problem: ErrorDetails, kind: type[Frozen]) -> str:
     name = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "missing":
-        return f"{name}: {problem['msg']}"
     if problem["type"] != "extra_forbidden":
-        return f"{name}: {problem['msg']} (found {problem['input']!r:.60})"
+        return f"{name}: {problem['msg']}{_found(problem)}"
     names = list(setting_names(kind))
     tables = dict.fromkeys(known.rpartition(".")[0] for known in names if "." in known)
     best = max([*names, *tables], key=partial(_likeness, name))
     hint = f" Did you mean {best}?" if _likeness(name, best) >= _ALIKE else ""
-    return f"{name}: no such setting (found {problem['input']!r:.60}).{hint} See: coppice config"
+    return f"{name}: no such setting{_found(problem)}.{hint} See: coppice config"
+
+
+def _found(problem: ErrorDetails) -> str:
+    """What was there, unless it may be a key: those of endpoints are told by their place alone."""
+    value, is_of_endpoint = problem["input"], "endpoints" in problem["loc"]
+    if problem["type"] == "missing" or is_of_endpoint or isinstance(value, dict):
+        return ""
+    return f" (found {value!r:.60})"
 
 
 def _likeness(name: str, other: str) -> float:

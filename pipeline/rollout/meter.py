@@ -55,7 +55,7 @@ class Meter:
         """A rollout ended, with these events."""
         tokens: dict[str, int] = {}
         for event in events:
-            num_tokens = len(event.token_ids) + len(event.codes)
+            num_tokens = len(event.token_ids or ()) + len(event.codes)
             tokens[event.role.value] = tokens.get(event.role.value, 0) + num_tokens
         self._add(Work(tokens=tokens, ends=ends))
 

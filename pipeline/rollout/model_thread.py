@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -64,7 +64,7 @@ class ModelThread:
         self._loaded = loaded
         self._config = config
         self.meter = meter
-        self._watchdog = _Watchdog(meter)
+        self._watchdog = _Watchdog(meter, self._clock)
         self._feed = _Feed(self._watchdog, meter)
         self._lock = threading.Lock()
         self._open: list[OpenShard] = []
@@ -90,6 +90,12 @@ class ModelThread:
         """Requests that the models have not answered."""
         return self._watchdog.num_asked
 
+    @property
+    def endpoints_away(self) -> tuple[str, ...]:
+        """The endpoints that some question waits for."""
+        endpoints = self._loaded.endpoints.items()
+        return tuple(name for name, endpoint in endpoints if endpoint.client.is_away)
+
     @contextmanager
     def opened_shard(self, attempt_id: str) -> Iterator[OpenShard]:
         """A shard to tag rollouts with. What still runs of it when it is left, is dropped."""
@@ -109,6 +115,7 @@ class ModelThread:
         """Stop growing. Shards that are still open fail."""
         self._feed.close()
         self._thread.join()
+        self._loaded.close()
 
     def _grow(self) -> None:
         execution = self._config.execution
@@ -119,6 +126,7 @@ class ModelThread:
                 self._watchdog.watching(self._loaded.backends),
                 max_live=execution.live_rollouts_per_actor,
                 max_seconds=execution.rollout_timeout_seconds,
+                clock=self._clock,
             ):
                 self._watchdog.beat()
                 self._hand_over(outcome)
@@ -126,6 +134,14 @@ class ModelThread:
             reason = f"{type(error).__name__}: {error}"
         self._break(TaskFailure(f"the models stopped: {reason}", reason="worker"))
         self._ended.set()
+
+    def _clock(self) -> float:
+        """Seconds, without those in which some request waited for an endpoint to come back: no
+        rollout is too slow for that, and no model hangs.
+        """
+        endpoints = self._loaded.endpoints.values()
+        away = max((endpoint.client.away_seconds for endpoint in endpoints), default=0.0)
+        return time.monotonic() - away
 
     def _watch(self) -> None:
         """The thread that notices when the models' thread does not come back."""
@@ -216,16 +232,17 @@ class _Feed:
 class _Watchdog:
     """When the models last gave a sign of life: an answer, or a rollout that ended."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, clock: Callable[[], float]) -> None:
         self.meter = meter
         self.num_asked = 0  # requests without an answer
-        self._last = time.monotonic()
+        self._clock = clock
+        self._last = clock()
 
     def beat(self) -> None:
-        self._last = time.monotonic()
+        self._last = self._clock()
 
     def silent_seconds(self) -> float:
-        return time.monotonic() - self._last
+        return self._clock() - self._last
 
     def watching(self, backends: Backends) -> Backends:
         """The same backends, each answer of theirs a beat."""

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from pipeline.engine.backends import LoadedBackends
 from pipeline.plan.packs import settings_of
+from pipeline.plan.thoughts import thoughts_of
 from pipeline.rollout.judgement import Endings, doubt_model, doubt_run, doubt_worker
 from pipeline.rollout.meter import Meter, Phase
 from pipeline.rollout.model_thread import ModelThread, OpenShard
+from pipeline.rollout.reports import crashed_keys, report_of
 from pipeline.rollout.traces import ends_of, make_trace, prepare_to_trace
 from pipeline.store.commits import Commit, check_run, commit_shard, record_failed_attempt
 from pipeline.store.objects import Store
@@ -31,13 +33,16 @@ from pipeline.store.supplements import (
 )
 from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, try_read_footer
 from pipeline.twig.drive import Outcome, Rollout
+from pipeline.twig.given import with_thoughts
 from pipeline.twig.programs import PROGRAMS
 from schemas import __version__
 from schemas.errors import (
     DamagedObject,
+    DamagedPlan,
     FailureKind,
     FatalFailure,
     InfrastructureFailure,
+    ObjectBlocked,
     RecordFailure,
     RolloutError,
     StoreError,
@@ -53,6 +58,7 @@ from schemas.runs import (
     Key,
     Probe,
     Remedy,
+    RunEvidence,
     RunManifest,
     ShardEnd,
     ShardFailure,
@@ -94,6 +100,7 @@ class Worker:
         return WorkerStatus(
             ends=self._model_thread.ends,
             is_store_away=self._store.is_away,
+            endpoints_away=self._model_thread.endpoints_away,
             work=self._work(),
             num_rows_busy=self._model_thread.num_rows_busy,
         )
@@ -137,7 +144,7 @@ class Worker:
         footer = try_read_footer(self._store, shard)
         if footer is not None:
             self._check_run(footer)
-            return _report(attempt, ShardEnd.ALREADY, footer)
+            return report_of(attempt, ShardEnd.ALREADY, footer)
         if try_read_footer(self._store, shard, 1) is not None:
             raise DamagedObject(
                 f"the base of shard {shard} is gone while its supplement stands: growing it again "
@@ -153,8 +160,8 @@ class Worker:
             commit = commit_shard(self._store, path, footer)
             num_bytes = path.stat().st_size
         if commit is Commit.LOST:  # what counts is what the other attempt committed
-            return _report(attempt, ShardEnd.ALREADY, read_footer(self._store, shard))
-        return _report(attempt, ShardEnd.COMMITTED, footer, num_bytes, ends=ends)
+            return report_of(attempt, ShardEnd.ALREADY, read_footer(self._store, shard))
+        return report_of(attempt, ShardEnd.COMMITTED, footer, num_bytes, ends=ends)
 
     def _write_base(
         self, attempt: Attempt, row_of: Mapping[Key, PlanRow], path: Path
@@ -163,7 +170,7 @@ class Worker:
         writer = TraceWriter(path, self._origin(attempt))
         endings: dict[str | None, set[str]] = {}
         ends = Ends()
-        for trace in self._traces(row_of, _crashed_keys(attempt, list(row_of)), attempt.attempt_id):
+        for trace in self._traces(row_of, crashed_keys(attempt, list(row_of)), attempt.attempt_id):
             writer.add(replace(trace, attempts=attempt.number))
             endings.setdefault(trace.dead_reason, set()).add(trace.record_id)
             ends += ends_of(trace.events, trace.dead_reason)
@@ -180,8 +187,15 @@ class Worker:
         dead = read_dead_keys(self._store, log)
         wanted = {key: dead[key] for key in bring_back.keys if key in dead}
         if not wanted:  # other reruns were faster
-            return _report(attempt, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
+            return report_of(attempt, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
         planned = self._planned_rows(shard)
+        if unplanned := wanted.keys() - planned.keys():
+            raise DamagedPlan(
+                f"the plan file of shard {shard} names other keys than its base, such as "
+                f"{min(unplanned)}: see which one is damaged with: "
+                f"coppice verify {self._store.url} --deep",
+                reason="damaged_plan",
+            )
         row_of = {key: planned[key] for key in wanted}
         if probe:
             return self._probe(probe, bring_back.keys, row_of)
@@ -195,9 +209,9 @@ class Worker:
             committed = commit_supplement(self._store, path, footer, origin)
             num_bytes = path.stat().st_size
         if committed is None:
-            return _report(attempt, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
+            return report_of(attempt, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
         num_dead = len(committed.in_vain)
-        return _report(
+        return report_of(
             attempt, ShardEnd.COMMITTED, committed, num_bytes, num_dead=num_dead, ends=ends
         )
 
@@ -212,7 +226,7 @@ class Worker:
         """Grow dead keys into a file of those that are ok now; its footer names the others."""
         writer, in_vain, ends = TraceWriter(path, origin), [], Ends()
         attempt = bring_back.attempt
-        crashed = _crashed_keys(attempt, bring_back.keys)
+        crashed = crashed_keys(attempt, bring_back.keys)
         for trace in self._traces(row_of, crashed, attempt.attempt_id):
             key = trace.record_id, trace.rollout_index
             ends += ends_of(trace.events, trace.dead_reason)
@@ -232,7 +246,7 @@ class Worker:
         attempt = probe.attempt
         suspects = keys[probe.start : probe.stop]
         suspect_rows = {key: row_of[key] for key in suspects if key in row_of}
-        for _ in self._traces(suspect_rows, _crashed_keys(attempt, keys), ""):
+        for _ in self._traces(suspect_rows, crashed_keys(attempt, keys), ""):
             pass
         return ShardReport(
             shard=attempt.shard, attempt_id=attempt.attempt_id, end=ShardEnd.SURVIVED
@@ -255,7 +269,7 @@ class Worker:
                 yield self._crashed(key, row_of[key], message)
         with self._model_thread.opened_shard(attempt_id) as shard:
             self._model_thread.feed(
-                self._rollout(key, row_of[key].prompt, shard) for key in row_of if key in left
+                self._rollout(key, row_of[key], shard) for key in row_of if key in left
             )
             while left:
                 outcome, pixels, ended_at = shard.next_grown()
@@ -274,7 +288,7 @@ class Worker:
     def _crashed(self, key: Key, row: PlanRow, message: str) -> Trace:
         """The trace of a rollout that ends every process that tries it."""
         outcome = Outcome(
-            rollout=self._rollout(key, row.prompt, None),
+            rollout=self._rollout(key, row, None),
             codes=(),
             schedule=None,
             events=(),
@@ -284,13 +298,16 @@ class Worker:
         pictures = self._manifest.config.method.pictures
         return make_trace(outcome, row, [], pictures=pictures, started_at=time.time())
 
-    def _rollout(self, key: Key, prompt: str, shard: OpenShard | None) -> Rollout:
+    def _rollout(self, key: Key, row: PlanRow, shard: OpenShard | None) -> Rollout:
         method = self._manifest.config.method
+        program = PROGRAMS[method.program](row.prompt, self._settings)
+        if method.thoughts == "given":
+            program = with_thoughts(program, thoughts_of(row.metadata))
         return Rollout(
             record_id=key[0],
             rollout_index=key[1],
             run_seed=method.seed,
-            program=PROGRAMS[method.program](prompt, self._settings),
+            program=program,
             tag=shard,
         )
 
@@ -315,6 +332,7 @@ class Worker:
             attempt_id=attempt.attempt_id,
             worker=self._name,
             stack=self._stack,
+            evidence=RunEvidence.of(self._manifest, attempt.shard),
         )
 
     def _planned_rows(self, shard: int) -> dict[Key, PlanRow]:
@@ -363,6 +381,8 @@ class Worker:
         match error:
             case TooManyDead():
                 return Remedy.STOP_FOR_DEAD
+            case DamagedObject() | ObjectBlocked():
+                return Remedy.GIVE_UP
             case StoreError():
                 return Remedy.STOP_FOR_STORE
             case FatalFailure():
@@ -370,29 +390,3 @@ class Worker:
         if not self._is_sick and self._model_thread.broken is None:
             return Remedy.GIVE_BACK
         return Remedy.SUSPECT_RECORDS if kind is FailureKind.TASK else Remedy.REPLACE_WORKER
-
-
-def _crashed_keys(attempt: Attempt, keys: Sequence[Key]) -> dict[Key, str]:
-    """The rollouts that an attempt gives up on, and what they did; `keys` in their positions."""
-    return {keys[position]: message for position, message in attempt.crashed.items()}
-
-
-def _report(
-    attempt: Attempt,
-    end: ShardEnd,
-    footer: ShardFooter,
-    num_bytes: int = 0,
-    *,
-    num_ok: int | None = None,
-    num_dead: int | None = None,
-    ends: Ends | None = None,
-) -> ShardReport:
-    return ShardReport(
-        shard=attempt.shard,
-        attempt_id=attempt.attempt_id,
-        end=end,
-        num_ok=footer.num_ok if num_ok is None else num_ok,
-        num_dead=footer.num_dead if num_dead is None else num_dead,
-        num_bytes=num_bytes,
-        ends=ends or Ends(),
-    )

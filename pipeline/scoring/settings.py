@@ -91,14 +91,16 @@ def pairs_of(settings: JsonMapping) -> str:
     return ",".join(f"{key}={_toml(value)}" for key, value in settings.items())
 
 
-def read_scorer_tables(path: str) -> dict[str, JsonObject]:
-    """The `[scorers.NAME]` tables of a TOML file, by name, in order. Raises InputError."""
+def read_scorer_tables(path: str, *, is_needed: bool = True) -> dict[str, JsonObject]:
+    """The `[scorers.NAME]` tables of a TOML file, by name, in order. Raises InputError, also for a
+    file without any if it is needed.
+    """
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"config file {path} cannot be read: {error}") from error
-    named = tables.get("scorers")
-    if not isinstance(named, dict) or not named:
+    named = tables.get("scorers", {} if not is_needed else None)
+    if not isinstance(named, dict) or (is_needed and not named):
         raise InputError(f"config file {path} has no [scorers.NAME] table")
     for name, table in named.items():
         if not isinstance(table, dict):
@@ -115,7 +117,7 @@ def requests_for(names: Sequence[str], config: str | None) -> list[ScorerRequest
     The tables of the file hold for the scorers that they name; brackets come before them. Raises
     InputError.
     """
-    tables = read_scorer_tables(config) if config is not None else {}
+    tables = read_scorer_tables(config, is_needed=not names) if config is not None else {}
     named = [parse_request(name) for name in names or tables]
     if not named:
         raise InputError("name a scorer with --scorer, or a file with --config")

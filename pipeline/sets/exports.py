@@ -157,7 +157,7 @@ def _verl_segments(row: GroupRow) -> list[ExportRow]:
             "uid": row["group_id"],
             "prompt_ids": segment["prefix_ids"],
             "response_ids": segment["tokens"],
-            "response_mask": [1] * len(segment["tokens"]),
+            "response_mask": [1] * len(segment["tokens"] or ()),
             "response_logprobs": segment["logp_sample"],
             "reward_score": row["reward"],
             "num_turns": 1,

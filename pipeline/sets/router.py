@@ -104,6 +104,7 @@ def joined(units: Sequence[Mapping[str, StreamFiles]]) -> dict[str, StreamFiles]
     return {
         key: StreamFiles(
             files=tuple(file for unit in units if key in unit for file in unit[key].files),
+            digests=tuple(of for unit in units if key in unit for of in unit[key].digests),
             num_rows=sum(unit[key].num_rows for unit in units if key in unit),
         )
         for key in keys

@@ -20,6 +20,7 @@ from pipeline.select.shard_candidates import is_of_role
 from pipeline.sets.picks import ObjectPicks, expanded, picks_of
 from pipeline.sets.router import Streams, make_tables
 from pipeline.sets.rows import ObjectWork
+from pipeline.sets.whole import NotedStore
 from pipeline.store.layout import traces_object_key
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
@@ -114,7 +115,8 @@ def units_of(curation: Curation, settings: Sequence[Settings]) -> list[Unit]:
 def write_unit(task: UnitTask, work: UnitWork) -> dict[str, StreamFiles]:
     """Make the rows of one unit and put its files, in a worker. The files by their streams."""
     with tempfile.TemporaryDirectory(prefix="coppice-") as scratch:
-        streams = Streams(task.out, Path(scratch), work.number)
+        out = NotedStore(task.out)
+        streams = Streams(out, Path(scratch), work.number)
         for part in work.slices:
             store = open_store(part.url)
             object_work = ObjectWork(
@@ -127,7 +129,10 @@ def write_unit(task: UnitTask, work: UnitWork) -> dict[str, StreamFiles]:
             )
             for tables in make_tables(store, object_work):
                 streams.add(tables)
-        files = streams.close()
+        files = {
+            stream: put.model_copy(update={"digests": tuple(out.digests[key] for key in put.files)})
+            for stream, put in streams.close().items()
+        }
     if task.has_notes:
         note = UnitFiles(files=files).model_dump_json()
         task.out.put(unit_key(work.number), note.encode())

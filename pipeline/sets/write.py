@@ -10,7 +10,7 @@ hole; units that are done are not made again.
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from pipeline.sets.card import card_of
 from pipeline.sets.decisions import leaks_of, write_decisions
 from pipeline.sets.router import joined, notes_of
 from pipeline.sets.units import UNITS, UnitTask, unit_key, units_of, write_unit
+from pipeline.sets.whole import MANIFEST, NotedStore, sealed
 from pipeline.store.objects import Store
 from pipeline.twig.programs import Settings
 from schemas import __version__
@@ -31,7 +32,7 @@ from schemas.json_values import JsonValue, canonical_json, read_json_object
 from schemas.sets import SetInputs, SetManifest, SetRun, StreamFiles, UnitFiles
 from schemas.training import TRAINING_FORMAT
 
-MANIFEST, STARTED = "manifest.json", "started.json"
+STARTED = "started.json"
 
 
 def write_set(
@@ -55,23 +56,39 @@ def write_set(
         _tidy(out)  # in case an earlier job ended just before it did
         say("This very set is there already.")
         return finished
+    noted = NotedStore(out)
     with tempfile.TemporaryDirectory(prefix="coppice-") as scratch:
-        write_decisions(curation, out, Path(scratch))
+        write_decisions(curation, noted, Path(scratch))
     files = _write_units(curation, out, settings, spread)
-    manifest = SetManifest(
-        training_format=TRAINING_FORMAT, version=version, inputs=inputs, files=files
-    )
-    _put(out, "funnel.json", curation.funnel.model_dump())
+    _put(noted, "funnel.json", curation.funnel.model_dump())
     if curation.guards is not None:
-        _put(out, "guards.json", curation.guards.model_dump(mode="json"))
-    _put(out, "leaks.json", [leak.model_dump() for leak in leaks_of(curation)])
-    _put(out, "recipe.json", curation.recipe.model_dump(mode="json"))
+        _put(noted, "guards.json", curation.guards.model_dump(mode="json"))
+    _put(noted, "leaks.json", [leak.model_dump() for leak in leaks_of(curation)])
+    _put(noted, "recipe.json", curation.recipe.model_dump(mode="json"))
     for key, note in notes_of(curation.recipe, files).items():
-        _put(out, key, note)
-    out.put("README.md", card_of(curation, version, files).encode())
+        _put(noted, key, note)
+    noted.put("README.md", card_of(curation, version, files).encode())
+    manifest = SetManifest(
+        training_format=TRAINING_FORMAT,
+        version=version,
+        inputs=inputs,
+        files={key: stream.model_copy(update={"digests": ()}) for key, stream in files.items()},
+        digests=dict(sorted((noted.digests | _digests_of(files)).items())),
+    )
+    manifest = sealed(manifest)
     _put(out, MANIFEST, manifest.model_dump(mode="json"))
     _tidy(out)
     return manifest
+
+
+def _digests_of(streams: Mapping[str, StreamFiles]) -> dict[str, str]:
+    """Of the files of streams; none of a stream that an older version began."""
+    return {
+        key: digest
+        for stream in streams.values()
+        if len(stream.digests) == len(stream.files)
+        for key, digest in zip(stream.files, stream.digests, strict=True)
+    }
 
 
 def _write_units(

@@ -25,7 +25,13 @@ from pipeline.store.objects import (
     join_key,
     open_source,
 )
-from schemas.errors import InputError, ObjectMissing, StoreRefused, StoreUnavailable
+from schemas.errors import (
+    InputError,
+    ObjectBlocked,
+    ObjectMissing,
+    StoreRefused,
+    StoreUnavailable,
+)
 
 COPY_BYTES = 1024 * 1024
 
@@ -176,7 +182,7 @@ def _try_link(temporary: Path, path: Path) -> bool:
         os.link(temporary, path)
     except FileExistsError as error:
         if path.is_dir():
-            raise StoreRefused(
+            raise ObjectBlocked(
                 f"a folder stands at {path}, where an object is to be; move it away"
             ) from error
         return False

@@ -87,6 +87,12 @@ _ADVICE = {
     "NotImplemented": "use a server that honours If-None-Match on PutObject",
     "RequestTimeTooSkewed": "set this machine's clock",
 }
+_CONTENT_TYPES = {  # of what browsers open; without one they would offer to save it
+    "css": "text/css; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "webp": "image/webp",
+}
 _GOOGLE = "storage.googleapis.com"
 _SERVICE_MODELS = Loader()
 
@@ -141,7 +147,9 @@ class S3Store:
     def put(self, key: str, source: Source) -> None:
         name = self._name(key)
         with open_source(source) as body, self._asking("put", key):
-            self._client.put_object(Bucket=self._bucket, Key=name, Body=_upload(body))
+            self._client.put_object(
+                Bucket=self._bucket, Key=name, Body=_upload(body), ContentType=_content_type(key)
+            )
 
     def put_if_absent(self, key: str, source: Source) -> bool:
         name = self._name(key)
@@ -249,6 +257,10 @@ def open_s3(url: str) -> S3Store:
     store = S3Store(bucket, prefix)
     store.check_endpoint()
     return store
+
+
+def _content_type(key: str) -> str:
+    return _CONTENT_TYPES.get(key.rpartition(".")[2], "binary/octet-stream")
 
 
 class _Upload(io.RawIOBase):

@@ -23,12 +23,12 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "think_first": _REGION,
     "think_next": _REGION | {"previous"},
     "reflect_first": _REGION | {"thought"},  # optional: said of the first region instead
-    "reflect": _REGION | {"previous", "thought"},
+    "reflect": _REGION | {"previous", "thought"},  # needed where drawings are judged
     "ask_again": frozenset(),
 }
 """Every question that a pack can hold, and the placeholders it may use."""
 
-_REQUIRED = ("think_first", "think_next", "reflect")
+_REQUIRED = ("think_first", "think_next")
 _OPTIONAL_PART = re.compile(r"\[\[(?!\[)(.*?)\]\]", re.DOTALL)
 _LITERALS = {"[[[[": ("\0", "[["), "]]]]": ("\1", "]]")}  # TOML text has no control characters
 

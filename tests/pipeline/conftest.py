@@ -49,6 +49,7 @@ def grow_toy(
     cfg_weight: float = 1.0,
     image_temperature: float = 2.0,
     pictures: str = "all",
+    rollouts_per_shard: int = 5,
 ) -> str:
     """Grow a run of the toy Janus; its place."""
     prompts, url = folder / "prompts.jsonl", str(folder / "run")
@@ -68,7 +69,7 @@ def grow_toy(
         resolved.facts,
         sources=[str(prompts)],
         rollouts_per_record=num_rollouts,
-        rollouts_per_shard=5,
+        rollouts_per_shard=rollouts_per_shard,
     )
     store = open_store(url)
     manifest = commit_plan(store, plan, given, resolved.config, resolved.facts)

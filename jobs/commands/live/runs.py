@@ -27,6 +27,8 @@ def progress_of(snapshot: "Snapshot") -> Progress:
     facts.append(Fact(text=shards, is_extra=True))
     facts.append(Fact(text=counted(snapshot.num_actors, "actor"), is_extra=True))
     waits = ["waiting for the store"] if snapshot.is_store_away else []
+    if snapshot.endpoints_away:
+        waits.append(f"waiting for endpoint {' and '.join(snapshot.endpoints_away)}")
     return Progress(
         noun="rollouts",
         num_done=snapshot.num_finished,

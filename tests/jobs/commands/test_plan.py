@@ -134,3 +134,71 @@ def plan_elsewhere(*settings: str) -> tuple[RunManifest, str]:
     said = io.StringIO()
     asked = replace(request(*settings), url=f"run-{len(list(Path.cwd().iterdir()))}")
     return plan_run(asked, Terminal(said)), said.getvalue()
+
+
+def endpoint(*settings: str) -> tuple[str, ...]:
+    """The settings of a run whose critic is an endpoint."""
+    return (
+        "method.model=model",
+        "method.endpoints.critic.model=qwen",
+        "method.backends.reflect=critic",
+        "execution.endpoints.critic.url=http://127.0.0.1:9/v1",
+        *settings,
+    )
+
+
+def test_the_plan_says_who_answers_and_what_that_does_to_strict_mode():
+    _, said = plan(*endpoint())
+
+    assert "Endpoint critic: reflect by qwen, at 127.0.0.1:9." in said
+    assert "not promised to be the same twice, in strict mode, too" in " ".join(said.split())
+
+
+def test_a_key_that_is_not_there_is_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    settings = endpoint("execution.endpoints.critic.api_key_env=CRITIC_KEY")
+    monkeypatch.delenv("CRITIC_KEY", raising=False)
+    with pytest.raises(InputError, match="CRITIC_KEY, which this environment does not have"):
+        plan(*settings)
+    assert not Path("run/run.json").exists()
+
+    monkeypatch.setenv("CRITIC_KEY", "sk-swordfish")
+    _, said = plan(*settings)
+    assert "key from CRITIC_KEY" in said
+    assert "swordfish" not in said + Path("run/run.json").read_text()
+    monkeypatch.delenv("CRITIC_KEY")
+    with pytest.raises(InputError, match="CRITIC_KEY"):
+        load_run(request(sources=()))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "execution.endpoints.critic.api_key_env=sk-swordfish-1",
+        "execution.endpoints.critic.api_key=sk-swordfish-1",
+        "execution.endpoints.critic.url=http://u:sk-swordfish-1@127.0.0.1/v1",
+        'execution.endpoints.critic={api_key="sk-swordfish-1", url="x"}',
+        "method.endpoints.critic.key=sk-swordfish-1",
+    ],
+)
+def test_a_key_in_a_config_is_refused_and_not_shown(setting: str):
+    with pytest.raises(InputError) as refused:
+        plan(*endpoint(setting))
+
+    assert "swordfish" not in str(refused.value)
+
+
+def test_an_endpoint_that_is_named_and_not_there_is_refused():
+    with pytest.raises(InputError, match="an endpoint of that name"):
+        plan("method.model=model", "method.backends.reflect=critic")
+    with pytest.raises(InputError, match="with url or serve"):
+        plan(*endpoint()[:3])
+
+
+def test_an_endpoint_may_move_and_may_not_become_another():
+    plan(*endpoint())
+    moved = load_run(request("execution.endpoints.critic.url=http://127.0.0.1:8/v1", sources=()))
+    assert moved.config.execution.endpoints["critic"].url == ("http://127.0.0.1:8/v1",)
+    with pytest.raises(ConfigMismatch, match=r"endpoints\.critic\.model: qwen -> llama"):
+        load_run(request("method.endpoints.critic.model=llama", sources=()))

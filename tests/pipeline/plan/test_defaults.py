@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from pipeline.plan.configs import DEFAULTS, read_config_file, resolve, setting_names
 from schemas.config import ExecutionConfig, MethodConfig, RunConfig
+from schemas.endpoints import EndpointExecution, EndpointMethod, ServeConfig
 from schemas.errors import InputError
 
 TEXT = DEFAULTS.read_text()
@@ -26,6 +27,13 @@ def test_every_setting_is_in_it_and_nothing_else():
     listed = names_in(tomllib.loads(OPEN.sub(r"\1", TEXT)))
 
     assert listed == set(setting_names(RunConfig))
+
+
+@pytest.mark.parametrize("table", [EndpointMethod, EndpointExecution, ServeConfig])
+def test_every_setting_of_an_endpoint_is_in_it(table: type[BaseModel]):
+    listed = set(re.findall(r"^#   (\w+) = ", TEXT, re.MULTILINE)) | {"serve"}
+
+    assert table.model_fields.keys() <= listed
 
 
 def test_what_it_says_are_the_defaults():
