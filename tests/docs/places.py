@@ -42,6 +42,11 @@ NOT_RUN = (
     ),
     Rule(typed=r"^ray |RAY_|--address|^coppice status s3://\S+$", instead="", reason=_CLUSTER),
     Rule(typed=r"suite t2i-compbench|--scorer hps", instead="", reason="weights of judges"),
+    Rule(
+        typed=r"(critic|reader|thinker|teacher)\.toml|serve install|runs/(critic|taught|drawn)",
+        instead="",
+        reason="a server of a large model: make test-vllm has a real one",
+    ),
     Rule(typed=r"my_module|judges\.toml", instead="", reason="files of one's own"),
     Rule(typed=r"tests\.s3|S3_URL", instead="", reason="a real Ceph: make slow starts it"),
     Rule(typed=r"toy\.training\.train", instead="", reason="hours of training"),
