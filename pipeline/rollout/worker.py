@@ -114,8 +114,11 @@ class Worker:
         A failure of the shard or the worker comes back as a report with its kind, and leaves a
         note under `_attempts`. Nothing of a failed shard is kept.
         """
+        return replace(self._settle(assignment), work=self._work())
+
+    def _settle(self, assignment: Assignment) -> ShardReport:
         try:
-            return replace(self._try(assignment), work=self._work())
+            return self._try(assignment)
         except RolloutError as error:
             return self._failed(assignment.attempt, error.kind, error.reason, error)
         except TooManyDead as error:

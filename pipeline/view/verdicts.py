@@ -114,7 +114,8 @@ def counts_of(traces: Sequence[JudgedTrace]) -> str:
     """What became of all regions, in a sentence without its end."""
     fates = Counter(fate for trace in traces for fate in trace.fates.values())
     num_rejected = sum(fates[fate] for fate in REJECTED)
-    said = f"{len(traces):,} traces of {fates.total():,} regions: the critic rejected "
+    plural = "" if len(traces) == 1 else "s"
+    said = f"{len(traces):,} trace{plural} of {fates.total():,} regions: the critic rejected "
     if all(drawing.share_right is None for trace in traces for drawing in trace.drawings):
         return f"{said}{num_rejected:,}"
     said += f"{num_rejected:,}, of which {fates[Fate.REPAIRED]:,} came out right when drawn again"

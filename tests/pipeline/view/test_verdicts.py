@@ -68,7 +68,7 @@ def test_counts_tell_what_came_of_all_regions():
     unknown = a_trace(a_drawing("revise"), a_drawing())
 
     assert counts_of([known]) == (
-        "1 traces of 2 regions: the critic rejected 1, of which 1 came out right when drawn again; "
+        "1 trace of 2 regions: the critic rejected 1, of which 1 came out right when drawn again; "
         "it missed 1"
     )
     assert counts_of([unknown]).endswith("the critic rejected 1")
