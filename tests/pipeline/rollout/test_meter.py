@@ -36,7 +36,7 @@ def test_seconds_count_by_phase_and_device():
 
 
 def test_a_report_tells_how_its_rollouts_ended_and_what_that_took(store: Store):
-    fake = FakeConfig(**SMALL.model_dump() | {"revise_share": 0.5, "dead_share": 0.3})
+    fake = FakeConfig(**SMALL.model_dump() | {"revise_share": 0.2, "dead_share": 0.2})
     manifest = plan_run(store, 24, fake_config(fake_method(fake)))
     with at_work(store, manifest) as worker:
         report = worker.run_shard(attempt_at(0, 2))
