@@ -346,11 +346,20 @@ class ShardReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Wait:
+    """What a worker waits for."""
+
+    since: float  # seconds since the epoch
+    whom: str = "the store"
+    what: str = ""  # is to be done then, as `put traces/shard-00003.parquet`
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerStatus:
     """What a worker says of itself when asked."""
 
     ends: Mapping[str, Ends] = field(default_factory=dict)  # in open shards, by attempt id
-    is_store_away: bool = False  # something waits for it to come back
+    store_wait: Wait | None = None  # for it, or for room on the scratch disk
     work: Work = field(default_factory=Work)
     num_rows_busy: int = 0  # requests that models work at, or that wait for them
     endpoints_away: tuple[str, ...] = ()  # those that some question waits for

@@ -2,9 +2,6 @@
 imported late so that `coppice --help` answers at once.
 """
 
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,8 +18,6 @@ from jobs.cli.options import (
     MaxDeadFraction,
     MinActors,
     Model,
-    OnlyDead,
-    OnlyRevised,
     Pack,
     PicturesKept,
     ProgramName,
@@ -33,9 +28,7 @@ from jobs.cli.options import (
     Settings,
     ShardRollouts,
     SkipBad,
-    SortText,
     Thoughts,
-    WhereText,
     execution_flags,
     method_flags,
 )
@@ -47,9 +40,8 @@ from jobs.cli.prompt_options import (
     read_options,
 )
 from jobs.cli.usage import PrintableUsage
-from jobs.commands.terminal import Terminal, settle
+from jobs.commands.terminal import Terminal
 from schemas import __version__
-from schemas.errors import CoppiceError, ExitCode
 
 _PLAN_AND_GROW, _LOOK = "Plan and grow", "Look"
 
@@ -193,6 +185,10 @@ def run(
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
+    if not request.sources and (rollouts != 1 or shard_rollouts):
+        raise typer.BadParameter(
+            "RUN is planned already; to add to it: coppice plan --extend RUN --rollouts N"
+        )
     manifest = plan_run(request, terminal) if request.sources else load_run(request)
     code = grow_run(request.url, manifest, terminal, address=address, gpu_hour_price=gpu_hour_price)
     raise typer.Exit(code)
@@ -226,47 +222,6 @@ def status(
     raise typer.Exit(code)
 
 
-@app.command(rich_help_panel=_LOOK)
-def show(
-    run: RunUrl,
-    record: Annotated[
-        str | None, typer.Argument(help="A record id or the start of one; none lists some.")
-    ] = None,
-    rollout: Annotated[int, typer.Option(min=0, help="Which rollout of the record.")] = 0,
-    png: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the trace's pictures here.")
-    ] = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write telling traces of the run as one PNG instead."),
-    ] = None,
-    where: WhereText = "",
-    sort: SortText = "",
-    dead: OnlyDead = False,
-    revised: OnlyRevised = False,
-) -> None:
-    """Show a trace: what was thought, drawn, judged and drawn again.
-
-    A contact sheet shows several at a glance: each drawing, what the critic said of it, and what
-    the exact scorer says where there is one. Canvases that were not kept are painted from tokens.
-
-        coppice show runs/first 3f2a --png pictures
-        coppice show runs/first --sheet contact-sheet.png
-        coppice show runs/first --where 'score < 60 and revised' --sort score
-    """
-    from jobs.commands.show import list_records, show_trace, write_sheet
-    from pipeline.view.where import Choice
-
-    choice = Choice(where=where, sort=sort, is_dead=dead, is_revised=revised)
-    if record is not None and not choice.is_of_all:
-        raise typer.BadParameter("a record is chosen by its id alone")
-    if sheet is not None:
-        raise typer.Exit(write_sheet(run, sheet, Terminal(), choice))
-    if record is None:
-        raise typer.Exit(list_records(run, Terminal(), choice))
-    show_trace(run, record, rollout, Terminal(), png)
-
-
 @app.command(rich_help_panel=_PLAN_AND_GROW)
 def config() -> None:
     """Print every setting of a run with its default and what it means, as a config file.
@@ -287,19 +242,3 @@ app.add_typer(looking.app)
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
 app.add_typer(endpoints.app)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line, or these arguments of one, and exit.
-
-    Errors that we raise on purpose are one message and an exit code.
-    """
-    try:
-        app(arguments)
-    except CoppiceError as error:
-        Terminal(sys.stderr).fail(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INCOMPLETE)
-    finally:
-        settle()

@@ -28,7 +28,7 @@ from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 from schemas.config import RunConfig
 from schemas.errors import InputError
-from schemas.runs import Assignment, Ends, RunManifest, ShardReport, WorkerStatus
+from schemas.runs import Assignment, Ends, RunManifest, ShardReport, Wait, WorkerStatus
 
 _ASK_SECONDS = 2.0  # between two questions how an actor is doing
 
@@ -125,7 +125,7 @@ class RemoteActor:
     growing: dict[Reference, Assignment] = field(default_factory=dict)
     address: ActorAddress | None = None
     ends: Mapping[str, Ends] = field(default_factory=dict)  # as it told last, by attempt id
-    is_store_away: bool = False
+    store_wait: Wait | None = None  # None: it does not wait for the store
     endpoints_away: tuple[str, ...] = ()
     leaving_by: float | None = None  # on the driver's clock; None: it may take shards
 
@@ -183,7 +183,7 @@ class RemoteActor:
 
     def note_status(self, status: WorkerStatus) -> None:
         self.asking = None
-        self.ends, self.is_store_away = status.ends, status.is_store_away
+        self.ends, self.store_wait = status.ends, status.store_wait
         self.endpoints_away = status.endpoints_away
 
     def end(self) -> None:

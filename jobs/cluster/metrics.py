@@ -65,7 +65,7 @@ class RunMetrics:
         self._finished.set(snapshot.num_finished, self._tags)
         self._shards.set(snapshot.num_committed, self._tags)
         self._actors.set(snapshot.num_actors, self._tags)
-        self._is_away.set(int(snapshot.is_store_away), self._tags)
+        self._is_away.set(int(snapshot.store_wait is not None), self._tags)
 
 
 def _by_end(ends: Ends) -> dict[str, int]:

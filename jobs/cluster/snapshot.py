@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from schemas.runs import Ends, ShardReport, Work
+from schemas.runs import Ends, ShardReport, Wait, Work
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +21,7 @@ class Snapshot:
     ends: Ends  # of these
     num_bytes: int  # committed since this driver began
     growing_seconds: float  # since the first actor had its models loaded
-    is_store_away: bool = False  # some actor waits for it
+    store_wait: Wait | None = None  # of some actor
     endpoints_away: tuple[str, ...] = ()  # some actor waits for them
     waiting: str = ""  # for what actors have no place yet, in words
     work: Work = field(default_factory=Work)  # of all actors, those that are gone, too
@@ -67,7 +67,7 @@ class Tally:
         num_committed: int,
         num_actors: int,
         growing_seconds: float,
-        is_store_away: bool,
+        store_wait: Wait | None,
         endpoints_away: Collection[str] = (),
         waiting: str,
         work: Work,
@@ -86,7 +86,7 @@ class Tally:
             ends=self.ends + unsettled,
             num_bytes=self.num_bytes,
             growing_seconds=growing_seconds,
-            is_store_away=is_store_away,
+            store_wait=store_wait,
             endpoints_away=tuple(sorted(endpoints_away)),
             waiting=waiting,
             work=work,

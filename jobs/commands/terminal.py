@@ -7,7 +7,8 @@ import shlex
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -44,9 +45,12 @@ class Terminal:
 
     def say(self, *lines: str, style: str = "", can_wrap: bool = False) -> None:
         """Print lines, each of them whole, as scripts like them, or wrapped at words for people."""
+        console: Console = self._console
+        if _open_lines and console.is_terminal:  # above the line that moves there
+            console = _open_lines[-1].console
         for line in lines:
             text = Text(printable(line), style=style)
-            self._console.print(text, soft_wrap=not can_wrap)
+            console.print(text, soft_wrap=not can_wrap)
 
     def fail(self, error: Exception) -> None:
         """Print what went wrong. The line breaks of the message are kept."""
@@ -133,7 +137,7 @@ class ProgressLine:
     def __init__(
         self, console: Console, clock: Callable[[], float], doing: str, *, is_logged: bool
     ) -> None:
-        self._console = console
+        self.console = console
         self._clock = clock
         self._doing = doing
         self._is_logged = is_logged
@@ -144,10 +148,10 @@ class ProgressLine:
 
     def __enter__(self) -> "ProgressLine":
         settle()
-        if _is_redrawn(self._console):
+        if _is_redrawn(self.console):
             self._live = Live(
                 _Moving(self._line),
-                console=self._console,
+                console=self.console,
                 transient=True,
                 refresh_per_second=_FRAMES_PER_SECOND,
                 redirect_stdout=False,
@@ -193,7 +197,7 @@ class ProgressLine:
         is_due = self._clock() - self._printed_at >= _PLAIN_LINE_SECONDS
         if is_due or news != self._printed:
             self._printed_at, self._printed = self._clock(), news
-            self._console.print(Text(printable(line)), soft_wrap=True)
+            self.console.print(Text(printable(line)), soft_wrap=True)
 
     def _line(self, width: int) -> Text:
         if self._progress is None:
@@ -227,6 +231,15 @@ def settle() -> None:
     """End the line that moves, if there is one: what comes next is to stand."""
     while _open_lines:
         _open_lines[-1].stop()
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Whatever happens within, no line moves afterwards."""
+    try:
+        yield
+    finally:
+        settle()
 
 
 def _is_redrawn(console: Console) -> bool:

@@ -1,5 +1,6 @@
 """The progress of a run, from what its driver counts."""
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from jobs.commands.terminal import counted
 
 if TYPE_CHECKING:
     from jobs.cluster.snapshot import Snapshot
+    from schemas.runs import Wait
 
 
 def progress_of(snapshot: "Snapshot") -> Progress:
@@ -26,7 +28,7 @@ def progress_of(snapshot: "Snapshot") -> Progress:
     shards = f"{snapshot.num_committed:,} of {counted(snapshot.num_shards, 'shard')}"
     facts.append(Fact(text=shards, is_extra=True))
     facts.append(Fact(text=counted(snapshot.num_actors, "actor"), is_extra=True))
-    waits = ["waiting for the store"] if snapshot.is_store_away else []
+    waits = [_describe_wait(snapshot.store_wait)] if snapshot.store_wait else []
     if snapshot.endpoints_away:
         waits.append(f"waiting for endpoint {' and '.join(snapshot.endpoints_away)}")
     return Progress(
@@ -36,6 +38,11 @@ def progress_of(snapshot: "Snapshot") -> Progress:
         facts=facts,
         waiting=", ".join([*waits, *([snapshot.waiting] if snapshot.waiting else [])]),
     )
+
+
+def _describe_wait(wait: "Wait") -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(wait.since))
+    return f"waiting for {wait.whom} since {clock}{wait.what and f', to {wait.what}'}"
 
 
 def describe_dead(reasons: Mapping[str, int]) -> str:
