@@ -171,9 +171,7 @@ def run(
     from jobs.commands.runs import grow_run
 
     flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
-    flags += execution_flags(actors, min_actors, resources)
-    if max_dead_fraction is not None:
-        flags.append(f"execution.max_dead_fraction={max_dead_fraction}")
+    flags += execution_flags(actors, min_actors, resources, max_dead_fraction)
     request = PlanRequest(
         sources=prompts[:-1],
         url=prompts[-1],

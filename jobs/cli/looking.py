@@ -88,7 +88,7 @@ def view(
 
         coppice view runs/first
         coppice view sets/first s3://bucket/gallery --number 2000
-        coppice view runs/first --beside runs/second --where 'toy.value < 1' --sort score
+        coppice view runs/first --beside runs/second --where 'toy.value < 1'
     """
     terminal = Terminal()
     terminal.doing("reading traces")

@@ -271,12 +271,17 @@ def method_flags(
 
 
 def execution_flags(
-    actors: int | None, min_actors: int | None = None, resources: str | None = None
+    actors: int | None,
+    min_actors: int | None = None,
+    resources: str | None = None,
+    max_dead_fraction: float | None = None,
 ) -> list[str]:
     """The options of a run's actors, as `--set` would have them. Raises InputError."""
     flags = [] if actors is None else [f"execution.num_actors={actors}"]
     if min_actors is not None:
         flags.append(f"execution.min_actors={min_actors}")
+    if max_dead_fraction is not None:
+        flags.append(f"execution.max_dead_fraction={max_dead_fraction}")
     if resources is not None:
         flags.append(f"execution.resources={_as_toml(resources)}")
     return flags

@@ -96,7 +96,7 @@ def test_commands_stand_in_groups():
     }
 
     assert set(panels.values()) == {
-        *("Plan and grow", "Look", "When something fails", "Training sets")
+        *("Plan and grow", "Look", "When something fails", "Training sets", "Endpoints")
     }
 
 

@@ -20,7 +20,7 @@ from jobs.commands.live.line import (
 )
 from jobs.commands.live.runs import progress_of
 from jobs.commands.terminal import Terminal, settle
-from schemas.runs import Ends
+from schemas.runs import Ends, Wait
 
 BAR, REST = "\u2501", "\u254c"
 
@@ -100,7 +100,7 @@ def test_no_line_is_longer_than_its_terminal(
 
 @pytest.mark.parametrize("width", [77, 117])
 def test_what_is_waited_for_comes_first(width: int):
-    progress = progress_of(snapshot(waiting="waiting for 2 CPUs", is_store_away=True))
+    progress = progress_of(snapshot(waiting="waiting for 2 CPUs", store_wait=Wait(since=0.0)))
 
     assert "waiting" in fitted(width, progress)
 
