@@ -72,7 +72,7 @@ def caption(
     A line has the prompt, its thoughts, who thought them, and what the prompt file had; `coppice
     run OUT.jsonl RUN --thoughts` draws from them. The same command again adds what is missing.
 
-        coppice caption prompts.txt thoughts.jsonl --config a.toml --endpoint thinker
+        coppice caption prompts.txt thoughts.jsonl --config teacher.toml
         coppice run thoughts.jsonl runs/drawn --thoughts
     """
     if len(files) < 2:
