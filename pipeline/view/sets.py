@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from pipeline.sets.decisions import DECISIONS_KEY
-from pipeline.sets.write import MANIFEST
+from pipeline.sets.whole import MANIFEST
 from pipeline.store import layout
 from pipeline.store.objects import Store, open_object
 from pipeline.store.open import open_store
