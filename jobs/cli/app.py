@@ -2,9 +2,6 @@
 imported late so that `coppice --help` answers at once.
 """
 
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,8 +22,6 @@ from jobs.cli.options import (
     MaxDeadFraction,
     MinActors,
     Model,
-    OnlyDead,
-    OnlyRevised,
     Pack,
     PicturesKept,
     ProgramName,
@@ -37,9 +32,7 @@ from jobs.cli.options import (
     Settings,
     ShardRollouts,
     SkipBad,
-    SortText,
     Thoughts,
-    WhereText,
     execution_flags,
     method_flags,
 )
@@ -53,7 +46,6 @@ from jobs.cli.prompt_options import (
 from jobs.cli.usage import PrintableUsage
 from jobs.commands.terminal import Terminal
 from schemas import __version__
-from schemas.errors import CoppiceError, ExitCode
 
 app = typer.Typer(
     cls=PrintableUsage,
@@ -191,6 +183,10 @@ def run(
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
+    if not request.sources and (rollouts != 1 or shard_rollouts):
+        raise typer.BadParameter(
+            "RUN is planned already; to add to it: coppice plan --extend RUN --rollouts N"
+        )
     manifest = plan_run(request, terminal) if request.sources else load_run(request)
     raise typer.Exit(grow_run(request.url, manifest, terminal, address=address))
 
@@ -255,46 +251,6 @@ def status(
     from jobs.commands.status import show_status
 
     raise typer.Exit(show_status(run, Terminal(), as_json=as_json))
-
-
-@app.command()
-def show(
-    run: RunUrl,
-    record: Annotated[
-        str | None, typer.Argument(help="A record id or the start of one; none lists some.")
-    ] = None,
-    rollout: Annotated[int, typer.Option(min=0, help="Which rollout of the record.")] = 0,
-    png: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the trace's pictures here.")
-    ] = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the first traces of the run as one PNG instead."),
-    ] = None,
-    where: WhereText = "",
-    sort: SortText = "",
-    dead: OnlyDead = False,
-    revised: OnlyRevised = False,
-) -> None:
-    """Show a trace: what was thought, drawn, judged and drawn again.
-
-    A contact sheet shows several at a glance; canvases are in it if the run keeps all pictures.
-
-        coppice show runs/first 3f2a --png pictures
-        coppice show runs/first --sheet contact-sheet.png
-        coppice show runs/first --where 'score < 60 and revised' --sort score
-    """
-    from jobs.commands.show import list_records, show_trace, write_sheet
-    from pipeline.view.where import Choice
-
-    choice = Choice(where=where, sort=sort, is_dead=dead, is_revised=revised)
-    if record is not None and not choice.is_of_all:
-        raise typer.BadParameter("a record is chosen by its id alone")
-    if sheet is not None:
-        raise typer.Exit(write_sheet(run, sheet, Terminal(), choice))
-    if record is None:
-        raise typer.Exit(list_records(run, Terminal(), choice))
-    show_trace(run, record, rollout, Terminal(), png)
 
 
 @app.command()
@@ -366,7 +322,7 @@ def gc(
     run: RunUrl,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it.")] = False,
     settle_seconds: Annotated[
-        float, typer.Option(min=0, help="How long a temporary object must stand unchanged.")
+        float, typer.Option(min=0, max=1e9, help="How long temporary ones must stand unchanged.")
     ] = 10.0,
 ) -> None:
     """Remove what killed commands left behind: plans not committed, temporary files, old drivers.
@@ -384,17 +340,3 @@ app.add_typer(looking.app)
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
 app.add_typer(endpoints.app)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line, or these arguments of one, and exit.
-
-    Errors that we raise on purpose are one message and an exit code.
-    """
-    try:
-        app(arguments)
-    except CoppiceError as error:
-        Terminal(sys.stderr).fail(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INCOMPLETE)

@@ -226,7 +226,7 @@ def execution_flags(
 def _as_toml(resources: str) -> str:
     """An inline table of TOML, whose basic strings are written as JSON's are."""
     try:
-        amounts = read_json_object(resources)
+        amounts = read_json_object(resources, is_typed=True)
     except ValueError as error:
         raise InputError(
             f"--resources {resources!r:.80} is no JSON object ({error}); expected names and "

@@ -7,6 +7,7 @@ cleans up after it, as when a machine stops. Another process then does the same 
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -213,7 +214,7 @@ def _in_child(call: Callable[[], object], *, die_on: int = 0) -> int:
     if child == 0:
         try:
             if die_on:
-                sys.settrace(_Killer(die_on).trace)
+                _trace(_Killer(die_on))
             call()
             os._exit(0)
         except BaseException:  # whatever it is: the parent must not go on here
@@ -223,13 +224,19 @@ def _in_child(call: Callable[[], object], *, die_on: int = 0) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
+def _trace(killer: "_Killer") -> None:
+    """In calls of a store, too, which have threads of their own."""
+    sys.settrace(killer.trace)
+    threading.settrace(killer.trace)
+
+
 def _count_lines(call: Callable[[], object]) -> int:
     """How many different lines a call comes by, in the modules that write."""
     reader, writer = os.pipe()
 
     def count() -> None:
         counter = _Killer(sys.maxsize)
-        sys.settrace(counter.trace)
+        _trace(counter)
         call()
         sys.settrace(None)
         os.write(writer, str(len(counter.seen)).encode())
