@@ -2,7 +2,6 @@
 imported late so that `coppice --help` answers at once.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,14 +11,17 @@ from jobs.cli.options import (
     ActorResources,
     Actors,
     Address,
+    Apply,
     Backend,
     ConfigFile,
+    DamagedShards,
+    Deep,
     DtypeName,
+    LostPlans,
+    LostRun,
     MaxDeadFraction,
     MinActors,
     Model,
-    OnlyDead,
-    OnlyRevised,
     Pack,
     PicturesKept,
     ProgramName,
@@ -30,9 +32,7 @@ from jobs.cli.options import (
     Settings,
     ShardRollouts,
     SkipBad,
-    SortText,
     Thoughts,
-    WhereText,
     execution_flags,
     method_flags,
 )
@@ -254,63 +254,15 @@ def status(
 
 
 @app.command()
-def show(
-    run: RunUrl,
-    record: Annotated[
-        str | None, typer.Argument(help="A record id or the start of one; none lists some.")
-    ] = None,
-    rollout: Annotated[int, typer.Option(min=0, help="Which rollout of the record.")] = 0,
-    png: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the trace's pictures here.")
-    ] = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the first traces of the run as one PNG instead."),
-    ] = None,
-    where: WhereText = "",
-    sort: SortText = "",
-    dead: OnlyDead = False,
-    revised: OnlyRevised = False,
-) -> None:
-    """Show a trace: what was thought, drawn, judged and drawn again.
-
-    A contact sheet shows several at a glance; canvases are in it if the run keeps all pictures.
-
-        coppice show runs/first 3f2a --png pictures
-        coppice show runs/first --sheet contact-sheet.png
-        coppice show runs/first --where 'score < 60 and revised' --sort score
-    """
-    from jobs.commands.show import list_records, show_trace, write_sheet
-    from pipeline.view.where import Choice
-
-    choice = Choice(where=where, sort=sort, is_dead=dead, is_revised=revised)
-    if record is not None and not choice.is_of_all:
-        raise typer.BadParameter("a record is chosen by its id alone")
-    if sheet is not None and (record or png):
-        raise typer.BadParameter("--sheet shows the first traces: leave RECORD and --png out")
-    if record is None and (rollout or png):
-        raise typer.BadParameter("--rollout and --png are of one RECORD: name it")
-    if sheet is not None:
-        raise typer.Exit(write_sheet(run, sheet, Terminal(), choice))
-    if record is None:
-        raise typer.Exit(list_records(run, Terminal(), choice))
-    show_trace(run, record, rollout, Terminal(), png)
-
-
-@app.command()
 def verify(
     run: RunUrl,
-    deep: Annotated[
-        bool,
-        typer.Option("--deep", help="Read every page, picture, footer and digest of a run."),
-    ] = False,
+    deep: Deep = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Prove that a run is whole: each planned key once, as ok, dead or missing; or that a set is.
 
-    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if the run is
-    whole, else with 9 and the list of what is wrong, what was expected, and what to do. What is
-    missing is no damage: `coppice run` makes it. Of a set, every file is held against its digest.
+    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if it is whole,
+    else with 9 and what is wrong, what was expected, and what to do. What is missing is no damage.
 
         coppice verify runs/first --deep
         coppice verify sets/first
@@ -340,25 +292,15 @@ def why(
 @app.command()
 def repair(
     run: RunUrl,
-    shards: Annotated[
-        str | None, typer.Option(metavar="3,7-9", help="Move these damaged shards aside.")
-    ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Have damaged plan files back from traces.")
-    ] = False,
-    lost_run: Annotated[
-        bool, typer.Option("--run", help="Have a lost run.json back from traces.")
-    ] = False,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Do what --plan or --run found; else they only say it.")
-    ] = False,
+    shards: DamagedShards = None,
+    plan: LostPlans = False,
+    lost_run: LostRun = False,
+    apply: Apply = False,
 ) -> None:
     """Mend what `coppice verify` found: damaged shards, plan files, or a lost run.json.
 
-    With `--shards`, base and supplements go to `_quarantine/`, and the next run makes them again;
-    nothing is thrown away. A shard in which nothing is wrong is refused. Stop runs and reruns of
-    the shards first; started again after a kill, it goes on. `--plan` and `--run` make anew what
-    traces still say, and never replace an object that is there.
+    `--shards` moves base and supplements to `_quarantine/`, and the next run makes them again.
+    Stop runs and reruns of the shards first. `--plan` and `--run` make anew what traces still say.
 
         coppice repair runs/first --shards 3,7-9
         coppice repair runs/first --plan --apply

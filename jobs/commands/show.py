@@ -82,6 +82,8 @@ def write_sheet(url: str, path: Path, terminal: Terminal, choice: Choice) -> Exi
         run = view_run(url)
         where, sort = choice.read(run.columns)
         chosen = choose([run], where=where, sort=sort)[:_SHEET_ROWS]
+        if not chosen:
+            raise InputError("no trace holds what was asked for, so there is nothing to show")
         rows = [row for _, row in run.read_rows([trace for _, trace in chosen])]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(contact_sheet(rows))

@@ -1,6 +1,7 @@
 """Plans on storage: shard files first, then `run.json`, whose creation commits them."""
 
 import hashlib
+import io
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -92,7 +93,8 @@ def plan_file(folder: str, shard: int, rows: Sequence[PlanRow]) -> bytes:
         compression="zstd",
         write_page_checksum=True,
     )
-    return sink.getvalue().to_pybytes()
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
 
 
 def plan_digest(rows: Iterable[PlanRow]) -> str:
@@ -237,7 +239,7 @@ def _bytes_problem(body: bytes, written_now: bytes) -> str:
     is_same_writer = told.metadata.created_by == now.metadata.created_by
     if is_same_writer and FOOTER_KEY in (told.metadata.metadata or {}):
         return "bytes that no plan of these rows has"
-    return next(footer_problems(told), "")
+    return next(footer_problems(io.BytesIO(body)), "")
 
 
 def _plan_problem(

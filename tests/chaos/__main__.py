@@ -18,6 +18,7 @@ from itertools import count
 from pathlib import Path
 
 from tests.chaos import cluster, nodes, stops, storage
+from tests.chaos.damage import flip_bits, follow_advice
 from tests.chaos.garbage import garbage
 from tests.chaos.ledger import Ledger
 from tests.chaos.lines import all_works, kill_on_lines
@@ -49,6 +50,8 @@ def main() -> None:
         _say(ledger, started)
         garbage(ledger, Path(folder), step=5 if options.cut else 1)
         full_disk(ledger, Path(folder), 1 if options.cut else 5)
+        follow_advice(ledger, Path(folder) / "damage", step=8 if options.cut else 1)
+        flip_bits(ledger, Path(folder) / "bits", 200 if options.cut else 2000, options.seed)
         _say(ledger, started)
         on_storage(ledger, Path(folder), is_real=options.real)
         _say(ledger, started)

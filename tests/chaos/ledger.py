@@ -24,6 +24,7 @@ class Ledger:
     """Counts over a whole suite. Every fault is one injected event."""
 
     faults: Counter[str] = field(default_factory=Counter)  # by kind
+    flips: Counter[str] = field(default_factory=Counter)  # of bits, by kind of file
     seconds: Counter[str] = field(default_factory=Counter)  # from a fault's run, by kind
     real: Counter[str] = field(default_factory=Counter)  # those under a real Ray or server
     is_real: bool = False  # what is injected now
@@ -74,6 +75,7 @@ class Ledger:
             "num_garbage": sum(self.faults[kind] for kind in self.faults if ":" in kind[:8]),
             "fewest_of_a_kind": min(self.faults.values(), default=0),
             "faults": dict(sorted(self.faults.items())),
+            "flips": dict(sorted(self.flips.items())),
             "lost": len(self.lost),
             "twice": len(self.twice),
             "wrong": len(self.wrong),

@@ -20,10 +20,12 @@ from pipeline.plan.planning import extend_plan
 from pipeline.plan.reruns import RerunSelection, open_rerun
 from pipeline.rollout import worker as worker_module
 from pipeline.store import commits, layout, local, plans, repair, s3, supplements
+from pipeline.store.evidence import digests, rebuild
+from pipeline.store.evidence.rebuild import lost_plans, lost_run, put_plan, put_run
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
-from pipeline.store.repair import find_damage, move_aside
+from pipeline.store.repair import find_damage, move_aside, move_object
 from schemas.errors import InputError, RecordFailure, StoreUnavailable
 from schemas.runs import Remedy, RunManifest
 from tests.chaos.ledger import Ledger, Tokens, tokens_in
@@ -39,7 +41,7 @@ from tests.support import (
     run_all,
 )
 
-_MODULES = (local, s3, commits, plans, reruns, supplements, repair, worker_module)
+_MODULES = (local, s3, commits, plans, reruns, supplements, repair, worker_module, digests, rebuild)
 _FILES = {module.__file__ for module in _MODULES}
 _PROMPTS = 4
 _KILLED = -signal.SIGKILL
@@ -81,6 +83,13 @@ def all_works() -> list[Work]:
         Work(kind="a commit", prepare=_plan, do=_run_first, finish=_run),
         Work(kind="a rerun", prepare=_plan_and_fail, do=_rerun, finish=_rerun),
         Work(kind="a repair", prepare=_plan_run_damage, do=_repair, finish=_repair_and_run),
+        Work(
+            kind="a repair of plans",
+            prepare=_plan_run_swap,
+            do=_repair_plans,
+            finish=_repair_plans,
+        ),
+        Work(kind="a repair of a run", prepare=_lose_run, do=_repair_run, finish=_repair_run),
     ]
 
 
@@ -162,6 +171,33 @@ def _repair_and_run(store: Store) -> None:
     with suppress(InputError):  # it had been moved already
         _repair(store)
     _run(store)
+
+
+def _plan_run_swap(store: Store) -> None:
+    """A run of which one plan file is a copy of the other."""
+    _plan_and_run(store)
+    folder = read_manifest(store).plan.folder
+    store.put(layout.plan_key(folder, 1), store.read(layout.plan_key(folder, 0)))
+
+
+def _repair_plans(store: Store) -> None:
+    manifest = read_manifest(store)
+    for lost in lost_plans(store, manifest):
+        if lost.is_there:
+            move_object(store, lost.key)
+        put_plan(store, manifest, lost)
+
+
+def _lose_run(store: Store) -> None:
+    """Traces of two parts of a plan, and nothing that commits either."""
+    _plan(store)
+    _extend_and_run(store)
+    store.delete(layout.MANIFEST)
+    store.delete(layout.extension_key(2))
+
+
+def _repair_run(store: Store) -> None:
+    put_run(store, lost_run(store))
 
 
 # Processes
