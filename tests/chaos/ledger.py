@@ -72,7 +72,9 @@ class Ledger:
             "num_faults": self.faults.total(),
             "num_kinds": len(self.faults),
             "num_real": self.real.total(),
-            "num_garbage": sum(self.faults[kind] for kind in self.faults if ":" in kind[:8]),
+            "num_garbage": sum(
+                self.faults[kind] for kind in self.faults if kind.startswith(("garbage", "advice"))
+            ),
             "fewest_of_a_kind": min(self.faults.values(), default=0),
             "faults": dict(sorted(self.faults.items())),
             "flips": dict(sorted(self.flips.items())),
