@@ -158,10 +158,11 @@ class DriverHeartbeat:
             if beat.is_over:
                 return
             if beat != first:
-                who = f"{_named(note)} since {note.started_at}" if note else f"number {number}"
+                who = _named(note) if note else f"a process that took number {number}"
+                since = f" since {note.started_at}" if note else ""
                 raise DriverAlive(
-                    f"another driver ({who}) is at work on {store.url}; let it end, or stop it, "
-                    f"and then: coppice run {store.url}"
+                    f"{who} drives {store.url}{since}; "
+                    f"let it end, or stop it, and then: coppice run {store.url}"
                 )
 
     def _keep_beating(self) -> None:
