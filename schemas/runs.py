@@ -290,9 +290,18 @@ class ShardReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Wait:
+    """What a worker waits for."""
+
+    since: float  # seconds since the epoch
+    whom: str = "the store"
+    what: str = ""  # is to be done then, as `put traces/shard-00003.parquet`
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerStatus:
     """What a worker says of itself when asked."""
 
     num_finished: int = 0  # rollouts that ended there, of shards that are open
-    is_store_away: bool = False  # something waits for it to come back
+    store_wait: Wait | None = None  # for it, or for room on the scratch disk
     endpoints_away: tuple[str, ...] = ()  # those that some question waits for

@@ -2,8 +2,6 @@
 imported late so that `coppice --help` answers at once.
 """
 
-import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -13,9 +11,14 @@ from jobs.cli.options import (
     ActorResources,
     Actors,
     Address,
+    Apply,
     Backend,
     ConfigFile,
+    DamagedShards,
+    Deep,
     DtypeName,
+    LostPlans,
+    LostRun,
     MaxDeadFraction,
     MinActors,
     Model,
@@ -43,7 +46,6 @@ from jobs.cli.prompt_options import (
 from jobs.cli.usage import PrintableUsage
 from jobs.commands.terminal import Terminal
 from schemas import __version__
-from schemas.errors import CoppiceError, ExitCode
 
 app = typer.Typer(
     cls=PrintableUsage,
@@ -181,6 +183,10 @@ def run(
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
+    if not request.sources and (rollouts != 1 or shard_rollouts):
+        raise typer.BadParameter(
+            "RUN is planned already; to add to it: coppice plan --extend RUN --rollouts N"
+        )
     manifest = plan_run(request, terminal) if request.sources else load_run(request)
     raise typer.Exit(grow_run(request.url, manifest, terminal, address=address))
 
@@ -250,17 +256,13 @@ def status(
 @app.command()
 def verify(
     run: RunUrl,
-    deep: Annotated[
-        bool,
-        typer.Option("--deep", help="Read every page, picture, footer and digest of a run."),
-    ] = False,
+    deep: Deep = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Prove that a run is whole: each planned key once, as ok, dead or missing; or that a set is.
 
-    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if the run is
-    whole, else with 9 and the list of what is wrong, what was expected, and what to do. What is
-    missing is no damage: `coppice run` makes it. Of a set, every file is held against its digest.
+    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if it is whole,
+    else with 9 and what is wrong, what was expected, and what to do. What is missing is no damage.
 
         coppice verify runs/first --deep
         coppice verify sets/first
@@ -290,25 +292,15 @@ def why(
 @app.command()
 def repair(
     run: RunUrl,
-    shards: Annotated[
-        str | None, typer.Option(metavar="3,7-9", help="Move these damaged shards aside.")
-    ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Have damaged plan files back from traces.")
-    ] = False,
-    lost_run: Annotated[
-        bool, typer.Option("--run", help="Have a lost run.json back from traces.")
-    ] = False,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Do what --plan or --run found; else they only say it.")
-    ] = False,
+    shards: DamagedShards = None,
+    plan: LostPlans = False,
+    lost_run: LostRun = False,
+    apply: Apply = False,
 ) -> None:
     """Mend what `coppice verify` found: damaged shards, plan files, or a lost run.json.
 
-    With `--shards`, base and supplements go to `_quarantine/`, and the next run makes them again;
-    nothing is thrown away. A shard in which nothing is wrong is refused. Stop runs and reruns of
-    the shards first; started again after a kill, it goes on. `--plan` and `--run` make anew what
-    traces still say, and never replace an object that is there.
+    `--shards` moves base and supplements to `_quarantine/`, and the next run makes them again.
+    Stop runs and reruns of the shards first. `--plan` and `--run` make anew what traces still say.
 
         coppice repair runs/first --shards 3,7-9
         coppice repair runs/first --plan --apply
@@ -330,7 +322,7 @@ def gc(
     run: RunUrl,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it.")] = False,
     settle_seconds: Annotated[
-        float, typer.Option(min=0, help="How long a temporary object must stand unchanged.")
+        float, typer.Option(min=0, max=1e9, help="How long temporary ones must stand unchanged.")
     ] = 10.0,
 ) -> None:
     """Remove what killed commands left behind: plans not committed, temporary files, old drivers.
@@ -348,17 +340,3 @@ app.add_typer(looking.app)
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
 app.add_typer(endpoints.app)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line, or these arguments of one, and exit.
-
-    Errors that we raise on purpose are one message and an exit code.
-    """
-    try:
-        app(arguments)
-    except CoppiceError as error:
-        Terminal(sys.stderr).fail(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INCOMPLETE)

@@ -44,6 +44,10 @@ def show(
     choice = Choice(where=where, sort=sort, is_dead=dead, is_revised=revised)
     if record is not None and not choice.is_of_all:
         raise typer.BadParameter("a record is chosen by its id alone")
+    if sheet is not None and (record or png):
+        raise typer.BadParameter("--sheet shows the first traces: leave RECORD and --png out")
+    if record is None and (rollout or png):
+        raise typer.BadParameter("--rollout and --png are of one RECORD: name it")
     if sheet is not None:
         raise typer.Exit(write_sheet(run, sheet, Terminal(), choice))
     if record is None:

@@ -115,6 +115,18 @@ SortText = Annotated[
 ]
 OnlyDead = Annotated[bool, typer.Option("--dead", help="Only those given up on.")]
 OnlyRevised = Annotated[bool, typer.Option("--revised", help="Only those drawn again.")]
+DamagedShards = Annotated[
+    str | None, typer.Option(metavar="3,7-9", help="Move these damaged shards aside.")
+]
+LostPlans = Annotated[bool, typer.Option("--plan", help="Have lost plan files back from traces.")]
+LostRun = Annotated[bool, typer.Option("--run", help="Have a lost run.json back from traces.")]
+Apply = Annotated[
+    bool, typer.Option("--apply", help="Do what --plan or --run found; else they only say it.")
+]
+Deep = Annotated[
+    bool,
+    typer.Option("--deep", help="Read every page, picture, footer and digest of a run."),
+]
 Judges = Annotated[
     list[str] | None,
     typer.Option(
@@ -214,7 +226,7 @@ def execution_flags(
 def _as_toml(resources: str) -> str:
     """An inline table of TOML, whose basic strings are written as JSON's are."""
     try:
-        amounts = read_json_object(resources)
+        amounts = read_json_object(resources, is_typed=True)
     except ValueError as error:
         raise InputError(
             f"--resources {resources!r:.80} is no JSON object ({error}); expected names and "

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typer.core import TyperGroup
 
 from jobs.commands.terminal import printable
+from schemas.errors import Stopped
 
 
 @contextmanager
@@ -18,6 +19,8 @@ def _printable_message() -> Iterator[None]:
         if hasattr(error, "format_message") and hasattr(error, "message"):
             error.message = "\n".join(map(printable, str(error.message).split("\n")))
         raise
+    except KeyboardInterrupt as error:  # typer would end with 130
+        raise Stopped("stopped from outside") from error
 
 
 class PrintableUsage(TyperGroup):

@@ -26,7 +26,7 @@ from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 from schemas.config import RunConfig
 from schemas.errors import InputError
-from schemas.runs import Assignment, RunManifest, ShardReport, WorkerStatus
+from schemas.runs import Assignment, RunManifest, ShardReport, Wait, WorkerStatus
 
 _ASK_SECONDS = 2.0  # between two questions how an actor is doing
 
@@ -118,7 +118,7 @@ class RemoteActor:
     growing: dict[Reference, Assignment] = field(default_factory=dict)
     address: ActorAddress | None = None
     num_finished: int = 0  # rollouts that ended there, in shards that are open
-    is_store_away: bool = False
+    store_wait: Wait | None = None  # None: it does not wait for the store
     endpoints_away: tuple[str, ...] = ()
     leaving_by: float | None = None  # on the driver's clock; None: it may take shards
 
@@ -170,7 +170,7 @@ class RemoteActor:
 
     def note_status(self, status: WorkerStatus) -> None:
         self.asking = None
-        self.num_finished, self.is_store_away = status.num_finished, status.is_store_away
+        self.num_finished, self.store_wait = status.num_finished, status.store_wait
         self.endpoints_away = status.endpoints_away
 
     def end(self) -> None:

@@ -145,7 +145,7 @@ class Driver:
             num_committed=self._book.count(ShardState.DONE) - self._num_left_out,
             num_actors=sum(actor.is_ready for actor in self._crew.actors),
             growing_seconds=0.0 if since is None else self._clock() - since,
-            is_store_away=any(actor.is_store_away for actor in self._crew.actors),
+            store_wait=next(filter(None, (actor.store_wait for actor in self._crew.actors)), None),
             endpoints_away={name for actor in self._crew.actors for name in actor.endpoints_away},
             waiting=self._crew.waiting,
         )

@@ -15,13 +15,14 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Self
 
-from pydantic import ValidationError
+from pydantic import Field
 
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.patient import PatientStore
-from schemas.config import Frozen
-from schemas.errors import DriverAlive, ObjectMissing, StoreError
+from schemas.config import LONGEST_SECONDS, Frozen
+from schemas.errors import DriverAlive, ObjectMissing, StoreError, StoreRefused
+from schemas.small_files import UnreadableFile, read_small
 
 _SILENT_BEATS = 3  # that a living driver may miss
 
@@ -32,7 +33,7 @@ class DriverNote(Frozen):
     driver_id: str
     host: str
     pid: int
-    beat_seconds: float
+    beat_seconds: float = Field(gt=0, le=LONGEST_SECONDS)
     started_at: str  # UTC, ISO 8601; for people
 
 
@@ -100,7 +101,7 @@ class DriverHeartbeat:
         listed = ActorPlaces(actors=tuple(actors))
         with suppress(StoreError):
             key = layout.actors_key(self._number)
-            self._store.inner.put(key, listed.model_dump_json(indent=1).encode())
+            self._store.impatient.put(key, listed.model_dump_json(indent=1).encode())
 
     def say_over(self) -> None:
         """Beat for the last time, as a process does that is about to end by force."""
@@ -112,7 +113,7 @@ class DriverHeartbeat:
         number = _highest(store)
         while True:
             if number:
-                if _read_note(store, number) == self._note:  # a put that went unanswered
+                if _try_note(store, number) == self._note:  # a put that went unanswered
                     return number
                 self._watch(store, number)
             number += 1
@@ -125,16 +126,17 @@ class DriverHeartbeat:
         first = _read_beat(store, number)
         if first.is_over:
             return
-        note = _read_note(store, number)
+        note = _try_note(store, number)
         for _ in range(_SILENT_BEATS):
-            self._sleep(note.beat_seconds)
+            self._sleep((note or self._note).beat_seconds)
             beat = _read_beat(store, number)
             if beat.is_over:
                 return
             if beat != first:
+                who = f"{_named(note)} since {note.started_at}" if note else f"number {number}"
                 raise DriverAlive(
-                    f"{_named(note)} drives {store.url} since {note.started_at}; "
-                    f"let it end, or stop it, and then: coppice run {store.url}"
+                    f"another driver ({who}) is at work on {store.url}; let it end, or stop it, "
+                    f"and then: coppice run {store.url}"
                 )
 
     def _keep_beating(self) -> None:
@@ -144,12 +146,11 @@ class DriverHeartbeat:
     def _beat(self, *, is_over: bool = False) -> None:
         """Beat once, and see whether another driver took over. Waits for no store."""
         self._count += 1
-        store = self._store.inner
+        store = self._store.impatient
         with suppress(StoreError):  # a store that is away; the next beat may come through
             beat = Beat(count=self._count, is_over=is_over)
             store.put(layout.beat_key(self._number), beat.model_dump_json().encode())
-            with suppress(ObjectMissing):
-                self._successor = _read_note(store, self._number + 1)
+            self._successor = _try_note(store, self._number + 1)
 
 
 def read_newest_driver(store: Store) -> tuple[DriverNote, tuple[str, ...]] | None:
@@ -157,36 +158,36 @@ def read_newest_driver(store: Store) -> tuple[DriverNote, tuple[str, ...]] | Non
 
     A driver that was killed could not say that it is over.
     """
-    try:
-        number = _highest(store)
-        if not number or _read_beat(store, number).is_over:
-            return None
-        note = _read_note(store, number)
-    except (ObjectMissing, ValidationError):  # it is being written, or of another version
+    number = _highest(store)
+    if not number or _read_beat(store, number).is_over:
         return None
-    try:
-        listed = ActorPlaces.model_validate_json(store.read(layout.actors_key(number)))
-    except (ObjectMissing, ValidationError):
-        return note, ()
-    return note, listed.actors
+    note = _try_note(store, number)
+    if note is None:  # it is being written, or of another version
+        return None
+    with suppress(ObjectMissing, StoreRefused, UnreadableFile):  # it is for people alone
+        return note, read_small(store, layout.actors_key(number), ActorPlaces).actors
+    return note, ()
 
 
 def _highest(store: Store) -> int:
     """The highest number in the list. It may lag: who takes the next one finds out."""
-    names = (entry.key.rpartition("/")[2] for entry in store.list_folder(layout.DRIVERS))
-    numbers = (int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
-    return max(numbers, default=0)
+    keys = (entry.key for entry in store.list_folder(layout.DRIVERS))
+    numbers = (layout.try_driver_of(key) for key in keys if key.endswith(".json"))
+    return max(filter(None, numbers), default=0)
 
 
-def _read_note(store: Store, number: int) -> DriverNote:
-    return DriverNote.model_validate_json(store.read(layout.driver_key(number)))
+def _try_note(store: Store, number: int) -> DriverNote | None:
+    """Who took a number; None: nobody, or a note that this version cannot read."""
+    with suppress(ObjectMissing, UnreadableFile):
+        return read_small(store, layout.driver_key(number), DriverNote)
+    return None
 
 
 def _read_beat(store: Store, number: int) -> Beat:
-    try:
-        return Beat.model_validate_json(store.read(layout.beat_key(number)))
-    except ObjectMissing:
-        return Beat(count=0)
+    """What cannot be read does not move: nobody is taken for alive by it."""
+    with suppress(ObjectMissing, UnreadableFile):
+        return read_small(store, layout.beat_key(number), Beat)
+    return Beat(count=0)
 
 
 def _named(note: DriverNote) -> str:

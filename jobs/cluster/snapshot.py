@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from schemas.runs import ShardReport
+from schemas.runs import ShardReport, Wait
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +20,7 @@ class Snapshot:
     num_new: int  # finished since this driver began
     num_bytes: int  # committed since this driver began
     growing_seconds: float  # since the first actor had its models loaded
-    is_store_away: bool = False  # some actor waits for it
+    store_wait: Wait | None = None  # of some actor
     endpoints_away: tuple[str, ...] = ()  # some actor waits for them
     waiting: str = ""  # for what actors have no place yet, in words
 
@@ -63,7 +63,7 @@ class Tally:
         num_committed: int,
         num_actors: int,
         growing_seconds: float,
-        is_store_away: bool,
+        store_wait: Wait | None,
         endpoints_away: Collection[str] = (),
         waiting: str,
     ) -> Snapshot:
@@ -80,7 +80,7 @@ class Tally:
             num_new=num_finished - self.num_before,
             num_bytes=self.num_bytes,
             growing_seconds=growing_seconds,
-            is_store_away=is_store_away,
+            store_wait=store_wait,
             endpoints_away=tuple(sorted(endpoints_away)),
             waiting=waiting,
         )

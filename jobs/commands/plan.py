@@ -94,6 +94,11 @@ def extend_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     """Add to a plan what it lacks of what is asked for. Raises ConfigMismatch, InputError."""
     before = load_run(request)
     store = open_store(request.url)
+    if before.config.execution != read_manifest(store).config.execution:
+        raise InputError(
+            "an extension keeps how the run was planned to be carried out: leave execution "
+            f"settings out, and give them to: coppice run {as_typed(store.url)}"
+        )
     prompts = PromptSet(prompts=[], num_duplicates=0, rejects=[])
     if request.sources:
         resolved = resolve(before.config.model_dump(mode="json"))
@@ -127,10 +132,12 @@ def load_run(request: PlanRequest) -> RunManifest:
 
     Raises ConfigMismatch, and InputError for options that nothing is there for.
     """
-    if not request.sources and (request.num_records or request.reading != ReadOptions()):
+    is_reading = request.num_records or request.skip_bad or request.reading != ReadOptions()
+    if not request.sources and is_reading:
         raise InputError(
-            "--limit, --prompt-column, --drop-columns and --fold-newlines say how prompt files are "
-            "read, and there are none; give some before the run, or leave these options out"
+            "--limit, --skip-bad, --prompt-column, --drop-columns and --fold-newlines say how "
+            "prompt files are read, and there are none; give some before the run, or leave these "
+            "options out"
         )
     check_outlives_job(request.url)
     store = open_store(request.url)

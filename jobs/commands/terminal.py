@@ -132,8 +132,9 @@ def describe(snapshot: "Snapshot") -> str:
         f"({snapshot.num_ok:,} ok, {snapshot.num_dead:,} dead)",
         counted(snapshot.num_actors, "actor"),
     ]
-    if snapshot.is_store_away:
-        parts.append("waiting for the store")
+    if wait := snapshot.store_wait:
+        clock = time.strftime("%H:%M:%S", time.localtime(wait.since))
+        parts.append(f"waiting for {wait.whom} since {clock}{wait.what and f', to {wait.what}'}")
     if snapshot.endpoints_away:
         parts.append(f"waiting for endpoint {' and '.join(snapshot.endpoints_away)}")
     if snapshot.waiting:

@@ -3,10 +3,8 @@
 In a config file the model and the template pack are names; here they get their digests.
 """
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias, TypeVar, get_args
 
 from pydantic import ValidationError
@@ -28,6 +26,7 @@ from schemas.config import (
 )
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping, JsonObject, JsonValue
+from schemas.small_files import parse_toml, read_toml_file
 from schemas.trace import Role
 
 DEFAULT_MODEL = "toy"
@@ -55,10 +54,7 @@ class Resolved:
 
 def read_config_file(path: str) -> Tables:
     """The tables of a TOML file. Raises InputError."""
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"config file {path} cannot be read: {error}") from error
+    return read_toml_file(path, "config file")
 
 
 def with_settings(tables: Tables, pairs: Iterable[str]) -> Tables:
@@ -148,7 +144,13 @@ def _is_resource_name(name: str) -> bool:
 
 def _facts(method: JsonMapping) -> ModelFacts:
     if method.get("backend") == "fake":
-        return fake_facts(validated(FakeConfig, method.get("fake", {})))
+        facts = fake_facts(validated(FakeConfig, method.get("fake", {})))
+        if _name(method, "model") not in (None, facts.model.name):
+            raise InputError(
+                f"method.model is {_name(method, 'model')!r:.80}, and the fake has no model: leave "
+                "--model out, or name the backend that computes it with --backend"
+            )
+        return facts
     return describe_model(_name(method, "model") or DEFAULT_MODEL)
 
 
@@ -157,6 +159,8 @@ def _dtype(method: JsonMapping, facts: ModelFacts, planned: MethodConfig | None)
     named = method.get("dtype")
     if named is None and planned is not None:
         return planned.dtype
+    if method.get("backend") == "fake" and named not in (None, "float32"):
+        raise InputError("--dtype says how a model is computed, and the fake has none")
     if named in get_args(Dtype):
         return named
     if named is None and facts.own_dtype in get_args(Dtype):
@@ -182,6 +186,11 @@ def _check_fit(config: RunConfig, facts: ModelFacts, pack: TemplatePack) -> None
         raise InputError(
             "method.backend is fake, so there is no model for the other backends of "
             "method.backends: name the model's backend there, and the fake for single roles"
+        )
+    if "fake" not in names.values() and config.method.fake != FakeConfig():
+        raise InputError(
+            "method.fake says what the fake pretends, and no role is answered by it: leave these "
+            "settings out, or give --backend fake"
         )
     if names[Role.DRAW] == "fake" != config.method.backend:
         raise InputError(
@@ -228,10 +237,10 @@ def _with(tables: Tables, path: list[str], value: JsonValue) -> Tables:
 def _value(text: str) -> JsonValue:
     """A TOML value; what is none (a bare word) is the text itself."""
     try:
-        value: JsonValue = tomllib.loads(f"value = {text}")["value"]
-        return value
-    except tomllib.TOMLDecodeError:
+        tables = parse_toml(f"value = {text}")
+    except ValueError:
         return text
+    return tables["value"] if len(tables) == 1 else text  # no line of its own behind it
 
 
 def validated(kind: type[Table], tables: JsonValue) -> Table:

@@ -5,7 +5,6 @@ file and commits it; the models have theirs, see `pipeline.rollout.model_thread`
 shard is durable. A worker that dies loses its open shards and nothing else.
 """
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +29,7 @@ from pipeline.store.supplements import (
     read_log,
 )
 from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, try_read_footer
+from pipeline.store.trouble.scratch import ScratchDisk, sweep_scratch
 from pipeline.twig.drive import Outcome, Rollout
 from pipeline.twig.given import with_thoughts
 from pipeline.twig.programs import PROGRAMS
@@ -76,6 +76,8 @@ class Worker:
         self, store: Store, manifest: RunManifest, loaded: LoadedBackends, *, name: str
     ) -> None:
         self._store = patient_store(store, manifest)
+        self._disk = ScratchDisk(patience_seconds=manifest.config.execution.store_patience_seconds)
+        sweep_scratch()
         self._manifest = manifest
         self._stack = loaded.stack
         self._name = name
@@ -88,7 +90,7 @@ class Worker:
         """How it is doing."""
         return WorkerStatus(
             num_finished=self._model_thread.num_finished,
-            is_store_away=self._store.is_away,
+            store_wait=self._store.wait or self._disk.wait,
             endpoints_away=self._model_thread.endpoints_away,
         )
 
@@ -151,7 +153,7 @@ class Worker:
         self, attempt: Attempt, row_of: Mapping[Key, PlanRow], path: Path
     ) -> tuple[ShardFooter, Endings]:
         """Grow all rollouts of a shard into a file. The file holds every planned key, once."""
-        writer = TraceWriter(path, self._origin(attempt))
+        writer = TraceWriter(path, self._origin(attempt), self._disk.open)
         endings: dict[str | None, set[str]] = {}
         for trace in self._traces(row_of, _crashed_keys(attempt, list(row_of))):
             writer.add(replace(trace, attempts=attempt.number))
@@ -204,7 +206,7 @@ class Worker:
         path: Path,
     ) -> ShardFooter:
         """Grow dead keys into a file of those that are ok now; its footer names the others."""
-        writer, in_vain = TraceWriter(path, origin), []
+        writer, in_vain = TraceWriter(path, origin, self._disk.open), []
         for trace in self._traces(row_of, _crashed_keys(bring_back.attempt, bring_back.keys)):
             key = trace.record_id, trace.rollout_index
             if trace.status is Status.OK:
@@ -319,8 +321,8 @@ class Worker:
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
-            yield Path(folder) / "shard.parquet"
+        with self._disk.folder() as folder:
+            yield folder / "shard.parquet"
 
     def _failed(
         self, attempt: Attempt, kind: FailureKind, reason: str, error: Exception
@@ -336,7 +338,7 @@ class Worker:
             ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         with suppress(StoreError):  # the note is for people, and not waited for
-            record_failed_attempt(self._store.inner, note)
+            record_failed_attempt(self._store.impatient, note)
         return ShardReport(
             shard=attempt.shard,
             attempt_id=attempt.attempt_id,

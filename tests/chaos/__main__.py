@@ -18,6 +18,7 @@ from itertools import count
 from pathlib import Path
 
 from tests.chaos import cluster, storage
+from tests.chaos.damage import flip_bits, follow_advice
 from tests.chaos.ledger import Ledger
 from tests.chaos.lines import all_works, kill_on_lines
 from tests.chaos.verbs import Harm, fail_at_every_call
@@ -36,6 +37,9 @@ def main() -> None:
     ledger, started = Ledger(), time.monotonic()
     with _only_to_errors(), tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         in_process(ledger, Path(folder), step=40 if options.cut else 6)
+        _say(ledger, started)
+        follow_advice(ledger, Path(folder) / "damage", step=8 if options.cut else 1)
+        flip_bits(ledger, Path(folder) / "bits", 200 if options.cut else 2000, options.seed)
         _say(ledger, started)
         on_storage(ledger, Path(folder), is_real=options.real)
         _say(ledger, started)

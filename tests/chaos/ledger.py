@@ -24,6 +24,7 @@ class Ledger:
     """Counts over a whole suite. Every fault is one injected event."""
 
     faults: Counter[str] = field(default_factory=Counter)  # by kind
+    flips: Counter[str] = field(default_factory=Counter)  # of bits, by kind of file
     seconds: Counter[str] = field(default_factory=Counter)  # from a fault's run, by kind
     deaths: int = 0  # of workers, and
     shards_again: int = 0  # what they cost
@@ -63,6 +64,7 @@ class Ledger:
             "num_faults": self.faults.total(),
             "num_kinds": len(self.faults),
             "faults": dict(sorted(self.faults.items())),
+            "flips": dict(sorted(self.flips.items())),
             "lost": len(self.lost),
             "twice": len(self.twice),
             "wrong": len(self.wrong),

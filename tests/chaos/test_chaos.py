@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.__main__ import in_process, on_a_cluster, on_storage
+from tests.chaos.damage import flip_bits, follow_advice
 from tests.chaos.ledger import Ledger
 
 
@@ -21,8 +22,17 @@ def ledger() -> Iterator[Ledger]:
 def test_killed_on_lines_and_failed_at_calls(ledger: Ledger, tmp_path: Path):
     in_process(ledger, tmp_path, step=100)
 
-    assert len(ledger.faults) == 9
+    assert len(ledger.faults) == 11
     assert min(ledger.faults.values()) >= 1
+
+
+@pytest.mark.slow
+def test_damage_and_flipped_bits(ledger: Ledger, tmp_path: Path):
+    follow_advice(ledger, tmp_path / "damage", step=8)
+    flip_bits(ledger, tmp_path / "bits", 100, seed=1)
+
+    assert len(ledger.faults) == 7
+    assert ledger.flips.total() == 100
 
 
 @pytest.mark.slow

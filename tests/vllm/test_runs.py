@@ -23,11 +23,13 @@ from pipeline.plan.planning import commit_plan, make_plan
 from pipeline.rollout.worker import Worker
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
+from pipeline.store.traces import try_read_footer
 from schemas.endpoints import ServeConfig
 from schemas.errors import ExitCode
 from schemas.runs import RunManifest, ShardEnd, ShardReport
 from tests.support import all_rows, attempt_at, prompt_set
 from tests.vllm.conftest import kept, port_of, signal_group, until
+from tests.vllm.models import leaning
 
 SCENES = ("a red circle under a blue sky", "a green square on grass", "two black stars", "a cross")
 
@@ -43,7 +45,12 @@ def server(
 
 def planned(folder: Path, url: str, model: Path, **execution: Any) -> tuple[Store, RunManifest]:
     """A run of the toy whose thoughts and critiques are an endpoint's."""
-    teacher = {"model": str(model), "max_tokens": 24, "temperature": 1.0}
+    teacher = {
+        "model": str(model),
+        "max_tokens": 200,
+        "temperature": 1.0,
+        "extra": {"logit_bias": leaning(model)},
+    }
     tables = {
         "method": {
             "model": "toy",
@@ -160,7 +167,7 @@ def test_a_server_that_stays_away_ends_the_shard_which_is_made_when_it_is_back(
     assert failed.end is ShardEnd.FAILED
     assert failed.failure is not None
     assert "teacher" in failed.failure.message
-    assert all_rows(store, manifest) == []
+    assert try_read_footer(store, 0) is None
 
     with (
         kept(serve, picture_model, tmp_path / "second", port=port_of(url)) as server,
@@ -174,12 +181,12 @@ def test_a_server_that_stays_away_ends_the_shard_which_is_made_when_it_is_back(
 def test_a_text_model_thinks_alone(serve: ServeConfig, text_model: Path, tmp_path: Path):
     prompts, out = tmp_path / "prompts.txt", tmp_path / "thoughts.jsonl"
     prompts.write_text("\n".join(SCENES))
+    bias = ", ".join(f"{token} = {value}" for token, value in leaning(text_model).items())
     with kept(serve, text_model, tmp_path) as server:
         config = tmp_path / "teacher.toml"
         config.write_text(
-            # Ends at the first e or space: of a random model a full stop may be long in coming.
             f'[method.endpoints.thinker]\nmodel = "{text_model}"\ntemperature = 1.0\n'
-            'extra = { stop = ["e", " ", "a"], min_tokens = 3 }\n'
+            f"extra = {{ logit_bias = {{ {bias} }} }}\n"
             f'[execution.endpoints.thinker]\nurl = "{server.status().url}"\n'
         )
         said = StringIO()

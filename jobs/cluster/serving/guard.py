@@ -64,7 +64,8 @@ def _end_all(server: int, term_seconds: float) -> None:
     if term_seconds:
         _signal_group(server, signal.SIGTERM)
         _signal_group(server, signal.SIGCONT)  # one that is stopped hears nothing else
-        _wait(term_seconds)
+        _wait(term_seconds, server)
+        _wait(_LOOK_SECONDS)
     stop_at = time.monotonic() + _KILL_SECONDS
     while (left := list(_descendants())) and time.monotonic() < stop_at:
         for process in left:
@@ -72,13 +73,11 @@ def _end_all(server: int, term_seconds: float) -> None:
         _wait(_LOOK_SECONDS)
 
 
-def _wait(seconds: float) -> None:
-    """Until no descendant is left, or so long."""
+def _wait(seconds: float, server: int = 0) -> None:
+    """Until the server has ended, or no descendant is left, or so long."""
     stop_at = time.monotonic() + seconds
     while time.monotonic() < stop_at:
-        for _ in _reaped():
-            pass
-        if not any(_descendants()):
+        if server in dict(_reaped()) or not any(_descendants()):
             return
         time.sleep(_LOOK_SECONDS / 2)
 

@@ -67,7 +67,7 @@ def caption(request: CaptionRequest, terminal: Terminal) -> ExitCode:
     resolved = resolve(_tables(request), default_pack=_PACK)
     config = resolved.config
     prompts = _read(request, resolved)
-    terminal.say(*describe_left_behind(prompts.left_behind))
+    terminal.say(*describe_left_behind(prompts.left_behind), *_describe_left_out(prompts))
     thinker = config.method.backend_of(Role.THINK)
     endpoint = config.method.endpoints.get(thinker)
     model = endpoint.model if endpoint else config.method.model.name
@@ -188,6 +188,14 @@ def _read(request: CaptionRequest, resolved: Resolved) -> PromptSet:
         first=request.num_records,
         check=_no_own_columns,
     )
+
+
+def _describe_left_out(prompts: PromptSet) -> Iterator[str]:
+    if prompts.num_duplicates or prompts.rejects:
+        yield (
+            f"Left out: {counted(prompts.num_duplicates, 'exact duplicate')}, "
+            f"{counted(len(prompts.rejects), 'unusable prompt')}."
+        )
 
 
 def _no_own_columns(metadata: JsonObject) -> str | None:

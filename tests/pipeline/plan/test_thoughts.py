@@ -43,7 +43,7 @@ def test_thoughts_that_cannot_be_drawn_from_are_told(value: Any, words: str):
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_whatever_stands_in_the_column_is_three_texts_or_refused(value: Any):
     if checked(value) is None:
         assert len(thoughts_of({"thoughts": value})) == 3

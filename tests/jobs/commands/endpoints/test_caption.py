@@ -215,6 +215,14 @@ def test_what_cannot_be_written_or_asked_is_refused_first(
         run(prompts, target, settings=["method.backend=fake"], **changes)
 
 
+def test_what_is_left_out_of_the_prompt_file_is_counted(tmp_path: Path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("a cube\n\na cube\n")
+    code, said = run(path, tmp_path / "out.jsonl", settings=["method.backend=fake"], skip_bad=True)
+    assert code is ExitCode.COMPLETE
+    assert "Left out: 1 exact duplicate, 1 unusable prompt." in said
+
+
 def test_columns_of_its_own_are_refused_in_the_prompt_file(tmp_path: Path):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a cube", "model": "old"}\n')
