@@ -108,7 +108,7 @@ def _parsed(line: str) -> Cell:
 def _is_one_object(file: OpenFile) -> bool:
     body = file.start().read(MAX_ARRAY_BYTES)
     try:
-        return isinstance(json.loads(body), dict)
+        return b"\n" in body.strip() and isinstance(json.loads(body), dict)
     except (ValueError, RecursionError):
         return False
 

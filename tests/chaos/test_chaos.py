@@ -7,7 +7,9 @@ import pytest
 
 from tests.chaos.__main__ import in_process, on_a_cluster, on_storage
 from tests.chaos.damage import flip_bits, follow_advice
+from tests.chaos.garbage import garbage
 from tests.chaos.ledger import Ledger
+from tests.chaos.waits import full_disk
 
 
 @pytest.fixture
@@ -36,6 +38,14 @@ def test_damage_and_flipped_bits(ledger: Ledger, tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_garbage_and_a_full_disk(ledger: Ledger, tmp_path: Path):
+    garbage(ledger, tmp_path, step=5)
+    full_disk(ledger, tmp_path, 1)
+
+    assert len(ledger.faults) >= 16
+
+
+@pytest.mark.slow
 def test_faults_on_the_wire(ledger: Ledger, tmp_path: Path, aws_settings: pytest.MonkeyPatch):
     del aws_settings
     on_storage(ledger, tmp_path, is_real=False)
@@ -48,7 +58,7 @@ def test_faults_on_the_wire(ledger: Ledger, tmp_path: Path, aws_settings: pytest
 def test_killed_and_frozen_processes(ledger: Ledger, tmp_path: Path):
     on_a_cluster(ledger, tmp_path, seed=1, is_cut=True)
 
-    assert len(ledger.faults) == 7
+    assert len(ledger.faults) == 8
 
 
 def test_a_ledger_notices_what_is_lost_and_what_is_wrong(tmp_path: Path):

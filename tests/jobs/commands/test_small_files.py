@@ -153,8 +153,12 @@ scorers = ["thoughts@1"]
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("template"))
+
+
+def make_run(folder: Path) -> Path:
     """A complete run of two parts with all that can lie beside its traces, and files for it."""
-    folder = tmp_path_factory.mktemp("template")
+    folder.mkdir(exist_ok=True)
     (folder / "recipe.toml").write_text(RECIPE)
     (folder / "config.toml").write_text(
         '[method]\nbackend = "fake"\n[method.fake]\nimage_size = 32\n'
