@@ -116,6 +116,7 @@ def put_shard(store: Store, path: Path, number: int = 0) -> None:
 def as_stored(event: Event) -> dict[str, Any]:
     """An event as a row shows it: flat, with lists, and nulls for what does not apply."""
     row = asdict(event)
+    row.pop("usage")  # of an endpoint: it goes into the footer
     reflection = row.pop("reflection") or dict.fromkeys(Reflection.__slots__)
     return {
         name: list(value) if isinstance(value, tuple) else value
