@@ -16,6 +16,7 @@ from pipeline.select.judge import with_judge
 from pipeline.select.parallel import Spread, in_processes
 from pipeline.select.recipes import load_recipe
 from pipeline.select.selection import Curation, open_curation
+from pipeline.sets.export_notes import export_lines
 from pipeline.sets.exports import check_exports
 from pipeline.sets.write import write_set
 from pipeline.store.open import open_store
@@ -73,6 +74,7 @@ def _curate(
         return
     out = open_store(request.out)
     manifest = write_set(curation, out, packs=request.packs, spread=spread, say=terminal.say)
+    terminal.say(*export_lines(manifest))
     num_files = sum(len(stream.files) for stream in manifest.files.values())
     terminal.say(f"Set {manifest.version}: {as_typed(out.url)}, {counted(num_files, 'file')}.")
 

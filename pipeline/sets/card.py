@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from pipeline.select.funnel import lines_of
 from pipeline.select.guard_lines import guard_lines_of
 from pipeline.select.selection import Curation
+from pipeline.sets.export_notes import num_rows
 from pipeline.store.runs import stack_of
 from schemas.config import MethodConfig
 from schemas.recipes import Recipe
-from schemas.sets import StreamFiles
+from schemas.sets import SetManifest, StreamFiles
 from schemas.specs import PromptOrigin
 from schemas.trace import Role
 
@@ -28,19 +29,20 @@ of Janus so as to perform similarly as a *derivative of the model*: its use rest
 training on rows that a Janus-Pro wrote, judged or drew."""
 
 
-def card_of(curation: Curation, version: str, files: Mapping[str, StreamFiles]) -> str:
+def card_of(curation: Curation, manifest: SetManifest) -> str:
     """The whole card, as Markdown. Equal sets have equal cards."""
-    recipe = curation.recipe
+    recipe, files = curation.recipe, manifest.files
     parts = [
         front_matter(recipe.name, files),
         f"# {_one_line(recipe.name)}",
         recipe.about or "A training set of Thinking-while-Generating traces.",
-        f"Version `{version}`, of recipe `{curation.checked.digest}`. Made by Coppice from the "
-        "runs below; `manifest.json` names every input by its digest, `decisions.parquet` says of "
-        "every row that could have been why it is not here, and `leaks.json` which prompts were "
-        "found in evaluation sets.",
+        f"Version `{manifest.version}`, of recipe `{curation.checked.digest}`. Made by Coppice "
+        "from the runs below; `manifest.json` names every input by its digest, "
+        "`decisions.parquet` says of every row that could have been why it is not here, and "
+        "`leaks.json` which prompts were found in evaluation sets.",
         "## Rows\n\n" + "\n".join(_rows(files)),
         "## Funnel\n\n```\n" + "\n".join(lines_of(curation.funnel)) + "\n```",
+        *_exports(manifest),
         *_guards(curation),
         "## Where it comes from\n\n" + "\n".join(_runs(curation)),
         "## Scorers\n\n" + "\n".join(_scorers(recipe)),
@@ -71,6 +73,21 @@ def front_matter(name: str, files: Mapping[str, StreamFiles]) -> str:
         ],
     )
     return f"---\n{data.to_yaml()}\n---"
+
+
+def _exports(manifest: SetManifest) -> Iterator[str]:
+    """The exports with what each is for; nothing where there is none."""
+    if manifest.exports:
+        lines = (
+            f"- `{name}`, version {note.version}, for {note.consumer}: "
+            f"{num_rows(manifest, name):,} rows; left out: {_counts(note.left_out)}."
+            for name, note in manifest.exports.items()
+        )
+        yield "## Exports\n\n" + "\n".join(lines)
+
+
+def _counts(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {num:,}" for reason, num in left_out.items()) or "none"
 
 
 def _guards(curation: Curation) -> Iterator[str]:

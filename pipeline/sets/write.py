@@ -21,14 +21,15 @@ from pipeline.select.parallel import Spread, ordered_map
 from pipeline.select.selection import Curation
 from pipeline.sets.card import card_of
 from pipeline.sets.decisions import leaks_of, write_decisions
+from pipeline.sets.export_notes import export_notes, num_rows
 from pipeline.sets.router import joined, notes_of
 from pipeline.sets.units import UNITS, UnitTask, unit_key, units_of, write_unit
 from pipeline.store.objects import Store
 from pipeline.twig.programs import Settings
 from schemas import __version__
 from schemas.errors import InputError, ObjectMissing
-from schemas.json_values import JsonValue, canonical_json, read_json_object
-from schemas.sets import SetInputs, SetManifest, SetRun, StreamFiles, UnitFiles
+from schemas.json_values import JsonObject, JsonValue, canonical_json, read_json_object
+from schemas.sets import SetInputs, SetManifest, SetRun, UnitFiles
 from schemas.training import TRAINING_FORMAT
 
 MANIFEST, STARTED = "manifest.json", "started.json"
@@ -57,18 +58,23 @@ def write_set(
         return finished
     with tempfile.TemporaryDirectory(prefix="coppice-") as scratch:
         write_decisions(curation, out, Path(scratch))
-    files = _write_units(curation, out, settings, spread)
+    units = _write_units(curation, out, settings, spread)
+    files = joined([unit.files for unit in units])
     manifest = SetManifest(
-        training_format=TRAINING_FORMAT, version=version, inputs=inputs, files=files
+        training_format=TRAINING_FORMAT,
+        version=version,
+        inputs=inputs,
+        files=files,
+        exports=export_notes(curation.recipe.exports, units),
     )
-    _put(out, "funnel.json", curation.funnel.model_dump())
+    _put(out, "funnel.json", _funnel_of(curation, manifest))
     if curation.guards is not None:
         _put(out, "guards.json", curation.guards.model_dump(mode="json"))
     _put(out, "leaks.json", [leak.model_dump() for leak in leaks_of(curation)])
     _put(out, "recipe.json", curation.recipe.model_dump(mode="json"))
-    for key, note in notes_of(curation.recipe, files).items():
+    for key, note in notes_of(curation.recipe.name, curation.recipe.exports, files).items():
         _put(out, key, note)
-    out.put("README.md", card_of(curation, version, files).encode())
+    out.put("README.md", card_of(curation, manifest).encode())
     _put(out, MANIFEST, manifest.model_dump(mode="json"))
     _tidy(out)
     return manifest
@@ -76,12 +82,12 @@ def write_set(
 
 def _write_units(
     curation: Curation, out: Store, settings: Sequence[Settings], spread: Spread
-) -> dict[str, StreamFiles]:
+) -> list[UnitFiles]:
     """Write all rows, but for those of units that an earlier job came to the end of."""
     units = units_of(curation, settings)
     noted = {entry.key for entry in out.list_folder(UNITS)}
     done = {
-        unit.number: UnitFiles.model_validate_json(out.read(unit_key(unit.number))).files
+        unit.number: UnitFiles.model_validate_json(out.read(unit_key(unit.number)))
         for unit in units
         if unit_key(unit.number) in noted
     }
@@ -96,7 +102,18 @@ def _write_units(
     work = (unit.work(curation) for unit in left)
     for unit, files in zip(left, spread(partial(write_unit, task), work), strict=True):
         done[unit.number] = files
-    return joined([done[unit.number] for unit in units])
+    return [done[unit.number] for unit in units]
+
+
+def _funnel_of(curation: Curation, manifest: SetManifest) -> JsonObject:
+    """The funnel, and how many of the rows kept each export has and left out."""
+    counts: JsonObject = curation.funnel.model_dump()
+    if manifest.exports:
+        counts["exports"] = {
+            name: {"rows": num_rows(manifest, name), "left_out": dict(note.left_out)}
+            for name, note in manifest.exports.items()
+        }
+    return counts
 
 
 def _tidy(out: Store) -> None:

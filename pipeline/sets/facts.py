@@ -1,0 +1,151 @@
+"""What a trace says beyond the rows that are made of it, for exports that show more than rows.
+
+Pictures after each drawing, how it was sampled, how its group fared, and of pairs the thoughts and
+drawings that answer one prompt.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.sets.exports.form import DrawingPair, ThoughtPair, TraceFacts
+from pipeline.sets.picks import GroupPick
+from pipeline.sets.questions import canvas_in_sight, canvas_picture, messages_of
+from pipeline.twig.programs import Settings
+from pipeline.twig.requests import Request, Text
+from schemas.rows import EventRow, ImageCell, TraceRow
+from schemas.trace import Role
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opening:
+    """The first region of a trace: the thought of it, if there is one, and the drawing that stands.
+
+    Pairs of rollouts are compared there alone: later on each has a canvas of its own in sight.
+    """
+
+    thought: EventRow | None
+    drawing: EventRow
+
+    @classmethod
+    def of(cls, trace_row: TraceRow) -> "Opening":
+        first = [event for event in trace_row["events"] if event["region"] == 0]
+        thoughts = [event for event in first if event["role"] == Role.THINK]
+        drawings = [event for event in first if event["role"] == Role.DRAW]
+        standing = [event for event in drawings if event["superseded_by"] is None]
+        return cls(thought=thoughts[0] if thoughts else None, drawing=standing[-1])
+
+
+def facts_of(
+    trace_row: TraceRow,
+    settings: Settings,
+    *,
+    group: GroupPick | None = None,
+    thoughts: ThoughtPair | None = None,
+    drawings: DrawingPair | None = None,
+) -> TraceFacts:
+    """What is known of a row beyond it."""
+    sampling = settings.method.sampling
+    return TraceFacts(
+        canvases=dict(_canvases(trace_row)),
+        region_stops=trace_row["region_stops"] or [len(trace_row["codes"])],
+        cfg_weight=sampling.cfg_weight,
+        image_temperature=sampling.image_temperature,
+        text_temperature=sampling.text_temperature,
+        reward_mean=None if group is None else group.reward_mean,
+        reward_std=None if group is None else group.reward_std,
+        num_rewards=0 if group is None else group.num_rewards,
+        thoughts=thoughts,
+        drawings=drawings,
+    )
+
+
+def _canvases(trace_row: TraceRow) -> Iterator[tuple[int, ImageCell]]:
+    """The pictures that are kept, by the drawings after which they were."""
+    for event in trace_row["events"]:
+        if event["role"] == Role.DRAW and event["picture"] is not None:
+            yield event["index"], trace_row["images"][event["picture"]]
+    # Of a run that keeps the finished picture alone, that is the canvas after the last drawing.
+    if trace_row["final_picture"] is not None:
+        last = max(event["index"] for event in trace_row["events"] if event["role"] == Role.DRAW)
+        yield last, trace_row["images"][trace_row["final_picture"]]
+
+
+def revised_thoughts(
+    trace_row: TraceRow, requests: Sequence[Request], rejected: EventRow, chosen: EventRow
+) -> ThoughtPair | None:
+    """The thoughts that a drawing and the one in its place were made from: both answer what was
+    asked of the region. None where nobody was asked.
+    """
+    events = trace_row["events"]
+    region = [event for event in events if event["region"] == rejected["region"]]
+    asked = [event for event in region if event["role"] == Role.THINK]
+    if not asked:
+        return None
+    thoughts = {0: asked[0]["text"]} | {
+        event["revision"] + 1: event["better_thought"]
+        for event in region
+        if event["role"] == Role.REFLECT
+    }
+    better, worse = thoughts.get(chosen["revision"]), thoughts.get(rejected["revision"])
+    return _thought_pair(trace_row, requests, asked[0], better, worse, has_one_prompt=True)
+
+
+def first_thoughts(
+    best: TraceRow, requests: Sequence[Request], worst: Opening
+) -> ThoughtPair | None:
+    """The first thoughts of two rollouts. None where there is none."""
+    thought, other = Opening.of(best).thought, worst.thought
+    if thought is None or other is None:
+        return None
+    has_one_prompt = thought["prefix_ids"] == other["prefix_ids"]
+    return _thought_pair(
+        best, requests, thought, thought["text"], other["text"], has_one_prompt=has_one_prompt
+    )
+
+
+def _thought_pair(
+    trace_row: TraceRow,
+    requests: Sequence[Request],
+    asked: EventRow,
+    chosen: str | None,
+    rejected: str | None,
+    *,
+    has_one_prompt: bool,
+) -> ThoughtPair | None:
+    request = requests[asked["index"]]
+    if not isinstance(request, Text) or chosen is None or rejected is None:
+        return None
+    return ThoughtPair(
+        question=messages_of(request, asked["backend"]),
+        images=canvas_picture(trace_row, asked) if canvas_in_sight(request) else [],
+        has_one_prompt=has_one_prompt,
+        chosen=chosen,
+        rejected=rejected,
+    )
+
+
+def drawing_pair(
+    chosen: EventRow, rejected: EventRow, canvases: tuple[Sequence[int], Sequence[int]]
+) -> DrawingPair:
+    """Two drawings of one region, and the codes above each."""
+    canvas, other = map(list, canvases)
+    return DrawingPair(
+        has_one_prompt=chosen["prefix_ids"] == rejected["prefix_ids"] and canvas == other,
+        prompt_ids=chosen["prefix_ids"],
+        canvas=canvas,
+        chosen=chosen["codes"],
+        rejected=rejected["codes"],
+    )
+
+
+def revised_drawings(
+    requests: Sequence[Request], rejected: EventRow, chosen: EventRow
+) -> DrawingPair:
+    """A drawing and the one in its place."""
+    canvases = [canvas_in_sight(requests[event["index"]]) for event in (chosen, rejected)]
+    return drawing_pair(chosen, rejected, (canvases[0], canvases[1]))
+
+
+def first_drawings(best: TraceRow, worst: Opening) -> DrawingPair:
+    """What stands of the first region in two rollouts. There is nothing above it."""
+    return drawing_pair(Opening.of(best).drawing, worst.drawing, ((), ()))
