@@ -29,6 +29,7 @@ from pipeline.store.runs import open_run
 from schemas.errors import InputError
 from schemas.recipes import SetKind
 from schemas.sets import SetManifest
+from tests.pipeline.conftest import score
 
 RECIPES: Mapping[SetKind, str] = {
     SetKind.SFT: "",
@@ -102,13 +103,16 @@ def names_in(folder: Path, container: str) -> set[str]:
     names: set[str] = set()
     for path in folder.rglob("*"):
         if container == "tar" and path.suffix == ".tar":
-            names |= {json.loads(s["json"])["id"] for s in webdataset.WebDataset(str(path))}
+            names |= {
+                json.loads(s["json"])["id"]
+                for s in webdataset.WebDataset(str(path), shardshuffle=False)
+            }
         elif path.suffix == ".jsonl":
             lines = map(json.loads, path.read_text().splitlines())
             names |= {line.get("metadata", line)["id"] for line in lines}
         elif path.suffix == ".parquet":
             names |= set(pq.read_table(path)["id"].to_pylist())
-    is_of_segments = folder.name in ("grpo", "verl-grpo") or "sets/grpo" in str(folder)
+    is_of_segments = SetKind.GRPO.value in folder.parts
     return {name.rpartition("-")[0] for name in names} if is_of_segments else names
 
 
@@ -218,14 +222,18 @@ def test_nemo_curator_has_a_row_for_every_part(out: Path):
         assert json.loads(parts[0]["source_ref"])["trace_id"]
 
 
-def test_trl_reads_preferences_of_one_question(sets: Path):
-    rows = load(sets / SetKind.PREFERENCE.value, "trl-dpo")
+def test_trl_reads_preferences_of_one_question(fake_run: Store, tmp_path: Path):
+    score(fake_run, "tokens")
+    manifest = written(fake_run, SetKind.PREFERENCE, tmp_path / "set")
+    rows = load(tmp_path / "set", "trl-dpo")
 
     assert rows
     for row in rows:
         assert is_conversational(row)
         assert row["chosen"] != row["rejected"]
         assert row["prompt"][-1]["role"] == "user"
+    pairs = list(load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "c")))
+    assert len(rows) + sum(manifest.exports["trl-dpo"].left_out.values()) == len(pairs)
 
 
 def test_verl_has_a_row_for_every_segment_of_whole_groups(sets: Path):
