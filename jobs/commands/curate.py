@@ -1,4 +1,4 @@
-"""What `coppice curate` does: a training set of scored runs, by a recipe.
+"""What `coppice curate` does: a training set of scored runs, by a recipe; and `coppice export`.
 
 The work is spread over processes of one machine, or over a Ray cluster that is joined.
 """
@@ -16,6 +16,7 @@ from pipeline.select.judge import with_judge
 from pipeline.select.parallel import Spread, in_processes
 from pipeline.select.recipes import load_recipe
 from pipeline.select.selection import Curation, open_curation
+from pipeline.sets.adding import add_exports, read_set
 from pipeline.sets.export_notes import export_lines
 from pipeline.sets.exports import check_exports
 from pipeline.sets.write import write_set
@@ -41,6 +42,26 @@ class CurateRequest:
     num_workers: int
     address: str | None  # of a Ray cluster; None: processes of this machine
     dry_run: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportRequest:
+    """What the user asked for, unchecked."""
+
+    out: str  # the URL of a set that stands
+    exports: list[str]
+    runs: list[str]  # URLs of those that the set was made of, as far as they are needed
+    packs: list[str]
+
+
+def export_set(request: ExportRequest, terminal: Terminal) -> None:
+    """Add forms of a set that stands. Raises InputError before any work starts."""
+    out = open_store(request.out)
+    read_set(out, request.exports)
+    runs = [open_run(url) for url in request.runs]
+    manifest = add_exports(out, request.exports, runs, request.packs)
+    terminal.say(*export_lines(manifest))
+    terminal.say(f"Set {manifest.version}: {as_typed(out.url)}.")
 
 
 def curate_runs(request: CurateRequest, terminal: Terminal) -> None:

@@ -18,6 +18,7 @@ from schemas.sets import SetManifest, StreamFiles
 from schemas.specs import PromptOrigin
 from schemas.trace import Role
 
+_EXPORTS, _AFTER_EXPORTS = "\n\n## Exports\n\n", "\n\n## Where it comes from\n\n"
 _UNKNOWN = "unknown"
 _LONGEST_NAME = 120
 _JANUS_LICENCE = "DeepSeek Model License"
@@ -42,13 +43,12 @@ def card_of(curation: Curation, manifest: SetManifest) -> str:
         "`leaks.json` which prompts were found in evaluation sets.",
         "## Rows\n\n" + "\n".join(_rows(files)),
         "## Funnel\n\n```\n" + "\n".join(lines_of(curation.funnel)) + "\n```",
-        *_exports(manifest),
         *_guards(curation),
         "## Where it comes from\n\n" + "\n".join(_runs(curation)),
         "## Scorers\n\n" + "\n".join(_scorers(recipe)),
         "## Licences and restrictions\n\n" + "\n".join(_licences(curation)),
     ]
-    return "\n\n".join(parts) + "\n"
+    return with_exports("\n\n".join(parts) + "\n", manifest)
 
 
 def front_matter(name: str, files: Mapping[str, StreamFiles]) -> str:
@@ -75,15 +75,22 @@ def front_matter(name: str, files: Mapping[str, StreamFiles]) -> str:
     return f"---\n{data.to_yaml()}\n---"
 
 
-def _exports(manifest: SetManifest) -> Iterator[str]:
-    """The exports with what each is for; nothing where there is none."""
-    if manifest.exports:
-        lines = (
-            f"- `{name}`, version {note.version}, for {note.consumer}: "
-            f"{num_rows(manifest, name):,} rows; left out: {_counts(note.left_out)}."
-            for name, note in manifest.exports.items()
-        )
-        yield "## Exports\n\n" + "\n".join(lines)
+def with_exports(card: str, manifest: SetManifest) -> str:
+    """A card that tells what each export of a set is for; as it was where there is none."""
+    if not manifest.exports:
+        return card
+    before, _, rest = card.rpartition(_AFTER_EXPORTS)  # above it may stand words of users
+    above, heading, _ = before.rpartition(_EXPORTS)
+    return f"{above if heading else before}{_EXPORTS}{_exports(manifest)}{_AFTER_EXPORTS}{rest}"
+
+
+def _exports(manifest: SetManifest) -> str:
+    lines = (
+        f"- `{name}`, version {note.version}, for {note.consumer}: "
+        f"{num_rows(manifest, name):,} rows; left out: {_counts(note.left_out)}."
+        for name, note in manifest.exports.items()
+    )
+    return "\n".join(lines)
 
 
 def _counts(left_out: Mapping[str, int]) -> str:
@@ -101,7 +108,8 @@ def _rows(files: Mapping[str, StreamFiles]) -> Iterator[str]:
     yield "| files | rows |"
     yield "|---|---|"
     for key, stream in files.items():
-        yield f"| `{key}-*` | {stream.num_rows:,} |"
+        if not key.startswith("exports/"):
+            yield f"| `{key}-*` | {stream.num_rows:,} |"
 
 
 def _scorers(recipe: Recipe) -> Iterator[str]:

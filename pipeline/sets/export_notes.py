@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.sets.exports import EXPORTS
 from schemas import __version__
+from schemas.json_values import JsonObject
 from schemas.sets import ExportNote, SetManifest, UnitFiles
 
 
@@ -30,6 +31,14 @@ def num_rows(manifest: SetManifest, name: str) -> int:
         for key, stream in manifest.files.items()
         if key.startswith(f"exports/{name}/")
     )
+
+
+def export_counts(manifest: SetManifest) -> JsonObject:
+    """How many rows each export has, and how many it left out for what, for the funnel."""
+    return {
+        name: {"rows": num_rows(manifest, name), "left_out": dict(note.left_out)}
+        for name, note in manifest.exports.items()
+    }
 
 
 def export_lines(manifest: SetManifest) -> Iterator[str]:

@@ -6,9 +6,9 @@ drawings that answer one prompt.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.sets.exports.form import DrawingPair, ThoughtPair, TraceFacts
-from pipeline.sets.picks import GroupPick
 from pipeline.sets.questions import canvas_in_sight, canvas_picture, messages_of
 from pipeline.twig.programs import Settings
 from pipeline.twig.requests import Request, Text
@@ -35,15 +35,36 @@ class Opening:
         return cls(thought=thoughts[0] if thoughts else None, drawing=standing[-1])
 
 
+class GroupRewards(NamedTuple):
+    """How a group fared: the mean and the deviation, with ddof 0, of the rewards that there are."""
+
+    mean: float | None
+    std: float | None
+    num_rewards: int
+
+
+NO_GROUP = GroupRewards(None, None, 0)
+
+
 def facts_of(
     trace_row: TraceRow,
+    requests: Sequence[Request],
     settings: Settings,
     *,
-    group: GroupPick | None = None,
-    thoughts: ThoughtPair | None = None,
-    drawings: DrawingPair | None = None,
+    rejected: int | None = None,  # of a pair of drawings of this trace: the one that was replaced
+    worse: Opening | None = None,  # of a pair of traces: the other one's
+    rewards: GroupRewards = NO_GROUP,
 ) -> TraceFacts:
     """What is known of a row beyond it."""
+    thoughts, drawings = None, None
+    if worse is not None:
+        thoughts = _first_thoughts(trace_row, requests, worse)
+        drawings = _drawing_pair(Opening.of(trace_row).drawing, worse.drawing, ((), ()))
+    elif rejected is not None:
+        replaced, chosen = revision_of(trace_row, rejected)
+        thoughts = _revised_thoughts(trace_row, requests, replaced, chosen)
+        above, others = (canvas_in_sight(requests[event["index"]]) for event in (chosen, replaced))
+        drawings = _drawing_pair(chosen, replaced, (above, others))
     sampling = settings.method.sampling
     return TraceFacts(
         canvases=dict(_canvases(trace_row)),
@@ -51,12 +72,19 @@ def facts_of(
         cfg_weight=sampling.cfg_weight,
         image_temperature=sampling.image_temperature,
         text_temperature=sampling.text_temperature,
-        reward_mean=None if group is None else group.reward_mean,
-        reward_std=None if group is None else group.reward_std,
-        num_rewards=0 if group is None else group.num_rewards,
+        reward_mean=rewards.mean,
+        reward_std=rewards.std,
+        num_rewards=rewards.num_rewards,
         thoughts=thoughts,
         drawings=drawings,
     )
+
+
+def revision_of(trace_row: TraceRow, event: int) -> tuple[EventRow, EventRow]:
+    """A drawing that was replaced, and the one that replaced it."""
+    rejected = trace_row["events"][event]
+    assert rejected["superseded_by"] is not None
+    return rejected, trace_row["events"][rejected["superseded_by"]]
 
 
 def _canvases(trace_row: TraceRow) -> Iterator[tuple[int, ImageCell]]:
@@ -70,7 +98,7 @@ def _canvases(trace_row: TraceRow) -> Iterator[tuple[int, ImageCell]]:
         yield last, trace_row["images"][trace_row["final_picture"]]
 
 
-def revised_thoughts(
+def _revised_thoughts(
     trace_row: TraceRow, requests: Sequence[Request], rejected: EventRow, chosen: EventRow
 ) -> ThoughtPair | None:
     """The thoughts that a drawing and the one in its place were made from: both answer what was
@@ -90,7 +118,7 @@ def revised_thoughts(
     return _thought_pair(trace_row, requests, asked[0], better, worse, has_one_prompt=True)
 
 
-def first_thoughts(
+def _first_thoughts(
     best: TraceRow, requests: Sequence[Request], worst: Opening
 ) -> ThoughtPair | None:
     """The first thoughts of two rollouts. None where there is none."""
@@ -124,7 +152,7 @@ def _thought_pair(
     )
 
 
-def drawing_pair(
+def _drawing_pair(
     chosen: EventRow, rejected: EventRow, canvases: tuple[Sequence[int], Sequence[int]]
 ) -> DrawingPair:
     """Two drawings of one region, and the codes above each."""
@@ -136,16 +164,3 @@ def drawing_pair(
         chosen=chosen["codes"],
         rejected=rejected["codes"],
     )
-
-
-def revised_drawings(
-    requests: Sequence[Request], rejected: EventRow, chosen: EventRow
-) -> DrawingPair:
-    """A drawing and the one in its place."""
-    canvases = [canvas_in_sight(requests[event["index"]]) for event in (chosen, rejected)]
-    return drawing_pair(chosen, rejected, (canvases[0], canvases[1]))
-
-
-def first_drawings(best: TraceRow, worst: Opening) -> DrawingPair:
-    """What stands of the first region in two rollouts. There is nothing above it."""
-    return drawing_pair(Opening.of(best).drawing, worst.drawing, ((), ()))

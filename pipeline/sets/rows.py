@@ -13,14 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.select.columns import WHOLE
 from pipeline.sets.exports import EXPORTS
 from pipeline.sets.exports.form import Source, TraceFacts
-from pipeline.sets.facts import (
-    Opening,
-    facts_of,
-    first_drawings,
-    first_thoughts,
-    revised_drawings,
-    revised_thoughts,
-)
+from pipeline.sets.facts import NO_GROUP, GroupRewards, Opening, facts_of, revision_of
 from pipeline.sets.picks import GroupPick, PairPick, Pick, TracePosition
 from pipeline.sets.questions import (
     canvas_in_sight,
@@ -60,6 +53,12 @@ _EVENT_COLUMNS = (
     *("better_thought", "prefix_ids", "token_ids", "codes", "finish", "superseded_by", "picture"),
 )
 _LOGP_COLUMNS = ("logp_sample", "logp_cond")
+EVERY_COLUMN = (
+    *_TRACE_COLUMNS,
+    *(f"events.list.element.{name}" for name in (*_EVENT_COLUMNS, *_LOGP_COLUMNS)),
+    "images",
+)
+"""All columns that rows and exports are made from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +86,9 @@ def make_rows(store: Store, work: ObjectWork) -> Iterator[tuple[Pick, Source]]:
     """The rows picked of one object, in the order of its traces, each with its pick."""
     picks = [pick for picks_of_trace in work.picks.values() for pick in picks_of_trace]
     columns = columns_for(work.recipe, picks)
-    shows_traces = any(EXPORTS[name].shows_traces for name in work.recipe.exports)
+    shows_traces = any(
+        work.recipe.kind in EXPORTS[name].shows_traces for name in work.recipe.exports
+    )
     worse_sides = _worse_sides(store, picks, columns)
     for position, trace_row in read_positions(store, work.key, sorted(work.picks), columns):
         requests = requests_of(trace_row, work.settings)
@@ -124,16 +125,16 @@ def _facts(
     pick: Pick,
     worse: WorseSide | None,
 ) -> TraceFacts:
-    thoughts, drawings = None, None
-    if worse is not None:
-        thoughts = first_thoughts(trace_row, requests, worse.opening)
-        drawings = first_drawings(trace_row, worse.opening)
-    elif pick.pair is not None:
-        rejected, chosen = _revision(trace_row, pick.event)
-        thoughts = revised_thoughts(trace_row, requests, rejected, chosen)
-        drawings = revised_drawings(requests, rejected, chosen)
+    rewards = NO_GROUP
+    if (group := pick.group) is not None:
+        rewards = GroupRewards(group.reward_mean, group.reward_std, group.num_rewards)
     return facts_of(
-        trace_row, work.settings, group=pick.group, thoughts=thoughts, drawings=drawings
+        trace_row,
+        requests,
+        work.settings,
+        rejected=None if pick.pair is None or worse is not None else pick.event,
+        worse=None if worse is None else worse.opening,
+        rewards=rewards,
     )
 
 
@@ -161,7 +162,7 @@ def columns_for(recipe: Recipe, picks: Sequence[Pick]) -> list[str]:
     events = [*_EVENT_COLUMNS, *(_LOGP_COLUMNS if recipe.kind == SetKind.GRPO else ())]
     columns = [*_TRACE_COLUMNS, *(f"events.list.element.{name}" for name in events)]
     is_blind = all(pick.task.startswith(Role.DRAW) or pick.task == "think_1" for pick in picks)
-    shows_canvases = any(EXPORTS[name].shows_traces for name in recipe.exports)
+    shows_canvases = any(recipe.kind in EXPORTS[name].shows_traces for name in recipe.exports)
     return [*columns, "images"] if shows_canvases or not is_blind else columns
 
 
@@ -263,7 +264,7 @@ def _pair_of_drawings(
     pair: PairPick,
 ) -> PreferenceRow:
     """A drawing that was replaced, and the one that replaced it."""
-    rejected, chosen = _revision(trace_row, event)
+    rejected, chosen = revision_of(trace_row, event)
     return {
         **lineage,
         "margin": pair.margin,
@@ -271,13 +272,6 @@ def _pair_of_drawings(
         "rejected": _drawing_side(trace_row, requests, rejected, pair.rejected_score),
         "images": images_at(trace_row, [chosen["picture"], rejected["picture"]]),
     }
-
-
-def _revision(trace_row: TraceRow, event: int) -> tuple[EventRow, EventRow]:
-    """A drawing that was replaced, and the one that replaced it."""
-    rejected = trace_row["events"][event]
-    assert rejected["superseded_by"] is not None
-    return rejected, trace_row["events"][rejected["superseded_by"]]
 
 
 def _pair_of_traces(

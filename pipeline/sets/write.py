@@ -21,7 +21,7 @@ from pipeline.select.parallel import Spread, ordered_map
 from pipeline.select.selection import Curation
 from pipeline.sets.card import card_of
 from pipeline.sets.decisions import leaks_of, write_decisions
-from pipeline.sets.export_notes import export_notes, num_rows
+from pipeline.sets.export_notes import export_counts, export_notes
 from pipeline.sets.router import joined, notes_of
 from pipeline.sets.units import UNITS, UnitTask, unit_key, units_of, write_unit
 from pipeline.store.objects import Store
@@ -67,15 +67,15 @@ def write_set(
         files=files,
         exports=export_notes(curation.recipe.exports, units),
     )
-    _put(out, "funnel.json", _funnel_of(curation, manifest))
+    put_json(out, "funnel.json", _funnel_of(curation, manifest))
     if curation.guards is not None:
-        _put(out, "guards.json", curation.guards.model_dump(mode="json"))
-    _put(out, "leaks.json", [leak.model_dump() for leak in leaks_of(curation)])
-    _put(out, "recipe.json", curation.recipe.model_dump(mode="json"))
+        put_json(out, "guards.json", curation.guards.model_dump(mode="json"))
+    put_json(out, "leaks.json", [leak.model_dump() for leak in leaks_of(curation)])
+    put_json(out, "recipe.json", curation.recipe.model_dump(mode="json"))
     for key, note in notes_of(curation.recipe.name, curation.recipe.exports, files).items():
-        _put(out, key, note)
+        put_json(out, key, note)
     out.put("README.md", card_of(curation, manifest).encode())
-    _put(out, MANIFEST, manifest.model_dump(mode="json"))
+    put_json(out, MANIFEST, manifest.model_dump(mode="json"))
     _tidy(out)
     return manifest
 
@@ -108,12 +108,7 @@ def _write_units(
 def _funnel_of(curation: Curation, manifest: SetManifest) -> JsonObject:
     """The funnel, and how many of the rows kept each export has and left out."""
     counts: JsonObject = curation.funnel.model_dump()
-    if manifest.exports:
-        counts["exports"] = {
-            name: {"rows": num_rows(manifest, name), "left_out": dict(note.left_out)}
-            for name, note in manifest.exports.items()
-        }
-    return counts
+    return counts | {"exports": export_counts(manifest)} if manifest.exports else counts
 
 
 def _tidy(out: Store) -> None:
@@ -151,7 +146,11 @@ def inputs_of(curation: Curation) -> SetInputs:
 
 def version_of(inputs: SetInputs) -> str:
     """Equal inputs make equal sets: 16 hex digits."""
-    text = canonical_json(inputs.model_dump(mode="json"))
+    told = inputs.model_dump(mode="json")
+    if inputs.evaluation:  # the files count, and not what they are called
+        told["evaluation"] = sorted(inputs.evaluation.values())
+        told["recipe"]["decontamination"]["files"] = []
+    text = canonical_json(told)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -169,15 +168,17 @@ def _begin(out: Store, version: str) -> SetManifest | None:
         written = read_json_object(body)["version"]
         if written != version:
             raise InputError(
-                f"{out.url} holds {holds} (version {written}, not {version}); "
-                "give an empty place, or delete it"
+                f"{out.url} holds {holds} (version {written}, not {version}); give an empty place. "
+                f"More forms of a set that stands are added with: coppice export {out.url} "
+                "--export NAME"
             )
         return SetManifest.model_validate_json(body) if key == MANIFEST else None
     if any(True for _ in out.list_folder("")):
         raise InputError(f"{out.url} is not empty and holds no set; give an empty place")
-    _put(out, STARTED, {"version": version})
+    put_json(out, STARTED, {"version": version})
     return None
 
 
-def _put(out: Store, key: str, value: JsonValue) -> None:
+def put_json(out: Store, key: str, value: JsonValue) -> None:
+    """Put a small file for people and machines."""
     out.put(key, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())

@@ -52,5 +52,5 @@ JANUS_DPO = Export(
         "cfg_weight": FLOAT,
         "temperature": FLOAT,
     },
-    shows_traces=True,
+    shows_traces=frozenset({SetKind.PREFERENCE}),
 )

@@ -150,7 +150,7 @@ class Export:
     columns: Mapping[str, pa.DataType]
     container: Literal["parquet", "jsonl", "tar", "folder"] = "parquet"
     folder_of: Callable[[ExportRow], str] = lambda row: ""  # rows that the reader wants apart
-    shows_traces: bool = False  # what the rows of a set alone do not say
+    shows_traces: frozenset[SetKind] = frozenset()  # of which it shows more than their rows say
     has_features: bool = True  # tells `datasets` which columns are pictures
 
     @property

@@ -83,5 +83,5 @@ IMAGEFOLDER = Export(
         "png": pa.binary(),
     },
     container="folder",
-    shows_traces=True,
+    shows_traces=frozenset({SetKind.SFT}),
 )

@@ -144,5 +144,5 @@ GRPO = Export(
         "cfg_weight": FLOAT,
         "temperature": FLOAT,
     },
-    shows_traces=True,
+    shows_traces=frozenset({SetKind.GRPO}),
 )

@@ -80,5 +80,5 @@ TRL_DPO = Export(
         **NAMES,
         **{"prompt": MESSAGES, "chosen": MESSAGES, "rejected": MESSAGES, "images": IMAGES},
     },
-    shows_traces=True,
+    shows_traces=frozenset({SetKind.PREFERENCE}),
 )

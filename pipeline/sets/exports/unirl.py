@@ -141,5 +141,5 @@ UNIRL = Export(
     },
     container="jsonl",
     folder_of=_by_guidance,
-    shows_traces=True,
+    shows_traces=frozenset({SetKind.GRPO}),
 )

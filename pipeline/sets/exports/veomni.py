@@ -85,6 +85,6 @@ VEOMNI = Export(
         "conversations": pa.list_(pa.struct([("from", STRING), ("value", STRING)])),
         "images": pa.list_(pa.binary()),
     },
-    shows_traces=True,
+    shows_traces=frozenset({SetKind.SFT}),
     has_features=False,
 )

@@ -149,5 +149,5 @@ VERL_GRPO = Export(
         "extra_fields": pa.struct(list(_EXTRA.items())),
         "images": IMAGES,
     },
-    shows_traces=True,
+    shows_traces=frozenset({SetKind.GRPO}),
 )

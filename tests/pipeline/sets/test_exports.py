@@ -6,7 +6,8 @@ the very same files, `make test-consumers` tries.
 
 import json
 import re
-from collections.abc import Mapping
+import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from trl.data_utils import is_conversational, prepare_multimodal_messages
 
 from pipeline.select.recipes import read_recipe
 from pipeline.select.selection import open_curation
+from pipeline.sets.adding import add_exports
 from pipeline.sets.exports import EXPORTS, check_exports, exports_of
 from pipeline.sets.exports.form import Reason
 from pipeline.sets.write import write_set
@@ -38,10 +40,13 @@ RECIPES: Mapping[SetKind, str] = {
 }
 
 
-def written(run: Store, kind: SetKind, out: Path) -> SetManifest:
-    """A set of a kind of all that a run has, in all forms."""
+def written(
+    run: Store, kind: SetKind, out: Path, exports: Sequence[str] | None = None
+) -> SetManifest:
+    """A set of a kind of all that a run has, in these forms; in all of them by default."""
+    exports = exports_of(kind) if exports is None else exports
     head = f'name = "all: [1]"\nkind = "{kind}"\nsplit = {{ validation = 0 }}\n'
-    text = f"{head}exports = {json.dumps(exports_of(kind))}\n{RECIPES[kind]}"
+    text = f"{head}exports = {json.dumps(exports)}\n{RECIPES[kind]}"
     curation = open_curation([open_run(run.url)], read_recipe(text, origin="test"), Path())
     return write_set(curation, open_store(str(out)))
 
@@ -292,3 +297,80 @@ def test_an_export_of_another_kind_of_set_is_refused_with_those_that_fit(name: s
 def test_there_are_exports_for_every_kind_of_set(kind: SetKind):
     check_exports(exports_of(kind), kind)
     assert exports_of(kind)
+
+
+def contents(folder: Path) -> dict[str, list[str]]:
+    """The rows of exports, in no order, and all other files below a folder."""
+    read: dict[str, list[str]] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.suffix == ".parquet":
+            lines = [str(row) for row in pq.read_table(path).to_pylist()]
+        elif path.suffix == ".tar":
+            with tarfile.open(path) as tar:
+                lines = tar.getnames()
+        elif path.suffix in (".jsonl", ".csv"):
+            lines = path.read_text().splitlines()
+        elif path.suffix == ".json":
+            listed = json.loads(path.read_text())
+            lines = [str(row) for row in (listed if isinstance(listed, list) else [listed])]
+        else:
+            lines = [str(path.stat().st_size)]
+        read[str(path.relative_to(folder))] = sorted(lines)
+    return read
+
+
+@pytest.mark.parametrize("kind", SetKind)
+def test_an_export_that_is_added_is_what_it_had_been_with_the_set(
+    toy_run: Store, sets: Path, tmp_path: Path, kind: SetKind
+):
+    bare = written(toy_run, kind, tmp_path / "set", exports=())
+    rows = contents(tmp_path / "set" / kind.value)
+    store, run = open_store(str(tmp_path / "set")), open_run(toy_run.url)
+    manifest = add_exports(store, exports_of(kind), [run], [])
+    again = add_exports(store, exports_of(kind), [], [])
+
+    assert (manifest.version, again) == (bare.version, manifest)
+    assert contents(tmp_path / "set" / kind.value) == rows
+    whole = sets / kind.value
+    made, known = contents(tmp_path / "set" / "exports"), contents(whole / "exports")
+    if kind is SetKind.GRPO:  # rewards of rows are rounded to float32, and so are means of them
+        assert {name: len(lines) for name, lines in made.items()} == {
+            name: len(lines) for name, lines in known.items()
+        }
+    else:  # the digest of the recipe is over the exports that it asks for, too
+        digests = (manifest.inputs.recipe_digest, manifest_of(whole).inputs.recipe_digest)
+        assert str(made).replace(*digests) == str(known)
+    assert manifest.exports == manifest_of(whole).exports
+    cards, funnels = (
+        [(folder / name).read_text() for folder in (tmp_path / "set", whole)]
+        for name in ("README.md", "funnel.json")
+    )
+    assert (
+        cards[0].replace(manifest.version, manifest_of(whole).version).splitlines()[-20:]
+        == (cards[1].splitlines()[-20:])
+    )
+    assert json.loads(funnels[0]) == json.loads(funnels[1])
+
+
+def test_what_cannot_be_added_is_refused_before_any_work(
+    toy_run: Store, fake_run: Store, tmp_path: Path
+):
+    written(toy_run, SetKind.SFT, tmp_path / "set", exports=())
+    before = contents(tmp_path / "set")
+    store = open_store(str(tmp_path / "set"))
+    with pytest.raises(InputError, match=r"imagefolder shows what .* give it with --run"):
+        add_exports(store, ["trl", "imagefolder"], [], [])
+    with pytest.raises(InputError, match=r"imagefolder shows what .* give it with --run"):
+        add_exports(store, ["imagefolder"], [open_run(fake_run.url)], [])
+    with pytest.raises(InputError, match="takes rows of grpo sets"):
+        add_exports(store, ["verl-grpo"], [], [])
+    with pytest.raises(InputError, match="holds no whole set"):
+        add_exports(open_store(str(tmp_path / "nothing")), ["trl"], [], [])
+    assert contents(tmp_path / "set") == before
+
+    assert add_exports(store, ["trl"], [], []).exports.keys() == {"trl"}
+    note = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    note["exports"]["trl"]["version"] = 1
+    (tmp_path / "set" / "manifest.json").write_text(json.dumps(note))
+    with pytest.raises(InputError, match=r"has the export trl in version 1, and this is version 2"):
+        add_exports(store, ["trl"], [], [])
