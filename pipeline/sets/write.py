@@ -20,6 +20,7 @@ from pipeline.plan.packs import settings_of
 from pipeline.select.parallel import Spread, ordered_map
 from pipeline.select.selection import Curation
 from pipeline.sets.card import card_of
+from pipeline.sets.croissant import croissant_of
 from pipeline.sets.decisions import leaks_of, write_decisions
 from pipeline.sets.export_notes import export_counts, export_notes
 from pipeline.sets.router import joined, notes_of
@@ -75,6 +76,7 @@ def write_set(
     for key, note in notes_of(curation.recipe.name, curation.recipe.exports, files).items():
         put_json(out, key, note)
     out.put("README.md", card_of(curation, manifest).encode())
+    put_json(out, "croissant.json", croissant_of(curation, manifest))
     put_json(out, MANIFEST, manifest.model_dump(mode="json"))
     _tidy(out)
     return manifest
