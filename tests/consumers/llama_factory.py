@@ -3,11 +3,21 @@ SFT workflow takes a step on rows without pictures.
 """
 
 import json
+import os
+import sys
 import tempfile
+from importlib.machinery import ModuleSpec
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 from datasets import load_dataset
+
+# It imports torchaudio whatever it reads, and the wheels of that want CUDA: there is no sound here.
+sys.modules["torchaudio"] = ModuleType("torchaudio")
+sys.modules["torchaudio"].__spec__ = ModuleSpec("torchaudio", None)
+os.environ["DISABLE_VERSION_CHECK"] = "1"
+
 from llamafactory.data.converter import align_dataset
 from llamafactory.data.parser import get_dataset_list
 from llamafactory.hparams import get_train_args

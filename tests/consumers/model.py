@@ -15,7 +15,7 @@ from pipeline.engine.tiny import tiny_checkpoint
 from pipeline.engine.tokenizer import SPECIAL_NAMES
 
 _TEMPLATE = (
-    "{% for m in messages %}{% if m.role == 'user' %}<|User|>: {{ m.content }}\n\n"
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<|User|>: {{ m.content }}\n\n"
     "{% elif m.role == 'assistant' %}<|Assistant|>: {{ m.content }}{{ eos_token }}"
     "{% else %}{{ m.content }}\n\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|Assistant|>: {% endif %}"

@@ -17,7 +17,7 @@ def main() -> None:
     for field in INTERLEAVED_SCHEMA:
         if field.name not in schema.names or schema.field(field.name).type != field.type:
             report["problems"].append(f"{field.name} is not {field.type}")
-    task = FileGroupTask(task_id="all", dataset_name="coppice", data=paths)
+    task = FileGroupTask(dataset_name="coppice", data=paths)
     batch = InterleavedParquetReaderStage().process(task)
     rows = batch.to_pandas()
     report["ran"].append(f"its reader on {len(rows)} parts of {rows['sample_id'].nunique()} samples")
