@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/first
 
-.PHONY: run test slow test-all chaos check format bench clean
+.PHONY: run test slow test-consumers test-all chaos check format bench clean
 
 run: $(VENV)/ready  ## the main job, on this machine, with the bundled prompts and model
 	$(BIN)/coppice run examples/toy.jsonl $(RUN) --shard-rollouts 8 --pictures all
@@ -18,8 +18,11 @@ slow: $(VENV)/ready  ## what takes minutes: cuts of the fault suite, the toy's t
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --s3 real tests/pipeline/store tests/s3 tests/faults
 
+test-consumers: $(VENV)/ready  ## every trainer that our exports name, in an environment of its own (see docs/train.md)
+	$(BIN)/python -m tests.consumers
+
 test-all:  ## everything there is, part by part, each with its time
-	@for part in check test slow chaos; do \
+	@for part in check test slow chaos test-consumers; do \
 	  begun=$$(date +%s); $(MAKE) --no-print-directory $$part || exit 1; \
 	  echo "make $$part: $$(($$(date +%s) - begun)) s"; \
 	done

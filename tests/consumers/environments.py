@@ -40,7 +40,7 @@ ENVIRONMENTS = {
             *("tyro<0.9", "av<=16.0.0", "sse-starlette", "uvicorn", "fastapi", "matplotlib"),
         ),
         alone=("llamafactory==0.9.5", "torchdata==0.11.0", "modelscope"),
-        note="without gradio and torchaudio, which its board and its sound need",
+        note="without gradio and torchaudio, which its board and sound need",
     ),
     "ms-swift": Environment(
         packages=(
@@ -50,7 +50,10 @@ ENVIRONMENTS = {
             *("sentencepiece", "simplejson", "sortedcontainers", "tensorboard", "tiktoken"),
             *("uvicorn", "zstandard"),
         ),
-        alone=("ms-swift==4.6.0", "modelscope", "transformers-stream-generator", "cpm-kernels"),
+        alone=(
+            *("ms-swift==4.6.0", "modelscope", "modelscope_hub", "transformers-stream-generator"),
+            *("cpm-kernels",),
+        ),
         note="without oss2, which uploads to one cloud",
     ),
     "nemo-curator": Environment(
@@ -70,11 +73,11 @@ ENVIRONMENTS = {
     "verl": Environment(
         packages=(
             *("transformers==5.10.2", "peft==0.19.1", "codetiming", "hydra-core", "pylatexenc"),
-            *("pybind11", "uvicorn", "fastapi", "tensorboard", "cachetools"),
+            *("pybind11", "uvicorn", "fastapi", "tensorboard", "cachetools", "pyzmq"),
         ),
         alone=(
             *("verl==0.9.1", "tensordict==0.10.0", "torchdata==0.11.0", "pyvers", "cloudpickle"),
-            *("TransferQueue", "importlib-metadata", "zipp", "orjson"),
+            *("TransferQueue", "msgspec", "importlib-metadata", "zipp", "orjson"),
         ),
         note="without wandb, which its own trainer logs to",
     ),
@@ -86,7 +89,7 @@ def python_of(name: str) -> Path:
     root = folder() / name
     wanted = repr(ENVIRONMENTS[name])
     root.parent.mkdir(parents=True, exist_ok=True)
-    with root.with_suffix(".lock").open("w") as lock:
+    with (root.parent / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of two that start at once, one makes it
         stamp = root / "ready"
         if not stamp.exists() or stamp.read_text() != wanted:

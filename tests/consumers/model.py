@@ -16,9 +16,9 @@ from pipeline.engine.tokenizer import SPECIAL_NAMES
 
 _TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<|User|>: {{ m.content }}\n\n"
-    "{% elif m.role == 'assistant' %}<|Assistant|>: {{ m.content }}{{ eos_token }}"
+    "{% elif m.role == 'assistant' %}<|Assistant|>:{{ m.content }}{{ eos_token }}"
     "{% else %}{{ m.content }}\n\n{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|Assistant|>: {% endif %}"
+    "{% if add_generation_prompt %}<|Assistant|>:{% endif %}"
 )
 
 
@@ -47,15 +47,21 @@ def write_model(folder: Path) -> None:
 def own_loss(folder: Path, messages: Sequence[Any]) -> float:
     """Our loss of the last message, after all others."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     asked, said = (
         tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=is_open)
         for turns, is_open in ((messages[:-1], True), (messages, False))
     )
-    prompt, whole = (
-        tokenizer(text, add_special_tokens=False)["input_ids"] for text in (asked, said)
+    return loss_after(folder, asked, said[len(asked) :])
+
+
+def loss_after(folder: Path, asked: str, answer: str) -> float:
+    """The loss of an answer's tokens after a text."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    prompt, learned = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in (asked, answer)
     )
-    labels = [-100] * len(prompt) + whole[len(prompt) :]
+    whole, labels = prompt + learned, [-100] * len(prompt) + learned
     with torch.no_grad():
         loss = model(input_ids=torch.tensor([whole]), labels=torch.tensor([labels])).loss
     return float(loss)

@@ -20,7 +20,9 @@ def main() -> None:
     task = FileGroupTask(dataset_name="coppice", data=paths)
     batch = InterleavedParquetReaderStage().process(task)
     rows = batch.to_pandas()
-    report["ran"].append(f"its reader on {len(rows)} parts of {rows['sample_id'].nunique()} samples")
+    report["ran"].append(
+        f"its reader on {len(rows)} parts of {rows['sample_id'].nunique()} samples"
+    )
     hand_back(report)
 
 
