@@ -1,9 +1,9 @@
 """Fine-tune Janus-Pro on a curated set, on one GPU: `python examples/sft_janus.py MODEL SET OUT`.
 
-MODEL is a checkpoint folder, a hub name or `toy`; SET what `coppice curate` wrote. Every step learns
-thoughts, critiques and drawings, each as much as the others, and drawings as they were sampled:
-under guidance. With --rank adapters alone are learned (LoRA, by `peft`) and OUT holds an adapter;
-without it the language model, the heads and the embeddings of codes are.
+MODEL is a checkpoint folder, a hub name or `toy`; SET what `coppice curate` wrote. Every step
+learns thoughts, critiques and drawings, each as much as the others, and drawings as they were
+sampled: under guidance. With --rank adapters alone are learned (LoRA, by `peft`) and OUT holds an
+adapter; without it the language model, the heads and the embeddings of codes are.
 """
 
 import argparse
@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import torch
-from examples.sft_toy import rows_by_role, shuffled
 
 from coppice import Collator, janus_loss
+from examples.sft_toy import rows_by_role, shuffled
 from pipeline.engine.checkpoints import load_janus, resolve_checkpoint
 
 # Of the language model's layers and of the two layers between a hidden state and a code.

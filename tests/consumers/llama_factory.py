@@ -49,7 +49,7 @@ def main() -> None:
             "overwrite_cache": True,
             "use_cpu": True,
         }
-        model_args, data_args, training_args, *_ = get_train_args(arguments)
+        _, data_args, training_args, *_ = get_train_args(arguments)
         (attributes,) = get_dataset_list([name], str(folder))
         files = str(folder / "train" / "*.parquet")
         rows = load_dataset("parquet", data_files=files, split="train")

@@ -51,8 +51,8 @@ def main() -> None:
         (log,) = Path(scratch).glob("out/**/logging.jsonl")
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         report["loss"] = next(line["loss"] for line in lines if "loss" in line)
-        # Its `dummy` template has no roles; with `template_backend=jinja` it learns the question too,
-        # unless the chat template marks what the assistant says.
+        # Its `dummy` template has no roles. With `template_backend=jinja` it learns the question,
+        # too, unless the chat template marks what the assistant says.
         question, answer = (turn["content"] for turn in first[0]["messages"])
         report["own"] = loss_after(model, question, answer + SPECIAL_NAMES["eos"])
         report["ran"].append("sft_main, a step, with its template `dummy`")
