@@ -416,9 +416,9 @@ def read_card(folder: Path) -> tuple[dict[str, Any], str]:
 
 def without_exports(card: str) -> str:
     """A data card but for what its funnel counts, and for its exports."""
-    for heading in ("## Exports\n", "## Funnel\n"):
-        before, found, rest = card.partition(heading)
-        card = before + rest.partition("\n## ")[2] if found else card
+    sections = card.split("\n## ")
+    kept = [text for text in sections if not text.startswith(("Funnel\n", "Exports\n"))]
+    card = "\n## ".join(kept)
     return "\n".join(line for line in card.splitlines() if "`exports/" not in line)
 
 
