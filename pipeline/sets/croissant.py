@@ -139,7 +139,7 @@ def _fields(config: str, schema: pa.Schema) -> Iterator[JsonObject]:
 def _licences(curation: Curation) -> list[JsonValue]:
     """Of the prompts, as far as they are told."""
     origins = {origin.licence for shard in curation.shards for origin in shard.origins}
-    return sorted(licence or "unknown" for licence in origins) or ["unknown"]
+    return [*sorted(licence or "unknown" for licence in origins)] or ["unknown"]
 
 
 def _responsible(curation: Curation) -> JsonObject:
