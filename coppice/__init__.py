@@ -8,30 +8,50 @@ and needs no torch.
 import importlib
 from typing import TYPE_CHECKING
 
-from schemas import __version__
+from coppice.neighbours import check_neighbours
+
+check_neighbours()
+
+from schemas import __version__  # noqa: E402
 
 if TYPE_CHECKING:
+    from coppice.reading import Run, TrainingSet, open, paint
+    from coppice.traces import Critique, Trace, Traces
     from pipeline.engine.collator import Collator, janus_loss
     from pipeline.scoring.scorers import Score, Scorer, ScoringInput
     from pipeline.scoring.settings import ScorerSettings
 
 __all__ = [
     "Collator",
+    "Critique",
+    "Run",
     "Score",
     "Scorer",
     "ScorerSettings",
     "ScoringInput",
+    "Trace",
+    "Traces",
+    "TrainingSet",
     "__version__",
     "janus_loss",
+    "open",
+    "paint",
 ]
 
 _MODULES = {
     "Collator": "pipeline.engine.collator",
+    "Critique": "coppice.traces",
+    "Run": "coppice.reading",
     "Score": "pipeline.scoring.scorers",
     "Scorer": "pipeline.scoring.scorers",
     "ScorerSettings": "pipeline.scoring.settings",
     "ScoringInput": "pipeline.scoring.scorers",
+    "Trace": "coppice.traces",
+    "Traces": "coppice.traces",
+    "TrainingSet": "coppice.reading",
     "janus_loss": "pipeline.engine.collator",
+    "open": "coppice.reading",
+    "paint": "coppice.reading",
 }
 
 if not TYPE_CHECKING:  # a checker knows the names from above, and so finds one that is misspelt

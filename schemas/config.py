@@ -5,19 +5,24 @@ the same tokens from the same records, on the same stack in strict mode.
 """
 
 import hashlib
+import math
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from schemas.endpoints import MODEL_BACKENDS, EndpointExecution, EndpointMethod, check_names
+from schemas.frozen import Frozen as Frozen
 from schemas.json_values import JsonMapping, JsonObject, canonical_json
 from schemas.trace import TRACE_VERSION, Role
 
+_MOST_ROWS = 2**20  # of a canvas
 
-class Frozen(BaseModel):
-    """A config table: immutable, and an unknown key is an error."""
+LONGEST_SECONDS = 1e9
+"""Of any time that is waited: some thirty years, which every clock can wait."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+Seconds = Annotated[float, Field(le=LONGEST_SECONDS)]
 
 
 class Program(StrEnum):
@@ -27,6 +32,16 @@ class Program(StrEnum):
     THINK_BEFORE = "think-before"
     THINK_AFTER = "think-after"
     PLAIN = "plain"
+
+
+THINKING_PROGRAMS = (Program.THINK_WHILE, Program.THINK_BEFORE)
+"""Those that draw from thoughts."""
+
+
+def can_divide_by(ratios: Sequence[float]) -> bool:
+    """Whether the share of each of them is a number."""
+    total = sum(ratios)
+    return math.isfinite(total) and math.isfinite(_MOST_ROWS / total)
 
 
 class ScheduleConfig(Frozen):
@@ -44,6 +59,8 @@ class ScheduleConfig(Frozen):
             raise ValueError(f"{len(self.ratios)} ratios for {self.num_regions} regions")
         if self.ratios is not None and min(self.ratios) <= 0:
             raise ValueError("every ratio must be above 0")
+        if self.ratios is not None and not can_divide_by(self.ratios):
+            raise ValueError("no number can be divided by the sum of the ratios; give some near 1")
         return self
 
 
@@ -53,6 +70,7 @@ class ReflectionConfig(Frozen):
     max_revisions: int = Field(default=1, ge=0, le=8)  # 0: no reflection at all
     theta: int = Field(default=90, ge=0, le=100)
     on_unparseable: Literal["keep", "ask_again"] = "keep"
+    combine: Literal["first", "mean", "all"] = "first"  # of several critics
 
 
 class SamplingConfig(Frozen):
@@ -93,7 +111,7 @@ class FakeConfig(Frozen):
     revise_share: float = Field(default=0.5, ge=0, le=1)
     unparseable_share: float = Field(default=0.0, ge=0, le=1)
     dead_share: float = Field(default=0.0, ge=0, le=1)
-    delay_seconds: float = Field(default=0.0, ge=0)
+    delay_seconds: Seconds = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
     def _whole_patches(self) -> Self:
@@ -122,8 +140,10 @@ class MethodConfig(Frozen):
 
     model: ModelConfig
     backend: BackendName = "engine"
-    backends: dict[Role, BackendName] = Field(default_factory=dict)  # roles that differ
+    backends: dict[Role, str | tuple[str, ...]] = Field(default_factory=dict)  # roles that differ
+    endpoints: dict[str, EndpointMethod] = Field(default_factory=dict)  # that answer text roles
     program: Program = Program.THINK_WHILE
+    thoughts: Literal["own", "given"] = "own"  # given: they come with the prompts, in a column
     pack: PackConfig
     schedule: ScheduleConfig = ScheduleConfig()
     reflection: ReflectionConfig = ReflectionConfig()
@@ -134,8 +154,69 @@ class MethodConfig(Frozen):
     pictures: Pictures = Pictures.FINAL
     fake: FakeConfig = FakeConfig()
 
-    def backend_of(self, role: Role) -> BackendName:
-        return self.backends.get(role, self.backend)
+    @model_validator(mode="after")
+    def _backends_are_there(self) -> Self:
+        check_names(self.endpoints)
+        for role in Role:
+            names = self.backends_of(role)
+            for name in names:
+                if name not in MODEL_BACKENDS and name not in self.endpoints:
+                    raise ValueError(
+                        f"backends.{role} names {name!r:.60}: expected one of "
+                        f"{', '.join([*MODEL_BACKENDS, *self.endpoints])}"
+                        ", or an endpoint of that name under method.endpoints"
+                    )
+            if len(names) != 1 and role is not Role.REFLECT:
+                raise ValueError(f"backends.{role} names {len(names)} backends: expected one")
+            if not names or len(set(names)) < len(names):
+                raise ValueError(f"backends.{role} is empty, or names one twice")
+        if self.endpoints.keys() & set(self.backends_of(Role.DRAW)):
+            raise ValueError("backends.draw names an endpoint: only a model draws")
+        if self.reflection.combine != "first" and len(self.backends_of(Role.REFLECT)) == 1:
+            raise ValueError(
+                f"reflection.combine is {self.reflection.combine}, and there is one critic: name "
+                "several as a list in backends.reflect"
+            )
+        return self
+
+    def backends_of(self, role: Role) -> tuple[str, ...]:
+        """The backends that are asked in a role: one, or several critics."""
+        names = self.backends.get(role, self.backend)
+        return (names,) if isinstance(names, str) else names
+
+    def backend_of(self, role: Role) -> str:
+        """The first backend of a role."""
+        return self.backends_of(role)[0]
+
+    @model_validator(mode="after")
+    def _given_thoughts_are_used(self) -> Self:
+        if self.thoughts == "given" and self.program not in THINKING_PROGRAMS:
+            raise ValueError(
+                f"thoughts are given, and {self.program} draws from none: use "
+                f"{' or '.join(THINKING_PROGRAMS)}"
+            )
+        if self.thoughts == "given" and Role.THINK in self.backends:
+            raise ValueError("thoughts are given, so backends.think answers nothing: leave it out")
+        return self
+
+    def sampling_of(self, backend: str) -> SamplingConfig:
+        """How a backend's words are chosen: as the run's, but for what an endpoint says itself."""
+        table = self.endpoints.get(backend)
+        if table is None:
+            return self.sampling
+        own = {
+            "text_temperature": table.temperature,
+            "text_top_p": table.top_p,
+            "max_text_tokens": table.max_tokens,
+        }
+        told = {name: value for name, value in own.items() if value is not None}
+        return self.sampling.model_copy(update=told)
+
+    @property
+    def endpoints_in_use(self) -> dict[str, EndpointMethod]:
+        """The endpoints that answer a role; others may be there for judging."""
+        names = {name for role in Role for name in self.backends_of(role)}
+        return {name: table for name, table in self.endpoints.items() if name in names}
 
 
 class ExecutionConfig(Frozen):
@@ -157,12 +238,13 @@ class ExecutionConfig(Frozen):
     max_shard_attempts: int = Field(default=3, ge=1)
     max_shard_infrastructure_failures: int = Field(default=20, ge=1)
     max_dead_fraction: float = Field(default=0.5, ge=0, le=1)  # more than that stops the run
-    rollout_timeout_seconds: float = Field(default=3600.0, gt=0)  # then it is dead
-    no_progress_seconds: float = Field(default=900.0, gt=0)  # without any answer: the worker hangs
-    node_check_seconds: float = Field(default=20.0, ge=0)  # until Ray knows that a node is gone
-    grace_seconds: float = Field(default=30.0, ge=0)  # to commit in, after a first Ctrl-C
-    store_patience_seconds: float = Field(default=600.0, ge=0)
-    beat_seconds: float = Field(default=5.0, gt=0)  # of the driver, for others to see
+    rollout_timeout_seconds: Seconds = Field(default=3600.0, gt=0)  # then it is dead
+    no_progress_seconds: Seconds = Field(default=900.0, gt=0)  # of a worker: then it hangs
+    node_check_seconds: Seconds = Field(default=20.0, ge=0)  # until Ray knows that a node is gone
+    grace_seconds: Seconds = Field(default=30.0, ge=0)  # to commit in, after a first Ctrl-C
+    store_patience_seconds: Seconds = Field(default=600.0, ge=0)
+    beat_seconds: Seconds = Field(default=5.0, gt=0)  # of the driver, for others to see
+    endpoints: dict[str, EndpointExecution] = Field(default_factory=dict)
     fake_harms: dict[str, Harm] = Field(default_factory=dict)  # by a text in the prompt; for tests
 
 
@@ -172,6 +254,20 @@ class RunConfig(Frozen):
     method: MethodConfig
     execution: ExecutionConfig = ExecutionConfig()
     model_files: dict[str, str] = Field(default_factory=dict)  # sha256 by name, found by planning
+
+    @model_validator(mode="after")
+    def _endpoints_have_both_halves(self) -> Self:
+        for name in self.execution.endpoints.keys() - self.method.endpoints.keys():
+            raise ValueError(
+                f"execution.endpoints.{name:.60} is there, and method.endpoints.{name:.60} is not: "
+                "say there which model it has"
+            )
+        for name in self.method.endpoints_in_use.keys() - self.execution.endpoints.keys():
+            raise ValueError(
+                f"method.endpoints.{name} answers, and execution.endpoints.{name} is not there: "
+                "say there where it is, with url or serve"
+            )
+        return self
 
 
 def named_as(method: MethodConfig, planned: MethodConfig) -> MethodConfig:
@@ -183,19 +279,35 @@ def named_as(method: MethodConfig, planned: MethodConfig) -> MethodConfig:
 
 def fingerprint(method: MethodConfig) -> str:
     """What makes two runs the same: 16 hex digits over the method and the trace version."""
-    body: JsonObject = {"method": method.model_dump(mode="json"), "trace_version": TRACE_VERSION}
+    body: JsonObject = {"method": _body(method), "trace_version": TRACE_VERSION}
     return hashlib.sha256(canonical_json(body).encode()).hexdigest()[:16]
 
 
 def differences(planned: MethodConfig, current: MethodConfig) -> list[str]:
     """The fields in which two methods differ, one line each: `sampling.cfg_weight: 5.0 -> 4.0`."""
-    old, new = _flat(planned.model_dump(mode="json")), _flat(current.model_dump(mode="json"))
+    old, new = _flat(_body(planned)), _flat(_body(current))
     names = sorted(old.keys() | new.keys())
     return [
         f"{name}: {old.get(name)} -> {new.get(name)}"
         for name in names
         if old.get(name) != new.get(name)
     ]
+
+
+def _body(method: MethodConfig) -> JsonObject:
+    """What the digest is of. A setting that is younger than some runs is left out at the value
+    that they were made with, and so are endpoints that answer no role.
+    """
+    in_use = method.endpoints_in_use
+    body: JsonObject = method.model_dump(mode="json", exclude={"endpoints"})
+    reflection = body["reflection"]
+    if method.reflection.combine == "first" and isinstance(reflection, dict):
+        body["reflection"] = {k: v for k, v in reflection.items() if k != "combine"}
+    if method.thoughts == "own":
+        del body["thoughts"]
+    if in_use:
+        body["endpoints"] = {name: table.model_dump(mode="json") for name, table in in_use.items()}
+    return body
 
 
 def _flat(tree: JsonMapping, prefix: str = "") -> JsonObject:

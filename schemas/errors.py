@@ -5,19 +5,24 @@
     |-- ConfigMismatch           5  the run was planned with another method
     |-- DriverAlive              6  another driver is at work on this run
     |-- ClusterLost              3  the Ray that the work was done on is gone
+    |-- EndpointAway             3  an endpoint does not answer, and was waited for long enough
+    |-- Stopped                  3  the command was stopped from outside
     |-- TooManyDead              8  more rollouts, or workers, died than the run puts up with
     |-- StoreError               7
     |   |-- ObjectMissing           no object at this key
     |   |-- StoreUnavailable        down, slow or throttling: the same call may succeed later
     |   `-- StoreRefused            a missing bucket, or a server that cannot do it
+    |       |-- ObjectBlocked       a folder stands at its key: it concerns no other object
     |       `-- CredentialsRefused  refused for now: a run waits for them, a start does not
     `-- RolloutError                a rollout failed; its `kind` says whose fault it is
         |-- RecordFailure           this prompt breaks it: the rollout becomes a dead row
         |-- TaskFailure             this attempt at the shard broke: the shard is given back
         |-- InfrastructureFailure   a worker, node or store went away: the shard is given back
         `-- FatalFailure            nothing that a retry could mend: the run stops
+            |-- EndpointRefused  3  an endpoint takes no questions: its key, address or model
             |-- ForeignObject    5  an object of another run, or of another method
             `-- DamagedObject    9  an object that is not whole, or is gone
+                `-- DamagedPlan     of a plan: it costs its own shard, and no other
 
 A message says what was found, what was expected, and what to do.
 """
@@ -81,6 +86,18 @@ class ClusterLost(CoppiceError):
     exit_code = ExitCode.INCOMPLETE
 
 
+class Stopped(CoppiceError):
+    """The command was stopped from outside, by a signal. The same command goes on."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
+class EndpointAway(CoppiceError):
+    """An endpoint does not answer, and was waited for long enough. What is committed stays."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
 class TooManyDead(CoppiceError):
     """More rollouts are dead than the run puts up with, or workers die and none commits."""
 
@@ -103,6 +120,10 @@ class StoreUnavailable(StoreError):
 
 class StoreRefused(StoreError):
     """The store said no: permission, a missing bucket, or a promise it cannot keep."""
+
+
+class ObjectBlocked(StoreRefused):
+    """A folder stands where an object is to be. Every other object can be put."""
 
 
 class CredentialsRefused(StoreRefused):
@@ -149,6 +170,12 @@ class FatalFailure(RolloutError):
     kind = FailureKind.FATAL
 
 
+class EndpointRefused(FatalFailure):
+    """An endpoint takes no questions: not with this key, at this address, or of this model."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
 class ForeignObject(FatalFailure):
     """An object of another run, or of another method, stands where one of this run belongs."""
 
@@ -161,11 +188,21 @@ class DamagedObject(FatalFailure):
     exit_code = ExitCode.DAMAGED
 
 
+class DamagedPlan(DamagedObject):
+    """A plan file that is not the one its run named. Its shard cannot be made; all others can."""
+
+
 _FATAL_BY_REASON: dict[str, type[FatalFailure]] = {
+    "endpoint_refused": EndpointRefused,
     "foreign_object": ForeignObject,
     "damaged_object": DamagedObject,
+    "damaged_plan": DamagedPlan,
     "base_vanished": DamagedObject,
 }
+
+
+DAMAGED_REASONS = frozenset({"damaged_object", "base_vanished"})
+"""Of failures that are told as damage, even if all other shards were made."""
 
 
 def fatal_failure(message: str, *, reason: str) -> FatalFailure:

@@ -76,8 +76,8 @@ class EventRow(TypedDict):
     verdict: str | None
     better_thought: str | None
     problem: str | None
-    prefix_ids: list[int]
-    token_ids: list[int]
+    prefix_ids: list[int] | None  # None: of a foreign tokenizer, as the following
+    token_ids: list[int] | None
     codes: list[int]
     logp_sample: list[float] | None
     logp_cond: list[float] | None
@@ -161,9 +161,17 @@ class TokensRow(LineageRow):
     droppable_stop: int | None
 
 
-class TextRow(TokensRow):
-    """A row of the tasks think and reflect, see `schemas.training.TEXT`."""
+class TextRow(LineageRow):
+    """A row of the tasks think and reflect, see `schemas.training.TEXT`.
 
+    What an endpoint said has no tokens of the model's: the lists of them are None.
+    """
+
+    input_ids: list[int] | None
+    labels: list[int] | None
+    modality_mask: list[int] | None
+    droppable_start: int | None
+    droppable_stop: int | None
     messages: list[Message]  # the last one is the answer
     images: list[ImageCell]
     canvas: list[int]
@@ -208,9 +216,9 @@ class SegmentRow(TypedDict):
     modality: str  # text or image
     is_policy: bool
     is_kept: bool
-    prefix_ids: list[int]
+    prefix_ids: list[int] | None  # None: of a foreign tokenizer, as `tokens`
     canvas: list[int]
-    tokens: list[int]
+    tokens: list[int] | None
     logp_sample: list[float] | None
     logp_cond: list[float] | None
 

@@ -1,9 +1,10 @@
 """A run: what stands on storage, and what driver and workers tell each other."""
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from pydantic import Field
 
@@ -11,11 +12,18 @@ from schemas.config import Frozen, RunConfig
 from schemas.errors import FailureKind
 from schemas.geometry import Geometry
 
-RUN_FORMAT = 1
+RUN_FORMAT = 2
 """Raised when the layout of a run changes in a way that older code cannot read."""
 
 FOOTER_KEY = b"coppice"
-"""The Parquet key-value entry that holds a `ShardFooter` as JSON."""
+"""The Parquet key-value entry that holds a `ShardFooter` as JSON; of a plan file, a `PlanNote`."""
+
+RUN_KEY = b"coppice_run"
+"""The Parquet key-value entry of a data object that holds a `RunEvidence` as JSON. Apart from its
+footer, which older code reads and takes nothing new in."""
+
+PLAN_DIGEST_CHARS = 16
+"""Of a plan file's digest: 64 bits, in hexadecimal."""
 
 
 class PlanPart(Frozen):
@@ -32,6 +40,14 @@ class PlanPart(Frozen):
     num_duplicates: int = Field(ge=0)
     num_rejects: int = Field(ge=0)
     sources: tuple[str, ...]
+    # Of each shard's plan file, one after the other, in one string: a list of a million would be
+    # several times as large. Empty in run format 1.
+    digests: str = Field(default="", exclude_if=lambda digests: not digests)
+
+    def digest_of(self, shard: int) -> str:
+        """Of the plan file of one of its shards; empty if it was never noted."""
+        start = (shard - self.first_shard) * PLAN_DIGEST_CHARS
+        return self.digests[start : start + PLAN_DIGEST_CHARS]
 
     @property
     def stop_shard(self) -> int:
@@ -77,6 +93,14 @@ class RunManifest(Frozen):
         return min(part.rollouts_per_shard, part.num_rollouts - before)
 
 
+class PlanNote(Frozen):
+    """What a plan file says of itself."""
+
+    folder: str  # of its part, which is named by a digest of all that the part says
+    shard: int
+    digest: str  # of its rows, in any order
+
+
 class Extension(Frozen):
     """plan/0002.json and so on: commits one more part of a plan."""
 
@@ -84,8 +108,44 @@ class Extension(Frozen):
     part: PlanPart
 
 
+class RunEvidence(Frozen):
+    """What a data object says of its run, so that a lost run.json can be had back. Plans are
+    without the digests of their files, which these say of themselves.
+    """
+
+    manifest: RunManifest
+    part: PlanPart  # that planned the shard
+
+    @classmethod
+    def of(cls, manifest: RunManifest, shard: int) -> "RunEvidence":
+        """What the data objects of a shard are to say."""
+        without = {"digests": ""}
+        plan = manifest.plan.model_copy(update=without)
+        part = manifest.part_of(shard).model_copy(update=without)
+        return cls(manifest=manifest.model_copy(update={"plan": plan}), part=part)
+
+
 Key = tuple[str, int]
 """A rollout: its record's id and its index."""
+
+
+class EndpointUsage(Frozen):
+    """What answers of an endpoint took. Usages of other answers can be added."""
+
+    num_calls: int = 0  # answered
+    num_retries: int = 0  # tries before the one that was answered
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0  # from when it was asked, tries and pauses included, summed
+
+    def __add__(self, other: "EndpointUsage") -> "EndpointUsage":
+        return EndpointUsage(
+            num_calls=self.num_calls + other.num_calls,
+            num_retries=self.num_retries + other.num_retries,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            seconds=self.seconds + other.seconds,
+        )
 
 
 class ShardFooter(Frozen):
@@ -103,6 +163,8 @@ class ShardFooter(Frozen):
     num_dead: int
     digest: str  # of keys, states and tokens, in any order
     coppice_version: str
+    # By endpoint, of the answers that stand in this object.
+    endpoints: dict[str, EndpointUsage] = Field(default_factory=dict, exclude_if=operator.not_)
 
     @property
     def num_rows(self) -> int:
@@ -198,6 +260,7 @@ class Remedy(StrEnum):
     GIVE_BACK = "give_back"  # the shard is tried again
     REPLACE_WORKER = "replace_worker"  # it can grow nothing any more; no record is to blame
     SUSPECT_RECORDS = "suspect_records"  # its models broke: as if its process had died
+    GIVE_UP = "give_up"  # no retry can mend this shard; the others are not concerned
     STOP = "stop"  # no retry can mend it
     STOP_FOR_STORE = "stop_for_store"  # which was waited for long enough, or said no
     STOP_FOR_DEAD = "stop_for_dead"  # more rollouts are dead than the run puts up with
@@ -213,6 +276,60 @@ class ShardFailure:
     remedy: Remedy
 
 
+Name = TypeVar("Name")
+Number = TypeVar("Number", int, float)
+
+
+def added(first: Mapping[Name, Number], second: Mapping[Name, Number]) -> dict[Name, Number]:
+    """Numbers of equal names added up."""
+    added = dict(first)
+    for name, number in second.items():
+        added[name] = added[name] + number if name in added else number
+    return added
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ends:
+    """How rollouts ended."""
+
+    num_accepted: int = 0  # ok, and no region was drawn again
+    num_revised: int = 0  # ok, and some region was
+    dead: Mapping[str, int] = field(default_factory=dict)  # by reason
+
+    @property
+    def num_dead(self) -> int:
+        return sum(self.dead.values())
+
+    @property
+    def total(self) -> int:
+        return self.num_accepted + self.num_revised + self.num_dead
+
+    def __add__(self, other: "Ends") -> "Ends":
+        return Ends(
+            num_accepted=self.num_accepted + other.num_accepted,
+            num_revised=self.num_revised + other.num_revised,
+            dead=added(self.dead, other.dead),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What work took, since a process began. Added up, it is of several."""
+
+    seconds: Mapping[tuple[str, str], float] = field(default_factory=dict)  # by phase and device
+    tokens: Mapping[str, int] = field(default_factory=dict)  # chosen, by the role that asked
+    ends: Ends = field(default_factory=Ends)
+    store_seconds: float = 0.0  # that threads spent in calls of the store, waits included
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(
+            seconds=added(self.seconds, other.seconds),
+            tokens=added(self.tokens, other.tokens),
+            ends=self.ends + other.ends,
+            store_seconds=self.store_seconds + other.store_seconds,
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardReport:
     """What an attempt at a shard came to, as its worker tells the driver."""
@@ -223,12 +340,26 @@ class ShardReport:
     num_ok: int = 0  # of rollouts that count from now on, by whomever they were committed
     num_dead: int = 0
     num_bytes: int = 0  # committed by this attempt
+    ends: Ends = field(default_factory=Ends)  # of the rollouts that this attempt grew and committed
     failure: ShardFailure | None = None  # of one that FAILED
+    work: Work = field(default_factory=Work)  # of the worker, up to now
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wait:
+    """What a worker waits for."""
+
+    since: float  # seconds since the epoch
+    whom: str = "the store"
+    what: str = ""  # is to be done then, as `put traces/shard-00003.parquet`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerStatus:
     """What a worker says of itself when asked."""
 
-    num_finished: int = 0  # rollouts that ended there, of shards that are open
-    is_store_away: bool = False  # something waits for it to come back
+    ends: Mapping[str, Ends] = field(default_factory=dict)  # in open shards, by attempt id
+    store_wait: Wait | None = None  # for it, or for room on the scratch disk
+    work: Work = field(default_factory=Work)
+    num_rows_busy: int = 0  # requests that models work at, or that wait for them
+    endpoints_away: tuple[str, ...] = ()  # those that some question waits for

@@ -34,6 +34,8 @@ class StreamFiles(Frozen):
 
     num_rows: int
     files: tuple[str, ...]  # keys below the set, in the order of rows
+    # Of each file, its SHA-256; only on the way to the manifest, which has them by file.
+    digests: tuple[str, ...] = Field(default=(), exclude_if=lambda digests: not digests)
 
 
 class UnitFiles(Frozen):
@@ -63,6 +65,9 @@ class SetManifest(Frozen):
     exports: dict[str, ExportNote] = Field(
         default_factory=dict, exclude_if=lambda exports: not exports
     )
+    # By key, the SHA-256 of each file of the set but this one. None in sets of version 0.1.
+    digests: dict[str, str] = Field(default={}, exclude_if=lambda digests: not digests)
+    digest: str = Field(default="", exclude_if=lambda digest: not digest)  # of all of the above
 
 
 class Leak(Frozen):

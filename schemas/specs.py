@@ -76,6 +76,7 @@ class SpecSource(StrEnum):
 
     ANNOTATION = "annotation"  # the prompt file; what it does not state was parsed
     PARSER = "parser"
+    MODEL = "model"  # of an endpoint, where the parser is out of its depth
 
 
 class Confidence(StrEnum):

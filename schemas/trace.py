@@ -5,10 +5,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from schemas.json_values import JsonObject  # loads pydantic, which a bare GPU machine may lack
+    # Both load pydantic, which a bare GPU machine may lack.
+    from schemas.json_values import JsonObject
+    from schemas.runs import EndpointUsage
 
 TRACE_VERSION = 1
 """Raised by hand when the same inputs would give other tokens or other columns."""
+
+
+GIVEN = "given"
+"""The backend of events that nobody answered: thoughts that came with the prompt."""
 
 
 class Role(StrEnum):
@@ -86,8 +92,8 @@ class Event:
     seed: int | None  # None: greedy
     text: str  # what was said, or the thoughts drawn from, as one line
     raw_text: str | None  # the answer as it came
-    prefix_ids: tuple[int, ...]
-    token_ids: tuple[int, ...] = ()
+    prefix_ids: tuple[int, ...] | None  # None: of a foreign tokenizer, as the following
+    token_ids: tuple[int, ...] | None = ()
     codes: tuple[int, ...] = ()
     logp_sample: tuple[float, ...] | None = None
     logp_cond: tuple[float, ...] | None = None
@@ -96,6 +102,7 @@ class Event:
     superseded_by: int | None = None  # index of the drawing that replaced this one
     picture: int | None = None  # index into the trace's images: the canvas after this event
     duration_seconds: float
+    usage: "EndpointUsage | None" = None  # of an endpoint; goes into the footer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

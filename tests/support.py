@@ -1,5 +1,6 @@
 """What many tests start from: a small fake method, a planned run, a worker, traces, odd stores."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from pipeline.plan.planning import commit_plan, make_plan
 from pipeline.plan.prompt_files import PromptSet
 from pipeline.plan.reruns import OpenRerun
 from pipeline.rollout.worker import Worker
-from pipeline.store.layout import traces_key
+from pipeline.store.layout import digest_key, traces_key
 from pipeline.store.objects import Source, Store
 from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_plan_shard
@@ -288,14 +289,19 @@ def replace_object(
     rows: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list,
     footer: dict[str, Any] | None = None,
 ) -> None:
-    """Put other rows, or another footer, in the place of a data object. Nothing is put right."""
+    """Put other rows, or another footer, in the place of a data object, as if a worker had done so:
+    its digest is kept, and nothing else is put right.
+    """
     other = read_footer(store, shard, supplement).model_copy(update=footer or {})
     changed = rows(list(read_rows(store, shard, supplement)))
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, TRACES, write_page_checksum=True) as writer:
         writer.write_table(pa.Table.from_pylist(changed, schema=TRACES))
         writer.add_key_value_metadata({FOOTER_KEY: other.model_dump_json().encode()})
-    store.put(traces_key(shard, supplement), sink.getvalue().to_pybytes())
+    body = sink.getvalue().to_pybytes()
+    key = traces_key(shard, supplement)
+    store.put(digest_key(key, hashlib.sha256(body).hexdigest()), b"")
+    store.put(key, body)
 
 
 # Stores

@@ -42,6 +42,18 @@ def prompts(
     origin: OriginName = None,
     revision: OriginRevision = None,
     licence: OriginLicence = None,
+    parse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="An endpoint of the config file that reads what the parser cannot: long captions, "
+            "other languages, negations.",
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A TOML file with \\[method.endpoints.NAME] and more."),
+    ] = None,
 ) -> None:
     """Give prompts their specs, and drop those that evaluation sets hold.
 
@@ -52,6 +64,8 @@ def prompts(
         coppice prompts 'train/*.txt' --out prompts.jsonl --against 'val/*.txt'
         coppice run prompts.jsonl runs/first
     """
+    terminal = Terminal()
+    terminal.doing("reading prompts")
     from jobs.commands.prompts import PromptsRequest, make_prompt_file
     from schemas.specs import PromptOrigin
 
@@ -64,9 +78,11 @@ def prompts(
         report=report,
         skip_bad=skip_bad,
         origin=PromptOrigin(name=origin, revision=revision, licence=licence),
+        parse=parse,
+        config=config,
         reading=read_options(prompt_column, drop_columns, fold_newlines),
     )
-    make_prompt_file(request, Terminal())
+    make_prompt_file(request, terminal)
 
 
 @app.command(rich_help_panel="Training sets")
@@ -101,6 +117,8 @@ def score(
         coppice score runs/first --scorer toy --scorer thoughts --scorer critiques
         coppice score runs/first --config judges.toml --workers 4 --gpus 1
     """
+    terminal = Terminal()
+    terminal.doing("reading the run")
     from jobs.commands.score import ScoreRequest, score_run
 
     request = ScoreRequest(
@@ -111,7 +129,7 @@ def score(
         num_gpus=gpus,
         address=address,
     )
-    score_run(request, Terminal())
+    score_run(request, terminal)
 
 
 @app.command(rich_help_panel="Training sets")
@@ -152,10 +170,12 @@ def curate(
         coppice curate runs/first sets/first --recipe twig-50k-toy --export trl
         coppice curate runs/second sets/second --recipe twig-50k --judge hps.value
     """
-    from jobs.commands.curate import CurateRequest, curate_runs
-
     if len(runs) < 2:
         raise typer.BadParameter("give at least one run, and last the place of the set")
+    terminal = Terminal()
+    terminal.doing("reading the recipe")
+    from jobs.commands.curate import CurateRequest, curate_runs
+
     request = CurateRequest(
         runs=runs[:-1],
         out=runs[-1],
@@ -169,7 +189,7 @@ def curate(
         address=address,
         dry_run=dry_run,
     )
-    curate_runs(request, Terminal())
+    curate_runs(request, terminal)
 
 
 @app.command(rich_help_panel="Training sets")

@@ -12,19 +12,23 @@ import socket
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from jobs.cluster.metrics import WorkMetrics
 from pipeline.engine.backends import open_backends
 from pipeline.engine.soundness import Device
+from pipeline.rollout.meter import Meter, Phase
 from pipeline.rollout.worker import Worker
 from pipeline.store.open import open_store
 from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
+from schemas.config import RunConfig
 from schemas.errors import InputError
-from schemas.runs import Assignment, RunManifest, ShardReport, WorkerStatus
+from schemas.runs import Assignment, Ends, RunManifest, ShardReport, Wait, WorkerStatus
 
 _ASK_SECONDS = 2.0  # between two questions how an actor is doing
 
@@ -52,12 +56,19 @@ class ActorAddress:
 class RolloutActor:
     """Grows shards of one run. Its methods run on threads of their own, one an open shard."""
 
-    def __init__(self, url: str, manifest: RunManifest, device: Device) -> None:
-        """`device` is what the driver decided on: no actor guesses it."""
+    def __init__(
+        self, url: str, manifest: RunManifest, device: Device, keys: Mapping[str, str]
+    ) -> None:
+        """`device` is what the driver decided on: no actor guesses it. `keys` are those that were
+        made for the run's own servers, by the variables that the config names.
+        """
+        os.environ.update(keys)
         self._url = url
         self._manifest = manifest
         self._device = device
         self._worker: Worker | None = None
+        self._meter = Meter(device)
+        self._metrics = WorkMetrics(manifest.run_id)
 
     def where(self) -> ActorAddress:
         """Answers as soon as Ray found a place for it."""
@@ -81,9 +92,10 @@ class RolloutActor:
                 f"on node {socket.gethostname()}, {self._url} holds run {seen.run_id}, not "
                 f"{self._manifest.run_id}: give a path that all nodes share, or an s3:// URL"
             )
-        loaded = open_backends(self._manifest.config, device=self._device)
+        with self._meter.timing(Phase.LOAD):
+            loaded = open_backends(self._manifest.config, device=self._device)
         name = f"{socket.gethostname()}/{os.getpid()}"
-        self._worker = Worker(store, self._manifest, loaded, name=name)
+        self._worker = Worker(store, self._manifest, loaded, name=name, meter=self._meter)
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
         """Do what is assigned. Blocks; see `Worker.run_shard`."""
@@ -91,8 +103,10 @@ class RolloutActor:
         return self._worker.run_shard(assignment)
 
     def status(self) -> WorkerStatus:
-        """How it is doing."""
-        return self._worker.status() if self._worker else WorkerStatus()
+        """How it is doing, which its metrics are told, too."""
+        status = self._worker.status() if self._worker else WorkerStatus()
+        self._metrics.tell(status)
+        return status
 
 
 @dataclass(slots=True, eq=False)
@@ -103,14 +117,16 @@ class RemoteActor:
     opening: Reference | None  # None: its models are loaded
     placing: Reference | None = None  # None: it has a place
     device: Device = "cpu"
+    config: RunConfig | None = None  # that it was started with
     started_at: float = 0.0  # on the driver's clock
     shunned: frozenset[str] = frozenset()  # Ray's ids of nodes that it is not to be placed on
     asking: Reference | None = None  # how it is doing
     asked_at: float = -math.inf  # on the driver's clock
     growing: dict[Reference, Assignment] = field(default_factory=dict)
     address: ActorAddress | None = None
-    num_finished: int = 0  # rollouts that ended there, in shards that are open
-    is_store_away: bool = False
+    ends: Mapping[str, Ends] = field(default_factory=dict)  # as it told last, by attempt id
+    store_wait: Wait | None = None  # None: it does not wait for the store
+    endpoints_away: tuple[str, ...] = ()
     leaving_by: float | None = None  # on the driver's clock; None: it may take shards
 
     @property
@@ -133,6 +149,12 @@ class RemoteActor:
     @property
     def open_shards(self) -> list[Assignment]:
         return list(self.growing.values())
+
+    @property
+    def open_ends(self) -> Ends:
+        """How rollouts ended there, in shards that are open."""
+        told = (self.ends.get(assignment.attempt.attempt_id) for assignment in self.open_shards)
+        return sum(filter(None, told), Ends())
 
     def references(self) -> list[Reference]:
         """All that it has not answered."""
@@ -161,7 +183,8 @@ class RemoteActor:
 
     def note_status(self, status: WorkerStatus) -> None:
         self.asking = None
-        self.num_finished, self.is_store_away = status.num_finished, status.is_store_away
+        self.ends, self.store_wait = status.ends, status.store_wait
+        self.endpoints_away = status.endpoints_away
 
     def end(self) -> None:
         """End its process, also one that is frozen and hears nothing.
@@ -186,11 +209,12 @@ def start_actor(
     device: Device,
     need: Mapping[str, float],
     shunned: Collection[str] = (),
+    keys: Mapping[str, str] = MappingProxyType({}),
 ) -> RemoteActor:
     """Ask Ray for an actor that computes on this device, and is given it by Ray.
 
     `need` is what it takes of its node, which is none of those that are shunned. It never restarts
-    by itself: the driver must know of every death.
+    by itself: the driver must know of every death. `keys` are as an actor has them.
     """
     others = {name: amount for name, amount in need.items() if name not in ("CPU", "GPU")}
     elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(shunned))})"} if shunned else None
@@ -205,13 +229,14 @@ def start_actor(
             max_restarts=0,
             max_concurrency=manifest.config.execution.open_shards_per_actor + 1,  # and status()
         )
-        .remote(url, manifest, device)
+        .remote(url, manifest, device, dict(keys))
     )
     return RemoteActor(
         handle,
         placing=handle.where.remote(),
         opening=handle.open.remote(),
         device=device,
+        config=manifest.config,
         shunned=frozenset(shunned),
     )
 

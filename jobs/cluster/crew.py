@@ -8,6 +8,7 @@ else is asked of it, so that nothing stays asked for when a driver is killed.
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from jobs.cluster.actors import RemoteActor, start_actor
 from jobs.cluster.placement import (
@@ -22,6 +23,7 @@ from jobs.cluster.placement import (
     waits_for,
 )
 from jobs.cluster.ray_state import Autoscaler, own_node, read_autoscaler, read_cluster
+from jobs.cluster.serving.fleet import Fleet
 from pipeline.engine.soundness import Device
 from schemas.errors import InputError
 from schemas.runs import RunManifest
@@ -47,7 +49,10 @@ class Crew:
         *,
         clock: Callable[[], float],
         note: Callable[[str], None],
+        fleet: Fleet | None = None,
     ) -> None:
+        """`fleet` are the run's own servers, which have a share of the cluster of their own."""
+        self._fleet = fleet
         self._url = url
         self._manifest = manifest
         self._execution = manifest.config.execution
@@ -72,6 +77,8 @@ class Crew:
         if now - self._looked_at < _LOOK_SECONDS:
             return
         self._looked_at = now
+        if self._fleet:
+            self._manifest = self._manifest.model_copy(update={"config": self._fleet.addressed()})
         cluster = self._look(now)
         before, self._device = self._device, decide_device(self._execution, cluster, self._device)
         if before not in (None, self._device):
@@ -80,7 +87,7 @@ class Crew:
         reason = ruled_out(need, cluster)
         if reason and not any(actor.is_ready for actor in self.actors):
             raise InputError(
-                f"{reason}; ask for less (--set execution.gpus_per_actor=1, "
+                f"{reason}{self._beside()}; ask for less (--set execution.gpus_per_actor=1, "
                 "execution.cpus_per_actor, --resources), or add a node type"
             )
         self._shunned = self._nodes_to_shun(need, cluster, now)
@@ -89,7 +96,8 @@ class Crew:
         )
         self._send_off(cluster, wanted, now)
         self._take_on(need, wanted, now)
-        self.waiting = self._waits_for(need, cluster, now)
+        waiting = self._waits_for(need, cluster, now)
+        self.waiting = waiting and waiting + self._beside()
 
     def failed_on(self, node_id: str, *, is_hopeless: bool = False) -> None:
         """An actor failed on a node, by no fault of a record's. Empty: nobody knows which node."""
@@ -117,11 +125,16 @@ class Crew:
             actor.drop()
         return gone
 
+    def _beside(self) -> str:
+        """Why a cluster may have less than it seems to."""
+        return ", beside what the servers of this run hold" if self._fleet else ""
+
     def _look(self, now: float) -> Cluster:
         if now - self._autoscaler_at >= _AUTOSCALER_SECONDS:
             self._autoscaler, self._autoscaler_at = read_autoscaler(), now
         is_waiting = any(not actor.is_placed for actor in self.actors)
-        return read_cluster(self._autoscaler, with_free=is_waiting)
+        cluster = read_cluster(self._autoscaler, with_free=is_waiting)
+        return replace(cluster, taken=self._fleet.taken()) if self._fleet else cluster
 
     def _send_off(self, cluster: Cluster, wanted: int, now: float) -> None:
         """Decide which actors are to leave: their node goes, or they are of no use any more."""
@@ -131,13 +144,18 @@ class Crew:
             if actor.node_id in draining:
                 self._note(f"Ray takes a node away: the actor on {actor.address} is to leave.")
                 self._leave(actor, now)
-            elif actor.device != self._device or self._is_misplaced(actor):
+            elif self._is_outdated(actor):
                 self._leave(actor, now)
         staying = self._staying()
         useless = [actor for actor in staying if not actor.is_placed]
         useless += [actor for actor in staying if actor.is_ready and not actor.growing]
         for actor in useless[: max(0, len(staying) - wanted)]:
             self._leave(actor, now)
+
+    def _is_outdated(self, actor: RemoteActor) -> bool:
+        """Whether it is not what would be started now: also if a server of the run has moved."""
+        has_moved = self._fleet is not None and actor.config != self._manifest.config
+        return actor.device != self._device or has_moved or self._is_misplaced(actor)
 
     def _is_misplaced(self, actor: RemoteActor) -> bool:
         """Whether it still waits for a place, and might be given one that it should not have."""
@@ -156,6 +174,7 @@ class Crew:
                 device=self._device or "cpu",
                 need=need,
                 shunned=self._shunned,
+                keys=self._fleet.keys if self._fleet else {},
             )
             actor.started_at = now
             self.actors.append(actor)

@@ -16,14 +16,17 @@ from jobs.cluster.crew import Crew
 from jobs.cluster.deaths import Deaths
 from jobs.cluster.ray_errors import Loss, loss_of, may_live, told
 from jobs.cluster.ray_state import living_nodes
+from jobs.cluster.serving.fleet import Fleet
 from jobs.cluster.shard_book import ShardBook, ShardState, Turn
 from jobs.cluster.snapshot import Snapshot, Summary, Tally
 from pipeline.plan.reruns import OpenRerun
 from pipeline.store.objects import Store
 from pipeline.store.status import take_stock
 from schemas.errors import (
+    DAMAGED_REASONS,
     ClusterLost,
     CoppiceError,
+    EndpointAway,
     FailureKind,
     StoreUnavailable,
     TooManyDead,
@@ -32,6 +35,7 @@ from schemas.errors import (
 from schemas.runs import (
     Assignment,
     BringBack,
+    Ends,
     Grow,
     Probe,
     Remedy,
@@ -39,6 +43,7 @@ from schemas.runs import (
     ShardEnd,
     ShardFailure,
     ShardReport,
+    Work,
     WorkerStatus,
 )
 
@@ -60,9 +65,11 @@ class Driver:
         publish: Callable[[Sequence[ActorAddress]], None] = lambda addresses: None,
         is_head_there: Callable[[], bool] = lambda: True,
         rerun: OpenRerun | None = None,
+        fleet: Fleet | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`note` is told what happens to actors, and `publish` where all of them are.
+        """`note` is told what happens to actors, and `publish` where all of them are. `fleet` are
+        the run's own servers, if it has some.
 
         While `is_head_there` says no, nothing is asked of Ray's head, which would block.
         """
@@ -80,7 +87,8 @@ class Driver:
             _begin_rerun(manifest, rerun) if rerun else _begin_run(store, manifest)
         )
         self._num_left_out = manifest.num_shards - self._tally.num_shards
-        self._crew = Crew(self._url, manifest, clock=clock, note=note)
+        self._fleet = fleet
+        self._crew = Crew(self._url, manifest, clock=clock, note=note, fleet=fleet)
         self._published: list[ActorAddress] = []
         self._num_failed_openings = 0
         self._deaths = Deaths(
@@ -89,12 +97,14 @@ class Driver:
             clock=clock,
         )
         self._growing_since: float | None = None
+        self._work: dict[ActorAddress | None, Work] = {}  # of every actor that there was
+        self._is_damaged = False
 
     def run(self) -> Summary:
         """Grow what is missing. Ends when every shard is settled, or soon after a stop.
 
         Raises StoreUnavailable if the store did not come back in time, TooManyDead, FatalFailure,
-        ClusterLost, and InputError for what no node of this Ray can ever do.
+        ClusterLost, EndpointAway, and InputError for what no node of this Ray can ever do.
         """
         stop_by = float("inf")
         try:
@@ -110,6 +120,8 @@ class Driver:
                 self._end_leaving_actors()
                 if self._is_head_there():
                     self._deaths.judge(self._book)
+                    if self._fleet:
+                        self._fleet.look()
                 self._publish_places()
                 self._show(self.snapshot())
         finally:
@@ -120,23 +132,21 @@ class Driver:
             snapshot=self.snapshot(),
             given_up=dict(self._book.given_up),
             was_stopped=self._is_ending(),
+            is_damaged=self._is_damaged,
         )
 
     def snapshot(self) -> Snapshot:
         """How far the run is now."""
-        # A status may be older than a report: what it counts of settled shards is no work any more.
-        num_unsettled = sum(
-            min(actor.num_finished, sum(map(self._size_of, actor.open_shards)))
-            for actor in self._crew.actors
-        )
         since = self._growing_since
         return self._tally.snapshot(
-            num_unsettled=num_unsettled,
+            unsettled=sum((actor.open_ends for actor in self._crew.actors), Ends()),
             num_committed=self._book.count(ShardState.DONE) - self._num_left_out,
             num_actors=sum(actor.is_ready for actor in self._crew.actors),
             growing_seconds=0.0 if since is None else self._clock() - since,
-            is_store_away=any(actor.is_store_away for actor in self._crew.actors),
+            store_wait=next(filter(None, (actor.store_wait for actor in self._crew.actors)), None),
+            endpoints_away={name for actor in self._crew.actors for name in actor.endpoints_away},
             waiting=self._crew.waiting,
+            work=sum(self._work.values(), Work()),
         )
 
     def _is_ending(self) -> bool:
@@ -245,6 +255,7 @@ class Driver:
                 self._settle(actor, assignment, answer)
             case WorkerStatus():
                 actor.note_status(answer)
+                self._work[actor.address] = answer.work
             case ActorAddress():
                 actor.placing, actor.address = None, answer
             case _:
@@ -264,14 +275,14 @@ class Driver:
                 f"{self._num_failed_openings} actors could not load the models; {message}",
                 reason="no_models",
             )
-        self._crew.failed_on(actor.node_id, is_hopeless=isinstance(cause, CoppiceError))
+        is_hopeless = isinstance(cause, CoppiceError) and not isinstance(cause, EndpointAway)
+        self._crew.failed_on(actor.node_id, is_hopeless=is_hopeless)
         actor.end()
         self._bury(actor, [], Loss.ACTOR, message)
 
     def _settle(self, actor: RemoteActor, assignment: Assignment, report: ShardReport) -> None:
         """An attempt at a shard came to its end on an actor."""
-        # Until the next status, what was its is not among the rollouts of open shards any more.
-        actor.num_finished = max(0, actor.num_finished - self._size_of(assignment))
+        self._work[actor.address] = report.work
         if report.failure:
             self._settle_failed(actor, assignment, report.failure)
             return
@@ -282,16 +293,6 @@ class Driver:
         else:
             self._book.done(report.shard)
             self._tally.add(report)
-
-    def _size_of(self, assignment: Assignment) -> int:
-        """How many rollouts an attempt is to end."""
-        match assignment:
-            case Grow(attempt=attempt):
-                return self._manifest.num_rollouts_of(attempt.shard)
-            case BringBack(keys=keys):
-                return len(keys)
-            case Probe():
-                return 0  # its rollouts do not count
 
     def _settle_failed(
         self, actor: RemoteActor, assignment: Assignment, failure: ShardFailure
@@ -314,6 +315,10 @@ class Driver:
                 self._give_back([*actor.open_shards, assignment], failure.kind, failure.message)
             case Remedy.GIVE_BACK:
                 self._give_back([assignment], failure.kind, failure.message)
+            case Remedy.GIVE_UP:
+                # Without its plan file a shard is missing; what stands and is damaged is worse.
+                self._is_damaged |= failure.reason in DAMAGED_REASONS
+                self._give_back([assignment], FailureKind.FATAL, failure.message)
 
     def _bury(
         self, actor: RemoteActor, lost: Sequence[Assignment], loss: Loss, message: str
@@ -345,14 +350,15 @@ def _begin_run(store: Store, manifest: RunManifest) -> tuple[ShardBook, Tally]:
     """Read from the store what is done of a run."""
     stock = take_stock(store, manifest)
     tally = Tally(
-        num_shards=manifest.num_shards,
-        num_planned=manifest.num_rollouts,
+        num_shards=manifest.num_shards - len(stock.damage),
+        num_planned=manifest.num_rollouts - stock.num_unreadable,
         num_ok=stock.num_ok,
         num_dead=stock.num_dead,
         num_before=stock.num_ok + stock.num_dead,
     )
     execution = manifest.config.execution
-    book = ShardBook(manifest.num_shards, stock.committed(), execution, manifest.num_rollouts_of)
+    done = (*stock.committed(), *stock.damage)  # what is damaged waits for `coppice repair`
+    book = ShardBook(manifest.num_shards, done, execution, manifest.num_rollouts_of)
     return book, tally
 
 

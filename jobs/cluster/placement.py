@@ -5,7 +5,7 @@ Pure: what Ray says of itself comes in as a `Cluster`, and no clock is read.
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pipeline.engine.soundness import Device
@@ -46,6 +46,12 @@ class Cluster:
     node_types: tuple[NodeType, ...] | None = None  # None: Ray does not tell
     max_nodes: int | None = None  # of all types together
     free: Resources | None = None  # of all nodes; None: not known
+    taken: Mapping[str, Resources] = field(default_factory=dict)  # by others, of nodes by their ids
+
+    def left_on(self, node: Node) -> Resources:
+        """What a node has beside what others took of it for as long as the run lasts."""
+        taken = self.taken.get(node.node_id, {})
+        return {name: all_ - taken.get(name, 0.0) for name, all_ in node.resources.items()}
 
 
 def decide_device(execution: ExecutionConfig, cluster: Cluster, before: Device | None) -> Device:
@@ -78,7 +84,7 @@ def num_fitting(need: Resources, resources: Resources) -> int:
 
 def num_held(need: Resources, cluster: Cluster, left_alone: Collection[str] = ()) -> int:
     """How many actors the nodes hold that there are, without those that are left alone."""
-    return sum(num_fitting(need, node.resources) for node in usable(cluster, left_alone))
+    return sum(num_fitting(need, cluster.left_on(node)) for node in usable(cluster, left_alone))
 
 
 def usable(cluster: Cluster, left_alone: Collection[str] = ()) -> list[Node]:
@@ -98,6 +104,10 @@ def num_reachable(need: Resources, cluster: Cluster) -> int | None:
     )
     num_left = math.inf if cluster.max_nodes is None else cluster.max_nodes
     total = sum(num_fitting(need, node.resources) for node in cluster.nodes if node.is_head)
+    total -= sum(
+        num_fitting(need, node.resources) - num_fitting(need, cluster.left_on(node))
+        for node in cluster.nodes
+    )
     for num_actors, max_nodes in fitting:
         num_nodes = int(min(max_nodes, num_left))
         num_left -= num_nodes
@@ -147,7 +157,7 @@ def waits_for(
 
     Ray counts as used what it gave to an actor whose process is only being started.
     """
-    standing = [node.resources for node in cluster.nodes if not node.is_draining]
+    standing = [cluster.left_on(node) for node in cluster.nodes if not node.is_draining]
     lacking = [
         name
         for name, amount in need.items()
@@ -170,7 +180,9 @@ def waits_for(
 
 def _waits_for_more(name: str, amount: float, num_waiting: int, cluster: Cluster) -> str:
     """No node has enough of this for one actor."""
-    amounts = [node.resources.get(name, 0.0) for node in cluster.nodes if not node.is_draining]
+    amounts = [
+        cluster.left_on(node).get(name, 0.0) for node in cluster.nodes if not node.is_draining
+    ]
     largest = max(amounts, default=0.0)
     can_have = _at_most(name, cluster)
     if largest == 0:

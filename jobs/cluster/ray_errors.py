@@ -4,6 +4,7 @@ Whatever it is, it ends a worker or an answer, and never the driver, unless Ray 
 driver's word any more.
 """
 
+import re
 from enum import Enum
 
 from ray import exceptions
@@ -38,6 +39,9 @@ _ADVICE = {
     exceptions.RuntimeEnvSetupError: "Ray could not set up the job's runtime environment on the "
     "actor's node; its log is in /tmp/ray/session_latest/logs there",
 }
+_SHADOWED = re.compile(
+    r"(?:No module named|cannot import name .{1,80} from) '(schemas|pipeline|jobs)[.']"
+)
 _KEPT = 300  # characters of Ray's own message
 
 
@@ -65,6 +69,11 @@ def told(error: RayError) -> str:
         said = " ".join(str(error).split())
     except Exception:  # some of Ray's cannot be printed when they come without their details
         said = ""
+    if match := _SHADOWED.search(said):
+        advice = (
+            f"another package named {match[1]!r} is in the way on the worker's node: look for it "
+            "in the folder in which the command was started and in PYTHONPATH there"
+        )
     said = said if len(said) <= _KEPT else said[: _KEPT - 3] + "..."
     name = type(error).__name__
     return f"{advice} ({name}: {said})" if advice else f"{name}: {said}"

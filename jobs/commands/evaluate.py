@@ -15,7 +15,9 @@ from pipeline.evaluation.scores import read_pictures
 from pipeline.evaluation.suite_prompts import read_suite, suite_files
 from pipeline.evaluation.suites import SUITE_KEY, Picture, Suite, find_suite
 from pipeline.evaluation.tables import Line, differences, lines_of
-from pipeline.plan.prompt_files import Limit, PromptSet
+from pipeline.plan.configs import Resolved
+from pipeline.plan.models import prompt_limit
+from pipeline.plan.prompt_files import PromptSet
 from pipeline.scoring.settings import ScorerRequest, parse_request, read_scorer_tables
 from pipeline.store.layout import evaluation_key
 from pipeline.store.objects import Store
@@ -57,7 +59,8 @@ class SuitePlan(PlanRequest):
     suite: Suite
     folder: str | None
 
-    def read_prompts(self, limit: Limit | None) -> PromptSet:
+    def read_prompts(self, resolved: Resolved) -> PromptSet:
+        limit = prompt_limit(resolved.facts, resolved.config.method, resolved.pack)
         return read_suite(self.suite, self.folder, limit=limit, first=self.num_records)
 
 
@@ -91,7 +94,7 @@ def evaluate_run(request: EvaluateRequest, terminal: Terminal) -> ExitCode:
     ids = [judge.id for judge in judges]
     other = _other(suite, request, ids)
     manifest = _planned(suite, request, telling)
-    code = grow_run(request.run, manifest, telling, address=request.address)
+    code = grow_run(request.run, manifest, telling, address=request.address, is_step=True)
     if code not in (ExitCode.COMPLETE, ExitCode.COMPLETE_WITH_DEAD):
         telling.say("Not evaluated: rollouts are missing. The same command again goes on.")
         return code

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +11,16 @@ from rich.table import Column
 from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.plan import describe_left_behind
 from jobs.commands.terminal import Terminal, counted
+from pipeline.endpoints.chat import ChatRequest
+from pipeline.endpoints.client import answered
+from pipeline.endpoints.keys import key_of
+from pipeline.endpoints.opening import open_client
+from pipeline.plan.configs import read_config_file
+from pipeline.plan.endpoints import endpoint_of
 from pipeline.plan.evaluation_files import read_evaluation_files
 from pipeline.plan.prompt_files import read_prompt_rows
 from pipeline.plan.prompt_rows import ReadOptions
+from pipeline.prompts.asked import QUESTION, SPEC, is_beyond_the_parser, read_by_model
 from pipeline.prompts.curated import (
     CuratedPrompt,
     CuratedSet,
@@ -24,15 +31,21 @@ from pipeline.prompts.curated import (
     spec_counts,
 )
 from pipeline.prompts.leaks import LeakIndex, LeakLevel, parse_levels
+from pipeline.twig.requests import Message
+from schemas.config import SamplingConfig
+from schemas.endpoints import EndpointExecution, EndpointMethod
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping
 from schemas.prompts import Prompt
 from schemas.specs import PromptOrigin
 
 _LISTED = 5
+_ANSWER_TOKENS = 2048
 _SHOWN_CHARACTERS = 70
-_SPEC_SOURCES = ("annotation", "parser", "none")
+_SPEC_SOURCES = ("annotation", "parser", "model", "none")
 _SPEC_COLUMNS = ("prompts", *_SPEC_SOURCES, "fallback")
+
+KEPT_LEAKS = "L2,L3"  # where nothing is said
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +60,8 @@ class PromptsRequest:
     report: Path | None  # None: no report
     skip_bad: bool
     origin: PromptOrigin
+    parse: str | None = None  # the endpoint that reads what the parser cannot
+    config: str | None = None  # a TOML file that has it
     reading: ReadOptions = field(default_factory=ReadOptions)
 
 
@@ -56,6 +71,9 @@ def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
     Nothing is written unless all can be: raises InputError.
     """
     kept_levels = parse_levels(request.keep_leaks)
+    if not request.against and (request.hits or request.keep_leaks != KEPT_LEAKS):
+        raise InputError("--hits and --keep-leaks are about evaluation files: name some, --against")
+    reader = _Reader.of(request)
     hits = request.hits or (request.out.with_suffix(".hits.jsonl") if request.against else None)
     outputs = [path for path in (request.out, hits, request.report) if path]
     _check_outputs(request, outputs)
@@ -66,6 +84,8 @@ def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
     curated = curate_prompts(
         read.rows, evaluation, drop=set(LeakLevel) - kept_levels, rejects=read.rejects
     )
+    if reader:
+        curated = reader.read(curated)
     if not curated.kept:
         raise InputError(
             f"all of {counted(len(curated.dropped), 'distinct prompt')} are in the evaluation "
@@ -94,6 +114,52 @@ def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
     for name, path in (("Prompts", request.out), ("Hits", hits), ("Report", request.report)):
         if path:
             terminal.say(f"{name}: {path}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reader:
+    """An endpoint that reads prompts which are beyond the parser."""
+
+    name: str
+    method: EndpointMethod
+    execution: EndpointExecution
+
+    @classmethod
+    def of(cls, request: PromptsRequest) -> "_Reader | None":
+        """Raises InputError for an endpoint, or a key of it, that is not there."""
+        if request.parse is None:
+            if request.config is not None:
+                raise InputError("--config has endpoints; name one with --parse, or leave it out")
+            return None
+        tables = read_config_file(request.config) if request.config is not None else {}
+        method, execution = endpoint_of(tables, request.parse)
+        key_of(request.parse, execution)
+        return cls(name=request.parse, method=method, execution=execution)
+
+    def read(self, curated: CuratedSet) -> CuratedSet:
+        """The set with this endpoint's specs. Raises InputError, EndpointAway."""
+        if not any(map(is_beyond_the_parser, curated.prompts)):
+            return curated
+        sampling = SamplingConfig(with_logp=False, max_text_tokens=_ANSWER_TOKENS)
+        client, facts = open_client(self.name, self.method, self.execution, sampling)
+
+        def ask(prompts: Sequence[str]) -> list[str | None]:
+            replies = client.ask_all(
+                ChatRequest(
+                    messages=(Message(role="user", text=QUESTION + prompt),),
+                    temperature=0.0,
+                    max_tokens=_ANSWER_TOKENS,
+                    schema=SPEC if facts.binds_schema else None,
+                    request_id=f"coppice-prompt-{number}",
+                )
+                for number, prompt in enumerate(prompts)
+            )
+            return [answer.text if answer else None for answer in map(answered, replies)]
+
+        try:
+            return read_by_model(curated, self.method.model, ask)
+        finally:
+            client.close()
 
 
 def _check_outputs(request: PromptsRequest, outputs: list[Path]) -> None:
@@ -181,6 +247,11 @@ def _describe_cases(prompts: list[CuratedPrompt]) -> Iterator[str]:
         yield f"No spec, {curated.unread}: {prompt.source}:{prompt.line}: {shown}"
     if len(unread) > _LISTED:
         yield f"No spec: {len(unread) - _LISTED:,} more; --report lists them all."
+    if num_set_aside := sum(curated.model_fault is not None for curated in prompts):
+        yield (
+            f"{counted(num_set_aside, 'reading')} of the model did not fit the prompt and gave "
+            "way; --report lists them."
+        )
     if num_faults := sum(curated.annotation_fault is not None for curated in prompts):
         yield (
             f"{counted(num_faults, 'annotation')} did not fit and gave way to the parser; "

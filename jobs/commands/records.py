@@ -7,8 +7,8 @@ from jobs.commands.terminal import as_typed, counted, printable
 from pipeline.store.objects import Store
 from pipeline.store.plans import PlanRow, read_plan_shard
 from pipeline.store.supplements import read_keys, read_log
-from pipeline.store.traces import UNREADABLE, read_rows
-from schemas.errors import InputError
+from pipeline.store.traces import read_rows
+from schemas.errors import DamagedPlan, InputError
 from schemas.rows import TraceRow
 from schemas.runs import RunManifest
 
@@ -38,12 +38,24 @@ class PlannedRecord:
 
 
 def find_record(store: Store, manifest: RunManifest, start: str) -> PlannedRecord:
-    """The one record whose id starts so. Raises InputError if there is none, or several."""
+    """The one record whose id starts so. Raises InputError if there is none, or several.
+
+    Plan files that are damaged are passed over; without them a record may be unknown, and then that
+    raises DamagedPlan.
+    """
     matches: dict[str, list[tuple[int, PlanRow]]] = {}
+    damage: DamagedPlan | None = None
     for shard in range(manifest.num_shards):
-        for row in _read_plan(store, manifest, shard):
+        try:
+            rows = read_plan_shard(store, manifest, shard)
+        except DamagedPlan as error:
+            damage = damage or error
+            continue
+        for row in rows:
             if row.record_id.startswith(start):
                 matches.setdefault(row.record_id, []).append((shard, row))
+    if damage and not matches:
+        raise damage
     if len(matches) != 1:
         names = ", ".join(list(matches)[:_NAMED])
         raise InputError(
@@ -53,16 +65,6 @@ def find_record(store: Store, manifest: RunManifest, start: str) -> PlannedRecor
         )
     ((record_id, plan_rows),) = matches.items()
     return PlannedRecord(record_id=record_id, plan_rows=plan_rows)
-
-
-def _read_plan(store: Store, manifest: RunManifest, shard: int) -> list[PlanRow]:
-    try:
-        return read_plan_shard(store, manifest, shard)
-    except UNREADABLE as error:
-        raise InputError(
-            f"the plan file of shard {shard} cannot be read ({error}); see what else is damaged: "
-            f"coppice verify {as_typed(store.url)}"
-        ) from error
 
 
 def current_rows(

@@ -1,35 +1,60 @@
 """A trace in the terminal: what was thought, drawn, judged and drawn again, and the picture."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from jobs.commands.records import current_rows, find_record
+from jobs.commands.status import say_damage
 from jobs.commands.terminal import Terminal, as_typed, counted, printable
 from pipeline.pictures import Pixels, decode_picture
+from pipeline.scoring.painting import RunPainter
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.status import committed_shards
 from pipeline.store.traces import try_read_footer
 from pipeline.view.contact_sheet import contact_sheet
-from schemas.errors import InputError
+from pipeline.view.runs import choose, view_run
+from pipeline.view.verdicts import KeptPictures, counts_of, judged, of_each_fate
+from pipeline.view.where import Choice, Facts, Value
+from schemas.errors import DamagedObject, ExitCode, InputError
 from schemas.rows import EventRow, TraceRow
 from schemas.runs import RunManifest
 
 _LISTED = 20
 _LIST_COLUMNS = ["record_id", "rollout_index", "status", "prompt", "dead_reason"]
-_SHEET_ROWS = 8
+_HEADINGS = ("record", "rollout", "status", "prompt")
+_SHEET_ROWS = 6
+_JUDGED_ROWS, _SMALL_PICTURE = 256, 64  # small ones are painted, judged and chosen from
 _STYLES = {"draw": "dim", "reflect": "italic"}
 
 
-def list_records(url: str, terminal: Terminal) -> None:
-    """List some traces of a run, dead ones included."""
-    store = open_store(url)
-    manifest = read_manifest(store)
-    rows = islice(_all_rows(store, manifest, columns=_LIST_COLUMNS), _LISTED)
-    terminal.say_table(("record", "rollout", "status", "prompt"), map(_cells, rows))
+def list_records(url: str, terminal: Terminal, choice: Choice) -> ExitCode:
+    """List some traces of a run, dead ones included, with the columns that they were chosen by.
+
+    Of all, it is said which shards cannot be read.
+    """
+    damage: dict[int, str] = {}
+    if choice.is_of_all:
+        store = open_store(url)
+        manifest = read_manifest(store)
+        rows = islice(_all_rows(store, manifest, damage, columns=_LIST_COLUMNS), _LISTED)
+        terminal.say_table(_HEADINGS, map(_cells, rows))
+        say_damage(damage, terminal)
+    else:
+        run = view_run(url)
+        where, sort = choice.read(run.columns)
+        asked_for = {key.column for key in sort} | where.columns
+        more = sorted(asked_for - {*_LIST_COLUMNS, "dead"})
+        chosen = choose([run], where=where, sort=sort)
+        facts = [trace.facts for _, trace in chosen[:_LISTED]]
+        terminal.say_table(
+            (*_HEADINGS[:-1], *more, _HEADINGS[-1]), (_cells_of(fact, more) for fact in facts)
+        )
+        terminal.say(f"{counted(len(chosen), 'trace')} in all.")
     terminal.say(f"Show one with: coppice show {as_typed(url)} RECORD")
+    return ExitCode.DAMAGED if damage else ExitCode.COMPLETE
 
 
 def show_trace(url: str, record: str, rollout: int, terminal: Terminal, png: Path | None) -> None:
@@ -46,18 +71,64 @@ def show_trace(url: str, record: str, rollout: int, terminal: Terminal, png: Pat
         _write_pngs(pictures, png, terminal)
 
 
-def write_sheet(url: str, path: Path, terminal: Terminal) -> None:
-    """Write a contact sheet of a run's first traces. Raises InputError if there is none yet."""
-    store = open_store(url)
-    rows = list(islice(_all_rows(store, read_manifest(store), columns=None), _SHEET_ROWS))
+def write_sheet(url: str, path: Path, terminal: Terminal, choice: Choice) -> ExitCode:
+    """Write a contact sheet: of a run's telling traces, or of those chosen, in their order.
+
+    Raises InputError if there is none yet.
+    """
+    damage: dict[int, str] = {}
+    manifest = read_manifest(open_store(url))
+    if choice.is_of_all:
+        number = _JUDGED_ROWS if manifest.geometry.image_size <= _SMALL_PICTURE else _SHEET_ROWS
+        store = open_store(url)
+        rows = list(islice(_all_rows(store, manifest, damage, columns=None), number))
+        say_damage(damage, terminal)
+        if damage and not rows:
+            return ExitCode.DAMAGED
+    else:
+        run = view_run(url)
+        where, sort = choice.read(run.columns)
+        chosen = choose([run], where=where, sort=sort)[:_SHEET_ROWS]
+        if not chosen:
+            raise InputError("no trace holds what was asked for, so there is nothing to show")
+        rows = [row for _, row in run.read_rows([trace for _, trace in chosen])]
+    try:
+        traces = judged(rows, RunPainter(manifest))
+    except InputError as error:  # the model is not here
+        terminal.say(f"Only pictures that the run kept are shown: {error}")
+        traces = judged(rows, KeptPictures(manifest))
+    told = f"{counts_of(traces)}."
+    shown = of_each_fate(traces, _SHEET_ROWS) if choice.is_of_all else traces
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(contact_sheet(rows))
-    terminal.say(f"Contact sheet: {as_typed(str(path))}")
+    path.write_bytes(contact_sheet(shown, title=told))
+    terminal.say(told, f"Contact sheet: {as_typed(str(path))}")
+    return ExitCode.DAMAGED if damage else ExitCode.COMPLETE
 
 
 def _cells(row: TraceRow) -> tuple[str, ...]:
     status = row["status"] if row["dead_reason"] is None else f"dead: {row['dead_reason']}"
     return row["record_id"], str(row["rollout_index"]), status, row["prompt"]
+
+
+def _cells_of(facts: Facts, more: Sequence[str]) -> list[str]:
+    """As `_cells`, with the values of more columns."""
+    reason = facts["dead_reason"]
+    return [
+        str(facts["record_id"]),
+        str(facts["rollout_index"]),
+        str(facts["status"]) if reason is None else f"dead: {reason}",
+        *(_told(facts.get(column)) for column in more),
+        str(facts["prompt"]),
+    ]
+
+
+def _told(value: Value) -> str:
+    """A value for people: five digits of a number, a dash where there is none."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return "-" if value is None else str(value)
 
 
 def _lines(row: TraceRow) -> Iterator[tuple[str, str]]:
@@ -100,10 +171,14 @@ def _find_trace(store: Store, manifest: RunManifest, start: str, rollout: int) -
 
 
 def _all_rows(
-    store: Store, manifest: RunManifest, *, columns: list[str] | None
+    store: Store, manifest: RunManifest, damage: dict[int, str], *, columns: list[str] | None
 ) -> Iterator[TraceRow]:
+    """All rows of all shards that can be read; of the others `damage` says why not."""
     for shard in sorted(committed_shards(store, manifest)):
-        yield from current_rows(store, shard, columns=columns)
+        try:
+            yield from current_rows(store, shard, columns=columns)
+        except DamagedObject as error:
+            damage[shard] = str(error)
 
 
 def _write_pngs(pictures: dict[str, Pixels], folder: Path, terminal: Terminal) -> None:

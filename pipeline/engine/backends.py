@@ -1,16 +1,20 @@
 """Open the backends that a run's config names, and say what they run on."""
 
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pipeline.endpoints.backend import RemoteBackend
+from pipeline.endpoints.opening import open_endpoint
 from pipeline.engine.fake import Fake
 from pipeline.engine.soundness import Device, check_model, check_weights, torch_device
 from pipeline.pictures import Painter
 from pipeline.twig.drive import Backends
 from pipeline.twig.requests import Backend
 from schemas import __version__
-from schemas.config import RunConfig
+from schemas.config import MethodConfig, RunConfig
+from schemas.endpoints import MODEL_BACKENDS
 from schemas.errors import InputError
 from schemas.rows import StackRow
 from schemas.trace import Role
@@ -31,14 +35,22 @@ class LoadedBackends:
     backends: Backends
     painter: Painter  # of what the draw role draws
     stack: StackRow
+    endpoints: Mapping[str, RemoteBackend] = field(default_factory=dict)  # those of the backends
+
+    def close(self) -> None:
+        """End the threads that ask endpoints."""
+        for endpoint in self.endpoints.values():
+            endpoint.client.close()
 
 
 def open_backends(config: RunConfig, *, device: Device = "cpu") -> LoadedBackends:
-    """Load the model of a config, once, on this device and no other.
+    """Load the model of a config, once, on this device and no other, and meet its endpoints.
 
     Raises InputError where the device is not to be had, or is not the one that the config asks for;
-    if this machine has other weights than those that the run was planned with; and for a model that
-    is not what was asked for, or whose weights are not all numbers.
+    if this machine has other weights than those that the run was planned with; for a model that is
+    not what was asked for, or whose weights are not all numbers; and for an endpoint whose key is
+    not in this environment, or whose server is not what the config says. Raises EndpointAway for
+    one that does not answer within its patience.
     """
     if config.execution.device not in ("auto", device):
         raise InputError(
@@ -46,12 +58,12 @@ def open_backends(config: RunConfig, *, device: Device = "cpu") -> LoadedBackend
             f"{device}: give one of both"
         )
     method = config.method
-    name_of = {role: method.backend_of(role) for role in Role}
+    names = {name for role in Role for name in method.backends_of(role)}
     by_name: dict[str, Backend] = {}
     painters: dict[str, Painter] = {}
     stack = _stack_without_model()
     janus: Janus | None = None
-    for name in sorted(set(name_of.values())):
+    for name in sorted(names & set(MODEL_BACKENDS)):
         backend: Fake | Reference | Engine
         if name == "fake":
             backend = Fake(method.fake, harms=config.execution.fake_harms)
@@ -60,9 +72,19 @@ def open_backends(config: RunConfig, *, device: Device = "cpu") -> LoadedBackend
             backend = _on_janus(name, janus, config)
             stack = _stack_of(janus, is_strict=getattr(backend, "is_strict", True))
         by_name[name] = painters[name] = backend
+    painter = painters[method.backend_of(Role.DRAW)]
+    endpoints = {name: open_endpoint(config, name, painter) for name in method.endpoints_in_use}
+    told = [stack["device"], *(str(endpoint.facts) for endpoint in endpoints.values())]
     return LoadedBackends(
-        backends=Backends(by_name, name_of), painter=painters[name_of[Role.DRAW]], stack=stack
+        backends=Backends(by_name | endpoints, {role: _named(method, role) for role in Role}),
+        painter=painter,
+        stack={**stack, "device": "; ".join(told)},
+        endpoints=endpoints,
     )
+
+
+def _named(method: MethodConfig, role: Role) -> str | tuple[str, ...]:
+    return method.backends.get(role, method.backend)
 
 
 def _load(config: RunConfig, device: Device) -> "Janus":

@@ -59,7 +59,8 @@ class Collator:
 
     A share of the drawings loses its text, each token of it becoming a pad, so that the model keeps
     what classifier-free guidance needs. Which ones follows from the seed, the epoch and a row's id.
-    Raises InputError for a row with a canvas in sight whose picture the set does not hold.
+    Raises InputError for a row with a canvas in sight whose picture the set does not hold, and for
+    one that an endpoint said, which has no tokens.
 
     Drawings that the model made itself are best learned `as_sampled`: the loss is that of the
     guided sum of both branches, at each row's own weight and temperature. Without it the
@@ -110,6 +111,7 @@ class Collator:
         """A batch of these rows, in order, on the CPU."""
         import torch
 
+        _check_tokens(rows)
         shape = len(rows), max(len(row["input_ids"]) for row in rows)
         ids = torch.full(shape, self._pad_id)
         labels = torch.full(shape, IGNORED)
@@ -256,6 +258,16 @@ def _code_logits(
 
 def _is_drawing(row: TokensRow) -> TypeGuard[DrawRow]:
     return row.get("droppable_start") is not None
+
+
+def _check_tokens(rows: Sequence[TokensRow]) -> None:
+    for row in rows:
+        if not row["input_ids"]:  # null
+            raise InputError(
+                f"row {row['id']} has no tokens of the model's: endpoint {row['backend']} said it; "
+                "learn such rows from their messages, or leave them out: "
+                "rows.filter(lambda row: row['input_ids'] is not None)"
+            )
 
 
 def _shows_canvas(row: TokensRow) -> TypeGuard[PicturedRow]:

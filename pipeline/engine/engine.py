@@ -325,19 +325,23 @@ class Engine:
             self._answers += self._answer_cache.keep(job.request, answer)
 
     def _answer(self, job: Job) -> Answer:
-        logps = {
-            "logp_sample": tuple(job.logp_sample) if job.has_logp else None,
-            "logp_cond": tuple(job.logp_cond) if job.has_logp else None,
-        }
+        logp_sample = tuple(job.logp_sample) if job.has_logp else None
+        logp_cond = tuple(job.logp_cond) if job.has_logp else None
         if isinstance(job.request, Visual):
-            return VisualAnswer(prefix_ids=job.prefix_ids, codes=tuple(job.tokens), **logps)
+            return VisualAnswer(
+                prefix_ids=job.prefix_ids,
+                codes=tuple(job.tokens),
+                logp_sample=logp_sample,
+                logp_cond=logp_cond,
+            )
         is_stopped = job.tokens[-1:] == [self._janus.special.eos]
         return TextAnswer(
             prefix_ids=job.prefix_ids,
             text=self._renderer.words(job.tokens),
             token_ids=tuple(job.tokens),
             finish=Finish.STOP if is_stopped else Finish.LENGTH,
-            **logps,
+            logp_sample=logp_sample,
+            logp_cond=logp_cond,
         )
 
 

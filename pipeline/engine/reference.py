@@ -96,7 +96,8 @@ class Reference:
             text=self._renderer.words(choice.tokens),
             token_ids=tuple(choice.tokens),
             finish=Finish.STOP if token == self._janus.special.eos else Finish.LENGTH,
-            **choice.logps(),
+            logp_sample=choice.logp_sample,
+            logp_cond=choice.logp_cond,
         )
 
     def _draw(self, request: Visual) -> VisualAnswer:
@@ -109,7 +110,12 @@ class Reference:
             logits = self._model.model.generation_head(self._step(embeds, cache))
             code = choice.of_code(logits[0:1], logits[1:2], request.cfg_weight)
             embeds = self._embed_codes([code]).expand(2, -1, -1)
-        return VisualAnswer(prefix_ids=prefix.cond, codes=tuple(choice.tokens), **choice.logps())
+        return VisualAnswer(
+            prefix_ids=prefix.cond,
+            codes=tuple(choice.tokens),
+            logp_sample=choice.logp_sample,
+            logp_cond=choice.logp_cond,
+        )
 
     def _step(self, embeds: Tensor, cache: "DynamicCache") -> Tensor:
         """Hidden states [rows, width] after the last of `embeds` [rows, length, width]."""
@@ -172,11 +178,13 @@ class _Choice:
         guided = guide(cond, uncond, cfg_weight)
         return self._keep(guided / (self._temperature or 1), cond)
 
-    def logps(self) -> dict[str, tuple[float, ...] | None]:
-        """The fields of `Answer` that say how likely the tokens were."""
-        if not self._with_logp:
-            return {"logp_sample": None, "logp_cond": None}
-        return {"logp_sample": tuple(self._sample), "logp_cond": tuple(self._cond)}
+    @property
+    def logp_sample(self) -> tuple[float, ...] | None:
+        return tuple(self._sample) if self._with_logp else None
+
+    @property
+    def logp_cond(self) -> tuple[float, ...] | None:
+        return tuple(self._cond) if self._with_logp else None
 
     def _keep(self, scaled: Tensor, cond: Tensor) -> int:
         noisy = scaled

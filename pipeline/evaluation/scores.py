@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.evaluation.suites import SUITE_KEY, Picture
 from pipeline.store.layout import sidecar_key
-from pipeline.store.objects import open_object
 from pipeline.store.runs import RunSource, TraceObject, read_sidecar_notes
+from pipeline.store.traces import open_parquet
 from schemas.json_values import read_json_object
 from schemas.rows import ScoreValue
 from schemas.runs import Key
@@ -42,8 +41,8 @@ def _pictures_of(
     run: RunSource, source: TraceObject, scorers: Sequence[ScorerId]
 ) -> Iterator[Picture]:
     cells = {scorer.name: _cells(run, source, scorer) for scorer in scorers}
-    with open_object(run.store, source.key) as file:
-        rows = pq.read_table(file, columns=_COLUMNS).to_pylist()
+    with open_parquet(run.store, source.key) as parquet:
+        rows = parquet.read(columns=_COLUMNS).to_pylist()
     for row in rows:
         yield Picture(
             record_id=row["record_id"],
@@ -59,8 +58,8 @@ def _cells(
     run: RunSource, source: TraceObject, scorer: ScorerId
 ) -> dict[str, dict[str, ScoreValue]]:
     """The scorer's own columns, by the trace. What it says of single events is left out."""
-    with open_object(run.store, sidecar_key(source.name, scorer)) as file:
-        table = pq.read_table(file)
+    with open_parquet(run.store, sidecar_key(source.name, scorer)) as parquet:
+        table = parquet.read()
     rows = table.filter(pc.is_null(table["event"])).to_pylist()
     return {
         row["trace_id"]: {name: row[name] for name in row if name not in KEY_COLUMNS}

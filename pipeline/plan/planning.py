@@ -1,11 +1,13 @@
 """From prompts to a committed plan: which rollouts there are, cut into shards, under one config."""
 
 import hashlib
+import shlex
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
+from pipeline.plan.estimates import expected_bytes
 from pipeline.plan.models import ModelFacts
 from pipeline.plan.prompt_files import PromptSet
 from pipeline.store import layout
@@ -13,6 +15,8 @@ from pipeline.store.objects import Store
 from pipeline.store.plans import (
     PlanRow,
     commit_manifest,
+    last_shard_listed,
+    plan_file,
     read_manifest,
     read_plan_shard,
     try_commit_extension,
@@ -43,18 +47,9 @@ class Plan:
 
     rows: list[PlanRow]  # one a record
     part: PlanPart
-    rollout_bytes: int  # an estimate of one trace
-    rollout_seconds: float  # an estimate of what one takes of a GPU; 0 for the fake
-
-    @property
-    def num_bytes(self) -> int:
-        """An estimate of all traces."""
-        return self.part.num_rollouts * self.rollout_bytes
-
-    @property
-    def actor_seconds(self) -> float:
-        """An estimate of what all rollouts take of one GPU."""
-        return self.part.num_rollouts * self.rollout_seconds
+    rollout_bytes: int  # of one trace at most, about
+    rollout_seconds: float  # about what one takes of a GPU; 0 for the fake
+    num_bytes: int  # of all traces, about
 
 
 def make_plan(
@@ -82,11 +77,15 @@ def make_plan(
             "lower --shard-rollouts"
         )
     rows = [_row(prompt, rollouts_per_record) for prompt in prompts.prompts]
+    part = _part(rows, size, rollouts_per_record, prompts, sources)
     return Plan(
         rows=rows,
-        part=_part(rows, size, rollouts_per_record, prompts, sources),
+        part=part,
         rollout_bytes=rollout_bytes,
         rollout_seconds=rollout_seconds,
+        num_bytes=expected_bytes(
+            config, facts.geometry, num_rollouts=part.num_rollouts, num_shards=part.num_shards
+        ),
     )
 
 
@@ -132,18 +131,23 @@ def commit_plan(
 ) -> RunManifest:
     """Write the plan and commit it with run.json, or adopt the equal plan that is there already.
 
-    Raises ConfigMismatch if the run has another method, InputError if it has other records. A
-    planner that dies before run.json leaves only files that nothing refers to.
+    Raises ConfigMismatch if the run has another method, InputError if it has other records or
+    traces of a run whose run.json is lost. A planner that dies before run.json leaves only files
+    that nothing refers to. Of an equal plan, files that are gone are put back.
     """
     planned = try_read_manifest(store)
+    if planned is None and last_shard_listed(store) is not None:
+        planned = try_read_manifest(store)  # another planner's run may have begun meanwhile
+        if planned is None:
+            raise _lost_commit(store, f"has traces of a run, and no {layout.MANIFEST}")
     if planned is None:
-        _write_part(store, plan.part, plan.rows, prompts)
+        part = _write_part(store, plan.part, plan.rows, prompts)
         manifest = RunManifest(
             run_id=uuid.uuid4().hex[:12],
             fingerprint=fingerprint(config.method),
             config=config,
             geometry=facts.geometry,
-            plan=plan.part,
+            plan=part,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             coppice_version=__version__,
         )
@@ -157,6 +161,7 @@ def commit_plan(
             f"run it as planned with: coppice run {store.url}, "
             f"add to it with: coppice plan --extend PROMPTS {store.url}, or give another folder"
         )
+    _write_what_is_gone(store, planned.plan, plan.rows)
     return planned
 
 
@@ -176,7 +181,10 @@ def extend_plan(
     the manifest with that part. Raises InputError if the folder holds no run.
     """
     while True:
+        last_shard = last_shard_listed(store)  # before the plan: shards are made after their part
         manifest = read_manifest(store)
+        if last_shard is not None and last_shard >= manifest.num_shards:
+            raise _lost_commit(store, f"has traces of shard {last_shard}, which no part planned")
         planned = _planned_rows(store, manifest)
         wanted = [_row(prompt, rollouts_per_record) for prompt in prompts.prompts]
         rows = [
@@ -188,9 +196,18 @@ def extend_plan(
             return manifest
         size = rollouts_per_shard or manifest.plan.rollouts_per_shard
         part = _part(rows, size, rollouts_per_record, prompts, sources, after=manifest)
-        _write_part(store, part, rows, prompts)
+        part = _write_part(store, part, rows, prompts)
         if try_commit_extension(store, manifest, part):
             return manifest.model_copy(update={"extensions": (*manifest.extensions, part)})
+
+
+def _lost_commit(store: Store, trouble: str) -> InputError:
+    """A plan over traces of another one would take them for its own, or double their keys."""
+    return InputError(
+        f"{store.url} {trouble}: their plan is lost, and nothing is planned over them; see whether "
+        f"it can be had back: coppice repair {shlex.quote(store.url)} --run; "
+        "or give another folder"
+    )
 
 
 def _planned_rows(store: Store, manifest: RunManifest) -> dict[str, PlanRow]:
@@ -207,14 +224,28 @@ def _num_planned(planned: dict[str, PlanRow], row: PlanRow) -> int:
     return planned[row.record_id].rollout_stop if row.record_id in planned else 0
 
 
-def _write_part(store: Store, part: PlanPart, rows: Sequence[PlanRow], prompts: PromptSet) -> None:
-    """Write the files of a part. Nothing refers to them until its commit."""
+def _write_part(
+    store: Store, part: PlanPart, rows: Sequence[PlanRow], prompts: PromptSet
+) -> PlanPart:
+    """Write the files of a part, and return it with their digests. Nothing refers to them until its
+    commit.
+    """
     shards = enumerate(_cut(rows, part.rollouts_per_shard), start=part.first_shard)
-    for shard, shard_rows in shards:
-        write_plan_shard(store, part.folder, shard, shard_rows)
+    digests = [
+        write_plan_shard(store, part.folder, shard, shard_rows) for shard, shard_rows in shards
+    ]
     if prompts.rejects:
         lines = [canonical_json(asdict(reject)) for reject in prompts.rejects]
         store.put(layout.rejects_key(part.folder), "\n".join([*lines, ""]).encode())
+    return part.model_copy(update={"digests": "".join(digests)})
+
+
+def _write_what_is_gone(store: Store, part: PlanPart, rows: Sequence[PlanRow]) -> None:
+    """Put back the files of a committed part that a list does not show. None is replaced."""
+    listed = {entry.key for entry in store.list_folder(part.folder)}
+    for shard, shard_rows in enumerate(_cut(rows, part.rollouts_per_shard), part.first_shard):
+        if (key := layout.plan_key(part.folder, shard)) not in listed:
+            store.put_if_absent(key, plan_file(part.folder, shard, shard_rows))
 
 
 def check_method(manifest: RunManifest, config: RunConfig, url: str) -> None:

@@ -25,6 +25,7 @@ from schemas.json_values import JsonObject, JsonValue
 from schemas.prompts import Prompt, Reject
 
 Limit: TypeAlias = Callable[[str], str | None]  # why a prompt is too long for the model, or None
+Check: TypeAlias = Callable[[JsonObject], str | None]  # why its other columns do not do, or None
 
 _LISTED_REJECTS = 10
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")  # all but the tab
@@ -60,6 +61,7 @@ def read_prompts(
     skip_bad: bool = False,
     options: ReadOptions = _AS_IT_IS,
     first: int | None = None,
+    check: Check | None = None,
 ) -> PromptSet:
     """Every prompt of the sources, or one `InputError` that counts the bad rows and lists some.
 
@@ -67,7 +69,7 @@ def read_prompts(
     (not found, another format, unreadable, no column of prompts) is refused even so. `first`: so
     many distinct prompts, though all are read.
     """
-    read = read_prompt_rows(sources, limit=limit, skip_bad=skip_bad, options=options)
+    read = read_prompt_rows(sources, limit=limit, skip_bad=skip_bad, options=options, check=check)
     kept: dict[str, Prompt] = {}
     for row in read.rows:
         kept.setdefault(row.text, row)
@@ -98,17 +100,20 @@ def read_prompt_rows(
     limit: Limit | None = None,
     skip_bad: bool = False,
     options: ReadOptions = _AS_IT_IS,
+    check: Check | None = None,
 ) -> PromptRows:
     """As `read_prompts`, duplicates included, and at least one."""
     read, columns = PromptRows(), set[str]()
     for file in [file for source in sources for file in find_files(source)]:
-        columns |= _read(file, options, limit, read)
+        columns |= _read(file, options, limit, check, read)
     if read.rejects and not skip_bad:
         raise InputError(_refusal(read.rejects))
     if not read.rows:
         raise InputError(
             f"expected at least one prompt in {list(sources)}, found none and "
-            f"{len(read.rejects)} bad lines; mend these files or give others"
+            f"{len(read.rejects)} bad lines"
+            + "".join(f", first {bad.source}:{bad.line}: {bad.reason}" for bad in read.rejects[:1])
+            + "; mend these files or give others"
         )
     if unseen := sorted(options.dropped_columns - columns):
         raise InputError(
@@ -123,7 +128,11 @@ class _BadRow(Exception):
 
 
 def _read(
-    file: PromptFile, options: ReadOptions, limit: Limit | None, read: PromptRows
+    file: PromptFile,
+    options: ReadOptions,
+    limit: Limit | None,
+    check: Check | None,
+    read: PromptRows,
 ) -> set[str]:
     """Add what a file holds to what was read. Returns which columns to drop there were."""
     with file.open() as opened:
@@ -140,6 +149,8 @@ def _read(
                     _text(row, content, options, limit),
                     _metadata(row, content, options),
                 )
+                if check and (reason := check(metadata)):
+                    raise _BadRow(reason)
             except _BadRow as bad:
                 original = _as_found(row, content)
                 read.rejects.append(

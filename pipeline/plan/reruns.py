@@ -5,15 +5,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pipeline.store import layout
-from pipeline.store.objects import Store
-from pipeline.store.status import committed_shards, read_logs
+from pipeline.store.objects import Store, keys_in
+from pipeline.store.status import OnDamage, committed_shards, read_logs
 from pipeline.store.supplements import DeadKey, ShardLog, read_dead_keys
 from schemas.config import Frozen
-from schemas.errors import InputError
+from schemas.errors import DamagedObject, InputError, ObjectMissing
 from schemas.runs import Key, RunManifest
+from schemas.small_files import UnreadableFile, read_small
+
+_MAX_BYTES = 2**28  # of a rerun, which names its keys: some three million
 
 
 class RerunSelection(Frozen):
@@ -55,9 +58,12 @@ class OpenRerun:
 
 
 def choose(
-    store: Store, manifest: RunManifest, selection: RerunSelection
+    store: Store,
+    manifest: RunManifest,
+    selection: RerunSelection,
+    on_damage: OnDamage | None = None,
 ) -> dict[int, tuple[Key, ...]]:
-    """The dead rollouts that a selection names now, by shard.
+    """The dead rollouts that a selection names now, by shard; see `read_logs` for damaged ones.
 
     Raises InputError for shards that are not planned.
     """
@@ -70,24 +76,30 @@ def choose(
     if selection.shards:
         shards &= set(selection.shards)
     chosen = {}
-    for log in read_logs(store, manifest, shards):
-        dead = read_dead_keys(store, log)
+    for log in read_logs(store, manifest, shards, on_damage=on_damage):
+        dead = _dead_keys(store, log, on_damage)
         keys = tuple(key for key, how in dead.items() if selection.wants(key, how))
         if keys:
             chosen[log.base.shard] = keys
     return chosen
 
 
-def open_rerun(store: Store, manifest: RunManifest, selection: RerunSelection) -> OpenRerun | None:
-    """The unfinished rerun of the same selection, or a new one. None if nothing dead is meant.
+def open_rerun(
+    store: Store,
+    manifest: RunManifest,
+    selection: RerunSelection,
+    on_damage: OnDamage | None = None,
+) -> OpenRerun | None:
+    """The unfinished rerun of the same selection, or a new one. None if nothing dead is meant, or
+    only what is damaged.
 
     A list may lag, and then a new rerun begins where an old one could have gone on: keys that died
     again in the old one are then tried once more, and nothing else.
     """
     for rerun in _read_reruns(store, manifest):
-        if rerun.selection == selection and (left := _left_of(store, manifest, rerun)):
+        if rerun.selection == selection and (left := _left_of(store, manifest, rerun, on_damage)):
             return OpenRerun(rerun=rerun, left=left, is_resumed=True)
-    keys = choose(store, manifest, selection)
+    keys = choose(store, manifest, selection, on_damage)
     if not keys:
         return None
     rerun = Rerun(
@@ -102,25 +114,38 @@ def open_rerun(store: Store, manifest: RunManifest, selection: RerunSelection) -
 
 
 def _read_reruns(store: Store, manifest: RunManifest) -> Iterator[Rerun]:
-    for entry in store.list_folder(layout.RERUNS):
+    for entry in keys_in(store, layout.RERUNS):
         try:
-            rerun = Rerun.model_validate_json(store.read(entry.key))
-        except ValidationError:
-            continue  # another version's; its keys can be chosen anew
+            rerun = read_small(store, entry.key, Rerun, max_bytes=_MAX_BYTES)
+        except (ObjectMissing, UnreadableFile):
+            continue  # gone, damaged, or another version's; its keys can be chosen anew
         if rerun.run_id == manifest.run_id:
             yield rerun
 
 
-def _left_of(store: Store, manifest: RunManifest, rerun: Rerun) -> dict[int, tuple[Key, ...]]:
+def _left_of(
+    store: Store, manifest: RunManifest, rerun: Rerun, on_damage: OnDamage | None
+) -> dict[int, tuple[Key, ...]]:
     """The keys of a rerun that neither came back nor were tried by it in vain."""
     left = {}
-    for log in read_logs(store, manifest, committed_shards(store, manifest) & rerun.keys.keys()):
+    shards = committed_shards(store, manifest) & rerun.keys.keys()
+    for log in read_logs(store, manifest, shards, on_damage=on_damage):
         if not _has_part_of(log, rerun):
-            dead = read_dead_keys(store, log)
+            dead = _dead_keys(store, log, on_damage)
             keys = tuple(key for key in rerun.keys[log.base.shard] if key in dead)
             if keys:
                 left[log.base.shard] = keys
     return left
+
+
+def _dead_keys(store: Store, log: ShardLog, on_damage: OnDamage | None) -> dict[Key, DeadKey]:
+    try:
+        return read_dead_keys(store, log)
+    except DamagedObject as error:
+        if on_damage is None:
+            raise
+        on_damage(log.base.shard, error)
+        return {}
 
 
 def _has_part_of(log: ShardLog, rerun: Rerun) -> bool:

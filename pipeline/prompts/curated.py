@@ -39,6 +39,7 @@ class CuratedPrompt:
     unread: Unread | None  # why there is no spec
     annotation_fault: str | None  # why an annotation was set aside
     leaks: list[Leak]  # the lowest level first
+    model_fault: str | None = None  # why a model's reading was set aside
 
     @property
     def level(self) -> LeakLevel | None:
@@ -140,6 +141,9 @@ def report(curated: CuratedSet) -> JsonObject:
         "without_spec": [_case(unread, unread.unread) for unread in prompts if unread.unread],
         "annotations_set_aside": [
             _case(faulty, faulty.annotation_fault) for faulty in prompts if faulty.annotation_fault
+        ],
+        "readings_set_aside": [
+            _case(unsure, unsure.model_fault) for unsure in prompts if unsure.model_fault
         ],
         "bad_rows": [
             {"file": bad.source, "line": bad.line, "reason": bad.reason, "text": bad.text}

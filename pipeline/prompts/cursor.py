@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from pipeline.prompts.lexicon import Lexicon, Preposition
+from pipeline.prompts.quantities import number_of
 
 _MAX_PREPOSITION_WORDS = 5
 _MAX_NEGATION_WORDS = 4
-_MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 1000}
 
 
 class Cursor:
@@ -82,19 +82,7 @@ class Cursor:
 
     def number(self, word: str) -> int | None:
         """The number that a word or digits name."""
-        if word in self.lexicon.numbers:
-            return self.lexicon.numbers[word]
-        tens, _, units = word.partition("-")
-        if tens in self.lexicon.numbers and units in self.lexicon.numbers:  # twenty-five
-            return self.lexicon.numbers[tens] + self.lexicon.numbers[units]
-        is_small = word.isascii() and word.isdigit() and len(word) < 5
-        return int(word) or None if is_small else None
-
-    def count(self, before: int | None) -> int | None:
-        """The number that the word here makes of the one before it: "two dozen", "one hundred"."""
-        number = self.number(self.word())
-        multiple = _MULTIPLES.get(self.word())
-        return before * multiple if before and multiple else number
+        return number_of(word, self.lexicon)
 
     def is_adverb(self, word: str) -> bool:
         """Whether it says how, and carries nothing for a spec."""
@@ -116,5 +104,9 @@ class Cursor:
         if word == bare:
             return (is_plural or is_list) and is_followed
         if word.endswith("s"):
-            return not is_plural and is_followed
+            # A plural stands last among nouns: "a hat slices vegetables".
+            is_with_object = (
+                self.is_nominal(self.word(1)) and self.word(1) not in self.lexicon.verbs
+            )
+            return not is_plural and (is_followed or is_with_object)
         return is_followed

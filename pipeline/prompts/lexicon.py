@@ -31,6 +31,7 @@ class Preposition:
     name: str
     kind: RelationKind
     inverse: str | None = None  # the same scene told from the other side
+    moves: bool = False  # it may tell a way, and no place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,7 +194,10 @@ def _prepositions() -> tuple[dict[tuple[str, ...], Preposition], dict[str, str]]
     for table in tomllib.loads(_read("relations.toml"))["relation"]:
         inverse = table.get("inverse")
         relation = Preposition(
-            name=table["name"], kind=RelationKind(table["kind"]), inverse=inverse
+            name=table["name"],
+            kind=RelationKind(table["kind"]),
+            inverse=inverse,
+            moves=table.get("moves", False),
         )
         phrases |= {tuple(phrase.split()): relation for phrase in table["phrases"]}
         if inverse:

@@ -92,7 +92,7 @@ class NounPhraseReader:
                 break
             is_one = is_one or word in ("a", "an", "another")
             self._is_definite = self._is_definite or word in ("the", "this", "that", "these")
-            count = self._cursor.count(count) or count
+            count = number or count
             self._cursor.at += 1
         return is_one, count
 
@@ -178,6 +178,11 @@ class NounPhraseReader:
                 break
             if word == "can" and self._cursor.is_modal():
                 break
+            if nouns and word.isdigit():  # "the number 7", but "a red car 2 dogs"
+                if self._lexicon.is_plural(self._cursor.word(1)):
+                    break
+                self._cursor.at += 1
+                continue
             if not nouns and not self._is_bare and self._is_doing(word):
                 break  # "each one wearing a scarf"
             if nouns and (self._ends_nouns(word, nouns) or self._cursor.is_adverb(word)):
@@ -197,7 +202,11 @@ class NounPhraseReader:
             is_plural = self._lexicon.is_plural(nouns[-1])
             is_list = self._before.is_and and not self._is_one
             is_second_plural = word != self._lexicon.verbs[word] and word.endswith("s")
-            if is_plural and is_second_plural and self._cursor.is_clause_word(self._cursor.word(1)):
+            follows = self._cursor.word(1)
+            is_ended = (
+                not follows or not follows[0].isalnum() or self._cursor.is_clause_word(follows)
+            )
+            if is_plural and is_second_plural and is_ended:
                 return nouns[-1] not in self._lexicon.unchanging  # "rows of desks face(s) a"
             return self._cursor.is_verb_after(is_plural=is_plural, is_list=is_list)
         is_known = self._lexicon.is_noun(word)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pipeline.prompts.cursor import Cursor
 from pipeline.prompts.lexicon import Lexicon, Preposition
 from pipeline.prompts.noun_phrases import Before, NounPhrase, NounPhraseReader
+from pipeline.prompts.quantities import with_numbers
 from schemas.specs import Attribute, AttributeKind
 
 _NOT = re.compile(r"\b(is|are|was|were|do|does|did|has|have|had|ca|wo|would|could|should)n't\b")
@@ -60,7 +61,7 @@ def tokens(text: str) -> list[str]:
 
 def pieces(words: Sequence[str], lexicon: Lexicon) -> list[Piece]:
     """The words as phrases, in order. Adverbs are left out."""
-    shown = _without_adverbials(words, lexicon)
+    shown = _without_adverbials(with_numbers(words, lexicon), lexicon)
     return _Reader(_with_compounds(shown, lexicon), lexicon).read()
 
 
@@ -215,7 +216,7 @@ class _Reader:
         return None if is_stranded and is_particle and length == 1 else preposition
 
     def _join(self, word: str) -> Join | None:
-        if word == "who":
+        if word in ("who", "whom"):
             return Join.WHO
         if word == "which" or (word == "that" and self._is_relative()):
             return Join.RELATIVE
@@ -300,7 +301,7 @@ class _Reader:
         word, follows = self._cursor.word(), self._cursor.word(1)
         is_gerund = word in self._lexicon.gerunds and self._lexicon.is_noun(follows)
         if isinstance(self._last, Verb) or self._has_verb:
-            return is_gerund and self._last is not Join.AND
+            return is_gerund and self._last not in (Join.AND, Join.COMMA)
         return self._cursor.is_nominal(follows)
 
     def _is_list(self) -> bool:

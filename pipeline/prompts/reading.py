@@ -255,6 +255,8 @@ class Reading:
             kind=preposition.kind,
             is_verb=False,
             is_sure=isinstance(self._last, NounPhrase)
+            and bool(self._last.nouns)
+            and not preposition.moves
             and (self._group_link is None or preposition.name == "of"),
         )
         self._is_joined = False
@@ -263,6 +265,7 @@ class Reading:
         """`sits on` says where, `looks at` is an action, `runs behind` is both."""
         assert self._open
         self._open.is_direct = False
+        self._open.is_sure &= not preposition.moves
         is_place = preposition.kind is not _SAID
         is_at = verb in self.words.place_verbs and is_place
         if is_at or preposition.name in _GEOMETRY:
@@ -277,6 +280,7 @@ class Reading:
         """`on the edge of`, `add a touch to`; but "take a nap on" is an action, then a place."""
         assert self._open
         if preposition.name == "of":
+            self._open.is_sure = False
             return
         link = self._open
         if link.is_verb and preposition.name in _COMPLETES:
@@ -389,9 +393,6 @@ class Reading:
 
 def _is_subject_and_verb(ahead: Sequence[Piece]) -> bool:
     """Whether a relative clause goes on with a subject of its own."""
-    return (
-        len(ahead) > 1
-        and isinstance(ahead[0], NounPhrase)
-        and bool(ahead[0].nouns)
-        and isinstance(ahead[1], Verb)
-    )
+    if len(ahead) < 2 or not isinstance(ahead[0], NounPhrase):
+        return False
+    return bool(ahead[0].nouns) and isinstance(ahead[1], Verb)

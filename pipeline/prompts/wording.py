@@ -97,7 +97,7 @@ _STYLE_TAIL = (
     r"|isometric|low[- ]poly|minimalism|(?:pastel|vibrant|vivid|muted) colou?rs"
 )
 _TAIL = re.compile(rf"(?:and\s+)?(?:{_STYLE_TAIL})", re.I)
-_SEPARATOR = re.compile(r"[,;:.|(\[]|\s[-\u2013\u2014]+\s")
+_SEPARATOR = re.compile(r"[,;:|(\[]|\.(?!\d)|\s[-\u2013\u2014]+\s")
 _BARE_TAIL = re.compile(
     r"\s+(?:(?:in\s+)?(?:4k|8k|uhd|hdr|hd)(?:\s+(?:resolution|quality))?|please"
     r"|in\s+(?:high|best)[- ](?:quality|resolution|definition)"

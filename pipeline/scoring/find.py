@@ -44,9 +44,14 @@ SCORERS: Mapping[str, str] = {
     "geneval": "pipeline.scoring.judges.geneval:GenEvalNative",
     "soft_geneval": "pipeline.scoring.judges.geneval:SoftGenEval",
     "lmm_yes": "pipeline.scoring.judges.vision_language:VqaJudge",
+    "rubric": "pipeline.scoring.judges.remote.rubric:Rubric",
+    "pairwise": "pipeline.scoring.judges.remote.pairwise:Pairwise",
+    "soft_tifa": "pipeline.scoring.judges.remote.soft_tifa:SoftTifa",
 }
 """The scorers that are bundled, each at its `module:object`. Any other one is named so."""
 
+_BEHIND_ENDPOINTS = {"lmm_yes": "pipeline.scoring.judges.remote.yes:RemoteYes"}
+"""Where those are that can be asked of an endpoint, too: with the setting `endpoint`."""
 
 _KEPT_AS = "settings"
 _NEEDED = ("name", "version", "subjects", "needs_pictures", "columns", "score")
@@ -71,9 +76,9 @@ def find_scorer(
             f"there is no scorer {bare!r}{f' (did you mean {near[0]!r}?)' if near else ''}; "
             f"known: {', '.join(sorted(SCORERS))}; one of your own is given as module:object"
         )
-    scorer = _load(
-        SCORERS.get(bare, request.name), {**(settings or {}), **request.settings}, is_pinned
-    )
+    told = {**(settings or {}), **request.settings}
+    paths = {**SCORERS, **(_BEHIND_ENDPOINTS if "endpoint" in told else {})}
+    scorer = _load(paths.get(bare, request.name), told, is_pinned)
     if bare in SCORERS and version not in ("", scorer.version, id_of(scorer).version):
         raise InputError(
             f"{bare} is at version {id_of(scorer).version} here, and not at {version}; "

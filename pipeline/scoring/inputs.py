@@ -11,7 +11,7 @@ from pipeline.scoring.scorers import TRACE, Scorer, ScoringInput
 from pipeline.scoring.text_checks import thought_judged
 from schemas.geometry import Geometry
 from schemas.json_values import read_json_object
-from schemas.rows import TraceRow
+from schemas.rows import EventRow, TraceRow
 from schemas.trace import Role
 
 _EVENT_COLUMNS = (
@@ -73,7 +73,7 @@ def subjects_of(
             yield Subject(
                 trace_id=row["trace_id"],
                 event=event["index"],
-                tokens=digest_of_tokens(event["codes"] or event["token_ids"]),
+                tokens=digest_of_tokens(event["codes"] or _ids(event)),
                 scoring_input=input_of(
                     codes=event["codes"],
                     pixels=seen.get(event["index"]),
@@ -82,6 +82,12 @@ def subjects_of(
                     event=event,
                 ),
             )
+
+
+def _ids(event: EventRow) -> Sequence[int]:
+    """The tokens of an answer in words; of a foreign tokenizer its bytes stand for them."""
+    ids = event["token_ids"]
+    return list(event["text"].encode()) if ids is None else ids
 
 
 def digest_of_tokens(tokens: Sequence[int]) -> str:

@@ -65,6 +65,18 @@ def pictures_of(
     Raises InputError for a kept picture that cannot be read.
     """
     wanted = {subject for scorer in scorers if scorer.needs_pictures for subject in scorer.subjects}
+    return _pictures_of(rows, wanted, painter)
+
+
+def all_pictures_of(rows: Sequence[TraceRow], painter: RunPainter) -> list[Pictures]:
+    """The canvas after every drawing of each of the traces, and its finished picture.
+
+    Raises as `pictures_of` does.
+    """
+    return _pictures_of(rows, {TRACE, Role.DRAW.value}, painter)
+
+
+def _pictures_of(rows: Sequence[TraceRow], wanted: set[str], painter: RunPainter) -> list[Pictures]:
     canvases = [_canvases(row, wanted) for row in rows]
     kept = [_kept(row, of_row) for row, of_row in zip(rows, canvases, strict=True)]
     painted = painter.paint(

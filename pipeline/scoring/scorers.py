@@ -117,6 +117,15 @@ class LoadsWeights(Protocol):
         ...
 
 
+@runtime_checkable
+class ComparesInputs(Protocol):
+    """A scorer whose scores are of its inputs among each other: it is given all of a trace object
+    at once, with the pictures of them all in memory.
+    """
+
+    compares_inputs: Literal[True]
+
+
 def settings_of(scorer: Scorer) -> ScorerSettings | None:
     """What a scorer was made with; None: there is nothing to set."""
     settings = getattr(scorer, "settings", None)

@@ -9,10 +9,8 @@ import hashlib
 import inspect
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, create_model
@@ -20,6 +18,7 @@ from pydantic import Field, ValidationError, create_model
 from schemas.config import Frozen
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping, JsonObject, JsonValue, canonical_json
+from schemas.small_files import parse_toml, read_toml_file
 
 _BRACKETED = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<pairs>.*)\])?", re.DOTALL)
 _OPEN, _CLOSED = "[{(", "]})"
@@ -91,22 +90,23 @@ def pairs_of(settings: JsonMapping) -> str:
     return ",".join(f"{key}={_toml(value)}" for key, value in settings.items())
 
 
-def read_scorer_tables(path: str) -> dict[str, JsonObject]:
-    """The `[scorers.NAME]` tables of a TOML file, by name, in order. Raises InputError."""
-    try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"config file {path} cannot be read: {error}") from error
-    named = tables.get("scorers")
-    if not isinstance(named, dict) or not named:
+def read_scorer_tables(path: str, *, is_needed: bool = True) -> dict[str, JsonObject]:
+    """The `[scorers.NAME]` tables of a TOML file, by name, in order. Raises InputError, also for a
+    file without any if it is needed.
+    """
+    tables = read_toml_file(path, "config file")
+    named = tables.get("scorers", {} if not is_needed else None)
+    if not isinstance(named, dict) or (is_needed and not named):
         raise InputError(f"config file {path} has no [scorers.NAME] table")
+    scorers: dict[str, JsonObject] = {}
     for name, table in named.items():
         if not isinstance(table, dict):
             raise InputError(
                 f"config file {path}: scorers.{name} is no table; expected [scorers.{name}] with "
                 "settings below it"
             )
-    return named
+        scorers[name] = table
+    return scorers
 
 
 def requests_for(names: Sequence[str], config: str | None) -> list[ScorerRequest]:
@@ -115,7 +115,7 @@ def requests_for(names: Sequence[str], config: str | None) -> list[ScorerRequest
     The tables of the file hold for the scorers that they name; brackets come before them. Raises
     InputError.
     """
-    tables = read_scorer_tables(config) if config is not None else {}
+    tables = read_scorer_tables(config, is_needed=not names) if config is not None else {}
     named = [parse_request(name) for name in names or tables]
     if not named:
         raise InputError("name a scorer with --scorer, or a file with --config")
@@ -199,10 +199,10 @@ def _split(pairs: str, text: str) -> Iterator[str]:
 def _value(text: str) -> JsonValue:
     """A TOML value; what is none (a bare word) is the text itself."""
     try:
-        value: JsonValue = tomllib.loads(f"value = {text}")["value"]
-        return value
-    except tomllib.TOMLDecodeError:
+        tables = parse_toml(f"value = {text}")
+    except ValueError:
         return text
+    return tables["value"] if len(tables) == 1 else text  # no line of its own behind it
 
 
 def _toml(value: JsonValue) -> str:

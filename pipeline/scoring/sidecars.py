@@ -7,7 +7,6 @@ and its pictures decoded or painted once.
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,11 +20,14 @@ import pyarrow.parquet as pq
 from pipeline.scoring.asking import ask, cell_of
 from pipeline.scoring.inputs import Subject, columns_for, subjects_of
 from pipeline.scoring.painting import RunPainter, pictures_of
-from pipeline.scoring.scorers import Score, Scorer, id_of, settings_of
+from pipeline.scoring.scorers import ComparesInputs, Score, Scorer, id_of, settings_of
+from pipeline.store.evidence.digests import note_digest
 from pipeline.store.layout import sidecar_key
-from pipeline.store.objects import Store, open_object
+from pipeline.store.objects import Store
 from pipeline.store.plans import read_manifest
 from pipeline.store.runs import TraceObject
+from pipeline.store.traces import open_parquet
+from pipeline.store.trouble.scratch import scratch_folder
 from schemas.errors import FatalFailure, InputError
 from schemas.rows import ScoreValue, TraceRow
 from schemas.scores import SCORES_KEY, ScoresFooter, scores_schema
@@ -68,10 +70,10 @@ def score_together(
     the sidecars is put.
     """
     painter = painter or RunPainter(read_manifest(store))
-    with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
+    with scratch_folder() as folder:
         with ExitStack() as stack:
             sidecars = [
-                stack.enter_context(_Sidecar(Path(folder) / f"{index}.parquet", scorer))
+                stack.enter_context(_Sidecar(folder / f"{index}.parquet", scorer))
                 for index, scorer in enumerate(scorers)
             ]
             for rows in _ok_rows(store, source, scorers):
@@ -92,8 +94,8 @@ def _ok_rows(
     store: Store, source: TraceObject, scorers: Sequence[Scorer]
 ) -> Iterator[list[TraceRow]]:
     """An object's ok traces, some at a time, in order, with what the scorers ask for."""
-    with open_object(store, source.key) as file:
-        batches = pq.ParquetFile(file).iter_batches(
+    with open_parquet(store, source.key) as parquet:
+        batches = parquet.iter_batches(
             batch_size=_ROWS_AT_ONCE, columns=columns_for(scorers), use_threads=False
         )
         for batch in batches:
@@ -110,6 +112,7 @@ class _Sidecar:
         self._schema = scores_schema(scorer.columns)
         self._num_rows, self._digest = 0, hashlib.sha256()
         self._waiting: list[SidecarRow] = []  # for a row group to be full
+        self._held: list[Subject] = []  # all of the object, pictures too, for one that compares
 
     def __enter__(self) -> "_Sidecar":
         self._writer = pq.ParquetWriter(
@@ -121,7 +124,13 @@ class _Sidecar:
         self._writer.close()
 
     def add(self, subjects: Sequence[Subject]) -> None:
-        """Ask the scorer about these, and keep what it says."""
+        """Ask the scorer about these, and keep what it says; one that compares is asked last."""
+        if isinstance(self.scorer, ComparesInputs):
+            self._held += subjects
+        else:
+            self._ask(subjects)
+
+    def _ask(self, subjects: Sequence[Subject]) -> None:
         scores = ask(self.scorer, [subject.scoring_input for subject in subjects])
         if len(scores) != len(subjects):
             raise FatalFailure(
@@ -135,6 +144,7 @@ class _Sidecar:
 
     def finish(self, source: TraceObject) -> None:
         """Write what is left, and what the file is of."""
+        self._ask(self._held)
         if self._waiting:
             self._flush()
         settings = settings_of(self.scorer)
@@ -151,6 +161,7 @@ class _Sidecar:
     def put(self, store: Store, source: TraceObject) -> Scored:
         """Put the closed file unless there is one."""
         key = sidecar_key(source.name, id_of(self.scorer))
+        note_digest(store, key, self._path)
         return Scored(key=key, num_rows=self._num_rows, is_new=store.put_if_absent(key, self._path))
 
     def _flush(self) -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.store.contents import rows_not_finite
-from pipeline.store.objects import Store, open_object
+from pipeline.store.objects import Store
+from pipeline.store.traces import open_parquet
 from schemas.errors import InputError
-from schemas.trace import Role, Status
+from schemas.trace import GIVEN, Role, Status
 
 Ints = npt.NDArray[np.signedinteger]
 """Whole numbers: int64, or as narrow as the field that holds them says."""
@@ -43,6 +43,7 @@ _MAX_REVISIONS = 256  # of a region, far above what a config allows
 _TRACE_COLUMNS = ("trace_id", "record_id", "rollout_index", "status", "prompt", "metadata")
 _EVENT_COLUMNS = (
     *("index", "role", "region", "revision", "score", "verdict", "finish", "superseded_by"),
+    "backend",
 )
 
 
@@ -62,6 +63,7 @@ class EventColumns:
     score: Floats  # of a critique; NaN: none
     verdict: Words  # of a critique
     finish: Words
+    is_given: Flags  # whether it is a thought that came with the prompt
     successor: Ints  # index, in the same trace, of the drawing that replaced this one; -1: none
 
     @property
@@ -162,8 +164,8 @@ class SidecarColumns:
 def read_columns(store: Store, key: str, *, looks_for_broken: bool = True) -> TraceColumns:
     """Read the slim columns of one trace object. Looking for broken numbers reads many more."""
     columns = [*_TRACE_COLUMNS, *(f"events.list.element.{name}" for name in _EVENT_COLUMNS)]
-    with open_object(store, key) as file:
-        table = pq.ParquetFile(file).read(columns=columns, use_threads=False)
+    with open_parquet(store, key) as parquet:
+        table = parquet.read(columns=columns, use_threads=False)
     is_ok = pc.equal(table["status"], Status.OK.value)
     dead = table.filter(pc.invert(is_ok)).select(["record_id", "rollout_index"])
     table, position = table.filter(is_ok), np.flatnonzero(is_ok.to_numpy())
@@ -188,10 +190,8 @@ def read_scores(
 
     Raises InputError for a score that is NaN or infinite: null says "does not apply".
     """
-    with open_object(store, key) as file:
-        table = pq.ParquetFile(file).read(
-            columns=["trace_id", "event", *sorted(names)], use_threads=False
-        )
+    with open_parquet(store, key) as parquet:
+        table = parquet.read(columns=["trace_id", "event", *sorted(names)], use_threads=False)
     for name, rows in rows_not_finite(table).items():
         trace_id, event = table["trace_id"][rows[0]], table["event"][rows[0]]
         raise InputError(
@@ -212,11 +212,9 @@ def _broken_traces(store: Store, key: str, position: Ints) -> dict[int, str]:
     """
     wanted = ["duration_seconds", *(f"events.list.element.{name}" for name in _NUMBERS)]
     columns: dict[int, str] = {}
-    with open_object(store, key) as file:
+    with open_parquet(store, key) as parquet:
         start = 0
-        for batch in pq.ParquetFile(file).iter_batches(
-            _ROWS_AT_ONCE, columns=wanted, use_threads=False
-        ):
+        for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=wanted, use_threads=False):
             for column, rows in rows_not_finite(batch).items():
                 for row in rows:
                     columns.setdefault(start + row, column)
@@ -257,6 +255,7 @@ def _read_events(column: pa.ChunkedArray) -> EventColumns:
         score=_floats(flat.field("score")),
         verdict=_words(flat.field("verdict")),
         finish=_words(flat.field("finish")),
+        is_given=_words(flat.field("backend")) == GIVEN,
         successor=_ints(flat.field("superseded_by"), null=-1),
     )
 

@@ -29,6 +29,7 @@ from pipeline.select.judge import judged
 from pipeline.select.opinions import opinions_of
 from pipeline.select.shard_candidates import (
     NOT_FINITE,
+    NOT_OWN,
     NOT_SCORED,
     TASK_OF_REVISION,
     Criteria,
@@ -82,7 +83,7 @@ def judge(
     stand in the object at `key`.
     """
     metadata = [read_json_object(text) for text in columns.metadata]
-    categories = [_category_of(fields) for fields in metadata]
+    categories = [category_of(fields) for fields in metadata]
     rows = candidate_rows(columns, criteria.recipe)
     values = RowValues(rows, columns, scores, categories)
     first = _first_reasons(rows, columns, values, criteria)
@@ -170,6 +171,7 @@ def _first_reasons(
     is_broken[list(columns.broken)] = True
     first.drop(NOT_FINITE, is_broken[rows.trace])
     if recipe.kind == SetKind.SFT:
+        first.drop(NOT_OWN, events.is_given[rows.event_row])
         first.drop("unparseable", events.verdict[rows.event_row] == Verdict.UNPARSEABLE)
         first.drop("truncated", events.finish[rows.event_row] == Finish.LENGTH)
     leaks = np.array([evaluation.leak_of(prompt) for prompt in columns.prompts], np.object_)
@@ -291,7 +293,7 @@ def _lots(rows: CandidateRows, columns: TraceColumns, seed: int) -> Keys:
     return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
 
 
-def _category_of(metadata: JsonMapping) -> str:
+def category_of(metadata: JsonMapping) -> str:
     """Of a record; empty where its metadata says none."""
     cells = (metadata.get(name) for name in _CATEGORY_FIELDS)
     return next((cell for cell in cells if isinstance(cell, str)), "")

@@ -23,7 +23,12 @@ TASK_OF_GROUP, TASK_OF_REVISION = len(ROLES) * MAX_REGIONS, len(ROLES) * MAX_REG
 KEPT = ""
 NOT_FINITE = "not_finite"  # counts before all others, and is numbered after them
 NOT_SCORED = "not_scored"  # null is no verdict: whatever goes by a score says this where it is null
-LATE_REASONS = (NOT_FINITE, NOT_SCORED)  # numbered last, and told in sets only where they occur
+NOT_OWN = "given"  # a thought that came with the prompt: nobody's answer, so nobody's to learn
+LATE_REASONS = (
+    NOT_FINITE,
+    NOT_SCORED,
+    NOT_OWN,
+)  # numbered last, and told in sets only where they occur
 BEFORE_FILTERS = ("unparseable", "truncated", "leak_L0", "leak_L1")
 AFTER_FILTERS = (
     *("disagrees", "no_margin", "incomplete_group", "zero_variance", "near_duplicate", "not_best"),

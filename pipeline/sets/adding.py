@@ -6,11 +6,9 @@ files are numbered as those of the rows; the manifest is put last, so a job that
 started again.
 """
 
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +23,11 @@ from pipeline.sets.facts import NO_GROUP, GroupRewards, Opening, facts_of
 from pipeline.sets.replay import requests_of
 from pipeline.sets.router import EXPORTS_FOLDER, Streams, export_tables, joined, notes_of
 from pipeline.sets.rows import EVERY_COLUMN, read_positions
+from pipeline.sets.whole import MANIFEST, NotedStore, sealed
 from pipeline.sets.write import put_json
 from pipeline.store.objects import Store, open_object
 from pipeline.store.runs import RunSource
+from pipeline.store.trouble.scratch import scratch_folder
 from pipeline.twig.programs import Settings
 from schemas.errors import InputError, ObjectMissing
 from schemas.json_values import read_json_object
@@ -42,7 +42,7 @@ _ROWS_AT_ONCE = 32
 def read_set(out: Store, names: Sequence[str]) -> SetManifest:
     """The manifest of a set that these exports can be added to. Raises InputError."""
     try:
-        manifest = SetManifest.model_validate_json(out.read("manifest.json"))
+        manifest = SetManifest.model_validate_json(out.read(MANIFEST))
     except ObjectMissing as error:
         raise InputError(
             f"{out.url} holds no whole set; make it first: coppice curate RUN {out.url} --recipe "
@@ -75,8 +75,9 @@ def add_exports(
     if not wanted:
         return manifest
     traces = _traces_of(out, manifest, wanted, runs, packs)
+    noted = NotedStore(out)
     units = [
-        _write_unit(out, number, files, wanted, traces)
+        _write_unit(noted, number, files, wanted, traces)
         for number, files in sorted(_files_by_unit(manifest).items())
     ]
     manifest = manifest.model_copy(
@@ -86,12 +87,15 @@ def add_exports(
         }
     )
     for key, note in notes_of(manifest.inputs.recipe.name, wanted, manifest.files).items():
-        put_json(out, key, note)
+        put_json(noted, key, note)
     funnel = read_json_object(out.read("funnel.json"))
-    put_json(out, "funnel.json", funnel | {"exports": export_counts(manifest)})
+    put_json(noted, "funnel.json", funnel | {"exports": export_counts(manifest)})
     card = out.read("README.md").decode()
-    out.put("README.md", with_exports(card, manifest).encode())
-    put_json(out, "manifest.json", manifest.model_dump(mode="json"))
+    noted.put("README.md", with_exports(card, manifest).encode())
+    if manifest.digests:  # a set of version 0.1 has none
+        digests = dict(sorted((manifest.digests | noted.digests).items()))
+        manifest = sealed(manifest.model_copy(update={"digests": digests}))
+    put_json(out, MANIFEST, manifest.model_dump(mode="json"))
     return manifest
 
 
@@ -115,8 +119,8 @@ def _write_unit(
 ) -> UnitFiles:
     """The exports of one unit's rows, task after task."""
     left_out: dict[str, Counter[str]] = defaultdict(Counter)
-    with tempfile.TemporaryDirectory(prefix="coppice-") as scratch:
-        streams = Streams(out, Path(scratch), number)
+    with scratch_folder() as scratch:
+        streams = Streams(out, scratch, number)
         for split, file in files:
             for rows in _rows_in(out, file):
                 facts = [None] * len(rows) if traces is None else traces.facts_of(rows)

@@ -144,6 +144,9 @@ def _runs(curation: Curation) -> Iterator[str]:
 
 
 def _who(method: MethodConfig, role: Role) -> str:
+    if several := [name for name in method.backends_of(role) if name in method.endpoints]:
+        models = (f"{method.endpoints[name].model} (endpoint {name})" for name in several)
+        return f"Model {_one_line(' and '.join(models))},"
     backend = method.backend_of(role)
     name = "the fake backend" if backend == "fake" else f"Model {method.model.name}"
     revision = "" if backend == "fake" else f" (digest `{method.model.digest}`)"

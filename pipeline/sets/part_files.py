@@ -29,6 +29,7 @@ class Stream(Protocol):
     """A file of rows. It is in the store when it is closed, and in the scratch folder before."""
 
     num_rows: int
+    others: list[str]  # keys of files that were put beside it
 
     def add(self, table: pa.Table) -> None:
         """Append rows. Keeps the table until a row group is full."""
@@ -53,7 +54,7 @@ class ParquetStream:
             write_page_index=True,
             write_page_checksum=True,
         )
-        self.num_rows = 0
+        self.num_rows, self.others = 0, list[str]()
 
     def add(self, table: pa.Table) -> None:
         self.num_rows += table.num_rows
@@ -82,7 +83,7 @@ class TarStream:
         self._store, self._key = store, f"{key}.tar"
         self._path = _scratch_path(scratch, self._key)
         self._tar = tarfile.TarFile(self._path, "w", format=tarfile.USTAR_FORMAT)
-        self.num_rows = 0
+        self.num_rows, self.others = 0, list[str]()
 
     def add(self, table: pa.Table) -> None:
         samples: list[TarRow] = table.to_pylist()
@@ -110,7 +111,7 @@ class JsonlStream:
         self._store, self._key = store, f"{key}.jsonl"
         self._path = _scratch_path(scratch, self._key)
         self._file = self._path.open("w", encoding="utf-8")
-        self.num_rows = 0
+        self.num_rows, self.others = 0, list[str]()
 
     def add(self, table: pa.Table) -> None:
         for row in table.to_pylist():
@@ -133,13 +134,13 @@ class FolderStream:
         self._path = _scratch_path(scratch, f"{key}/metadata.jsonl")
         self._file = self._path.open("w", encoding="utf-8")
         self._whole: list[JsonObject] = []
-        self.num_rows = 0
+        self.num_rows, self.others = 0, list[str]()
 
     def add(self, table: pa.Table) -> None:
         rows: list[JsonObject] = table.drop_columns("png").to_pylist()
         for row, png in zip(rows, table["png"].to_pylist(), strict=True):
             self.num_rows += 1
-            self._store.put(f"{self._key}/{row['file_name']}", png)
+            self._put(str(row["file_name"]), png)
             self._file.write(f"{_json(row)}\n")
             if row["is_whole"]:
                 self._whole.append(row)
@@ -147,13 +148,17 @@ class FolderStream:
     def close(self) -> str:
         self._file.close()
         listed: list[JsonValue] = [row | {"image": row["file_name"]} for row in self._whole]
-        self._store.put(f"{self._key}/t2i.json", _json(listed).encode())
+        self._put("t2i.json", _json(listed).encode())
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["image_path", "text_en"])
         writer.writerows([row["file_name"], row["thoughts"]] for row in self._whole)
-        self._store.put(f"{self._key}/t2i.csv", table.getvalue().encode())
+        self._put("t2i.csv", table.getvalue().encode())
         return _put(self._store, f"{self._key}/metadata.jsonl", self._path)
+
+    def _put(self, name: str, body: bytes) -> None:
+        self._store.put(f"{self._key}/{name}", body)
+        self.others.append(f"{self._key}/{name}")
 
 
 STREAMS: Mapping[str, Callable[[Store, str, Path], Stream]] = {

@@ -4,7 +4,7 @@ A trace keeps answers and token ids, and not the wording of questions, which fol
 template pack. So the pack must be the very one that the run was planned with.
 """
 
-from pipeline.twig.programs import PROGRAMS, Judged, Planned, Settings
+from pipeline.twig.programs import PROGRAMS, Judged, Planned, Settings, Told
 from pipeline.twig.requests import Answer, Request, TextAnswer, Visual, VisualAnswer
 from schemas.errors import FatalFailure
 from schemas.rows import EventRow, TraceRow
@@ -19,15 +19,17 @@ def requests_of(trace_row: TraceRow, settings: Settings) -> list[Request]:
     requests: list[Request] = []
     program = PROGRAMS[settings.method.program](trace_row["prompt"], settings)
     events = iter(trace_row["events"])
-    answer: Answer | None = None
+    answer: Answer | list[Answer] | None = None
     try:
         while True:
             yielded = program.send(answer)
-            if isinstance(yielded, Planned | Judged):
+            if isinstance(yielded, Planned | Judged | Told):
                 answer = None
                 continue
             if isinstance(yielded, list):
-                raise FatalFailure("a program asked for several at once", reason="replay")
+                requests += yielded
+                answer = [_answer(request, next(events)) for request in yielded]
+                continue
             requests.append(yielded)
             answer = _answer(yielded, next(events))
     except StopIteration:
@@ -46,6 +48,6 @@ def _answer(request: Request, event: EventRow) -> Answer:
     return TextAnswer(
         prefix_ids=(),
         text=event["raw_text"] or "",
-        token_ids=tuple(event["token_ids"]),
+        token_ids=None,
         finish=Finish(event["finish"] or Finish.STOP),
     )

@@ -120,7 +120,7 @@ class Streams:
     def close(self) -> dict[str, StreamFiles]:
         """Put all files. The streams in the order of their keys."""
         return {
-            key: StreamFiles(files=(stream.close(),), num_rows=stream.num_rows)
+            key: StreamFiles(files=(stream.close(), *stream.others), num_rows=stream.num_rows)
             for key, stream in sorted(self._streams.items())
         }
 
@@ -138,6 +138,7 @@ def joined(units: Sequence[Mapping[str, StreamFiles]]) -> dict[str, StreamFiles]
     return {
         key: StreamFiles(
             files=tuple(file for unit in units if key in unit for file in unit[key].files),
+            digests=tuple(of for unit in units if key in unit for of in unit[key].digests),
             num_rows=sum(unit[key].num_rows for unit in units if key in unit),
         )
         for key in keys

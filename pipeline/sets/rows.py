@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.select.columns import WHOLE
 from pipeline.sets.exports import EXPORTS
@@ -23,7 +22,8 @@ from pipeline.sets.questions import (
     messages_of,
 )
 from pipeline.sets.replay import requests_of
-from pipeline.store.objects import Store, open_object
+from pipeline.store.objects import Store
+from pipeline.store.traces import open_parquet
 from pipeline.twig.programs import Settings
 from pipeline.twig.requests import Request, Text, Visual
 from schemas.recipes import Groups, Recipe, SetKind
@@ -173,8 +173,8 @@ def read_positions(
     time. Row groups without any are skipped.
     """
     wanted = np.array(positions, np.int64)
-    with open_object(store, key) as file:
-        parquet, group_start = pq.ParquetFile(file), 0
+    with open_parquet(store, key) as parquet:
+        group_start = 0
         for group in range(parquet.num_row_groups):
             batch_start = group_start
             group_start += parquet.metadata.row_group(group).num_rows  # of the next one
@@ -226,14 +226,16 @@ def _text_row(lineage: LineageRow, trace_row: TraceRow, request: Text, event: Ev
     messages = messages_of(request, event["backend"])
     canvas = canvas_in_sight(request)
     prefix, answer_ids = event["prefix_ids"], event["token_ids"]
+    is_foreign = prefix is None or answer_ids is None  # an endpoint's: words, and no ids of ours
+    prefix, answer_ids = prefix or [], answer_ids or []
     return {
         **lineage,
         "messages": [*messages, {"role": "assistant", "content": answer}],
         "images": canvas_picture(trace_row, event) if canvas else [],
         "canvas": list(canvas),
-        "input_ids": prefix + answer_ids,
-        "labels": [IGNORED] * len(prefix) + answer_ids,
-        "modality_mask": [0] * (len(prefix) + len(answer_ids)),
+        "input_ids": None if is_foreign else prefix + answer_ids,
+        "labels": None if is_foreign else [IGNORED] * len(prefix) + answer_ids,
+        "modality_mask": None if is_foreign else [0] * (len(prefix) + len(answer_ids)),
         "droppable_start": None,
         "droppable_stop": None,
     }
@@ -241,7 +243,7 @@ def _text_row(lineage: LineageRow, trace_row: TraceRow, request: Text, event: Ev
 
 def _draw_row(lineage: LineageRow, request: Visual, event: EventRow) -> DrawRow:
     """The text, the regions above as context, and the region that is learned."""
-    prefix, context, codes = event["prefix_ids"], list(request.codes), event["codes"]
+    prefix, context, codes = _prefix_of(event), list(request.codes), event["codes"]
     return {
         **lineage,
         "text": event["text"],
@@ -298,7 +300,7 @@ def _drawing_side(
         "trace_id": trace_row["trace_id"],
         "event": drawing["index"],
         "thoughts": drawing["text"],
-        "prefix_ids": drawing["prefix_ids"],
+        "prefix_ids": _prefix_of(drawing),
         "context": list(canvas_in_sight(requests[drawing["index"]])),
         "codes": drawing["codes"],
         "score": score,
@@ -312,7 +314,7 @@ def _picture_side(trace_row: TraceRow, score: float | None) -> PreferenceSide:
         "trace_id": trace_row["trace_id"],
         "event": None,
         "thoughts": last["text"],
-        "prefix_ids": last["prefix_ids"],
+        "prefix_ids": _prefix_of(last),
         "context": [],
         "codes": trace_row["codes"],
         "score": score,
@@ -363,3 +365,9 @@ def _segment(event: EventRow, request: Request, *, picture_only: bool) -> Segmen
         "logp_sample": event["logp_sample"],
         "logp_cond": event["logp_cond"],
     }
+
+
+def _prefix_of(drawing: EventRow) -> list[int]:
+    prefix_ids = drawing["prefix_ids"]
+    assert prefix_ids is not None, "no endpoint draws"
+    return prefix_ids

@@ -5,12 +5,10 @@ So the files of a set are the same wherever it is written, and a unit that is do
 again.
 """
 
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +19,11 @@ from pipeline.select.shard_candidates import is_of_role
 from pipeline.sets.picks import ObjectPicks, expanded, picks_of
 from pipeline.sets.router import Streams, make_tables
 from pipeline.sets.rows import ObjectWork
+from pipeline.sets.whole import NotedStore
 from pipeline.store.layout import traces_object_key
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
+from pipeline.store.trouble.scratch import scratch_folder
 from pipeline.twig.programs import Settings
 from schemas.config import Pictures
 from schemas.recipes import Recipe, SetKind
@@ -115,8 +115,9 @@ def units_of(curation: Curation, settings: Sequence[Settings]) -> list[Unit]:
 def write_unit(task: UnitTask, work: UnitWork) -> UnitFiles:
     """Make the rows of one unit and put its files, in a worker."""
     left_out: dict[str, Counter[str]] = defaultdict(Counter)
-    with tempfile.TemporaryDirectory(prefix="coppice-") as scratch:
-        streams = Streams(task.out, Path(scratch), work.number)
+    with scratch_folder() as scratch:
+        out = NotedStore(task.out)
+        streams = Streams(out, scratch, work.number)
         for part in work.slices:
             store = open_store(part.url)
             object_work = ObjectWork(
@@ -132,7 +133,7 @@ def write_unit(task: UnitTask, work: UnitWork) -> UnitFiles:
                 for name, counts in of_tables.items():
                     left_out[name] += counts
         unit_files = UnitFiles(
-            files=streams.close(),
+            files=out.with_digests(streams.close()),
             left_out={name: dict(counts) for name, counts in left_out.items() if counts},
         )
     if task.has_notes:

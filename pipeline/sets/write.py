@@ -9,12 +9,12 @@ hole; units that are done are not made again.
 
 import hashlib
 import json
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
+from pydantic import BaseModel
 
 from pipeline.plan.packs import settings_of
 from pipeline.select.parallel import Spread, ordered_map
@@ -25,15 +25,25 @@ from pipeline.sets.decisions import leaks_of, write_decisions
 from pipeline.sets.export_notes import export_counts, export_notes
 from pipeline.sets.router import joined, notes_of
 from pipeline.sets.units import UNITS, UnitTask, unit_key, units_of, write_unit
-from pipeline.store.objects import Store
+from pipeline.sets.whole import MANIFEST, NotedStore, sealed
+from pipeline.store.objects import Store, keys_in
+from pipeline.store.trouble.scratch import scratch_folder, sweep_scratch
 from pipeline.twig.programs import Settings
 from schemas import __version__
 from schemas.errors import InputError, ObjectMissing
-from schemas.json_values import JsonObject, JsonValue, canonical_json, read_json_object
-from schemas.sets import SetInputs, SetManifest, SetRun, UnitFiles
+from schemas.json_values import JsonObject, JsonValue, canonical_json
+from schemas.sets import SetInputs, SetManifest, SetRun, StreamFiles, UnitFiles
+from schemas.small_files import UnreadableFile, parse_small, read_bounded, read_small
 from schemas.training import TRAINING_FORMAT
 
-MANIFEST, STARTED = "manifest.json", "started.json"
+STARTED = "started.json"
+_MAX_BYTES = 2**28  # of a note that names files and their rows
+
+
+class _Version(BaseModel):
+    """What the notes of all versions have in common."""
+
+    version: str
 
 
 def write_set(
@@ -57,29 +67,43 @@ def write_set(
         _tidy(out)  # in case an earlier job ended just before it did
         say("This very set is there already.")
         return finished
-    with tempfile.TemporaryDirectory(prefix="coppice-") as scratch:
-        write_decisions(curation, out, Path(scratch))
+    sweep_scratch()
+    noted = NotedStore(out)
+    with scratch_folder() as scratch:
+        write_decisions(curation, noted, scratch)
     units = _write_units(curation, out, settings, spread)
     files = joined([unit.files for unit in units])
     manifest = SetManifest(
         training_format=TRAINING_FORMAT,
         version=version,
         inputs=inputs,
-        files=files,
+        files={key: stream.model_copy(update={"digests": ()}) for key, stream in files.items()},
         exports=export_notes(curation.recipe.exports, units),
     )
-    put_json(out, "funnel.json", _funnel_of(curation, manifest))
+    put_json(noted, "funnel.json", _funnel_of(curation, manifest))
     if curation.guards is not None:
-        put_json(out, "guards.json", curation.guards.model_dump(mode="json"))
-    put_json(out, "leaks.json", [leak.model_dump() for leak in leaks_of(curation)])
-    put_json(out, "recipe.json", curation.recipe.model_dump(mode="json"))
+        put_json(noted, "guards.json", curation.guards.model_dump(mode="json"))
+    put_json(noted, "leaks.json", [leak.model_dump() for leak in leaks_of(curation)])
+    put_json(noted, "recipe.json", curation.recipe.model_dump(mode="json"))
     for key, note in notes_of(curation.recipe.name, curation.recipe.exports, files).items():
-        put_json(out, key, note)
-    out.put("README.md", card_of(curation, manifest).encode())
-    put_json(out, "croissant.json", croissant_of(curation, manifest))
+        put_json(noted, key, note)
+    noted.put("README.md", card_of(curation, manifest).encode())
+    put_json(noted, "croissant.json", croissant_of(curation, manifest))
+    digests = dict(sorted((noted.digests | digests_of(files)).items()))
+    manifest = sealed(manifest.model_copy(update={"digests": digests}))
     put_json(out, MANIFEST, manifest.model_dump(mode="json"))
     _tidy(out)
     return manifest
+
+
+def digests_of(streams: Mapping[str, StreamFiles]) -> dict[str, str]:
+    """Of the files of streams; none of a stream that an older version began."""
+    return {
+        key: digest
+        for stream in streams.values()
+        if len(stream.digests) == len(stream.files)
+        for key, digest in zip(stream.files, stream.digests, strict=True)
+    }
 
 
 def _write_units(
@@ -88,11 +112,13 @@ def _write_units(
     """Write all rows, but for those of units that an earlier job came to the end of."""
     units = units_of(curation, settings)
     noted = {entry.key for entry in out.list_folder(UNITS)}
-    done = {
-        unit.number: UnitFiles.model_validate_json(out.read(unit_key(unit.number)))
-        for unit in units
-        if unit_key(unit.number) in noted
-    }
+    done = {}
+    for unit in units:
+        if unit_key(unit.number) in noted:
+            with suppress(ObjectMissing, UnreadableFile):  # then the unit is made again
+                done[unit.number] = read_small(
+                    out, unit_key(unit.number), UnitFiles, max_bytes=_MAX_BYTES
+                )
     left = [unit for unit in units if unit.number not in done]
     task = UnitTask(
         out=out,
@@ -115,7 +141,7 @@ def _funnel_of(curation: Curation, manifest: SetManifest) -> JsonObject:
 
 def _tidy(out: Store) -> None:
     """Delete what only an unfinished set needs."""
-    for entry in list(out.list_folder(UNITS)):
+    for entry in list(keys_in(out, UNITS)):
         out.delete(entry.key)
     out.delete(STARTED)
 
@@ -164,21 +190,36 @@ def _begin(out: Store, version: str) -> SetManifest | None:
     """
     for key, holds in ((MANIFEST, "another set"), (STARTED, "an unfinished set of other inputs")):
         try:
-            body = out.read(key)
+            body = read_bounded(out, key, max_bytes=_MAX_BYTES)
+            written = parse_small(_Version, body).version
         except ObjectMissing:
             continue
-        written = read_json_object(body)["version"]
+        except UnreadableFile as error:
+            raise InputError(
+                f"{out.url}/{key} is of no set that this version reads ({error}); give an empty "
+                "place, or delete it"
+            ) from error
         if written != version:
             raise InputError(
                 f"{out.url} holds {holds} (version {written}, not {version}); give an empty place. "
                 f"More forms of a set that stands are added with: coppice export {out.url} "
                 "--export NAME"
             )
-        return SetManifest.model_validate_json(body) if key == MANIFEST else None
+        return _parse_manifest(out, body) if key == MANIFEST else None
     if any(True for _ in out.list_folder("")):
         raise InputError(f"{out.url} is not empty and holds no set; give an empty place")
     put_json(out, STARTED, {"version": version})
     return None
+
+
+def _parse_manifest(out: Store, body: bytes) -> SetManifest:
+    try:
+        return parse_small(SetManifest, body)
+    except UnreadableFile as error:
+        raise InputError(
+            f"{out.url}/{MANIFEST} is no manifest of this version ({error}); give an empty place, "
+            "or delete it"
+        ) from error
 
 
 def put_json(out: Store, key: str, value: JsonValue) -> None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from pipeline.store import layout
+from pipeline.store.evidence.digests import note_digest
 from pipeline.store.objects import Store
 from pipeline.store.patient import PatientStore
 from pipeline.store.traces import try_read_footer
@@ -32,8 +33,12 @@ def commit_shard(store: PatientStore, path: Path, footer: ShardFooter) -> Commit
     means that we won, without having been told. Raises ForeignObject if the object belongs to
     another run, DamagedObject if it is no shard file, StoreUnavailable or CredentialsRefused when
     patience ends, StoreRefused at once.
+
+    The file's digest is put first: an object that is there has one.
     """
-    return store.patiently(lambda inner: _commit_once(inner, path, footer))
+    key = layout.traces_key(footer.shard)
+    note_digest(store, key, path)
+    return store.patiently(lambda inner: _commit_once(inner, path, footer), f"put {key}")
 
 
 def _commit_once(store: Store, path: Path, footer: ShardFooter) -> Commit:

@@ -14,11 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.store.evidence.digests import fetched
+from pipeline.store.evidence.footers import footer_problems
 from pipeline.store.objects import Store, open_object
 from pipeline.store.traces import UNREADABLE, RowsDigest
 from schemas.geometry import Geometry
 from schemas.rows import ScoreKeyRow, TraceRow
 from schemas.runs import FOOTER_KEY, Key, ShardFooter
+from schemas.scores import SCORES_KEY, ScoresFooter
 from schemas.tables import TRACES
 from schemas.trace import Status
 
@@ -36,7 +39,10 @@ class Contents:
     ok: set[Key] = field(default_factory=set)
     dead: set[Key] = field(default_factory=set)
     problems: dict[str, list[Key]] = field(default_factory=dict)  # what is wrong with which rows
-    digest: str | None = None  # of what the rows say; None unless all columns were read
+    # The following are only filled in if all columns were read.
+    digest: str | None = None  # of what the rows say
+    object_digest: str | None = None  # of all bytes
+    footer_problems: list[str] = field(default_factory=list)  # what the footer says that is not so
 
     @property
     def keys(self) -> set[Key]:
@@ -46,23 +52,35 @@ class Contents:
 def read_contents(store: Store, key: str, geometry: Geometry, *, is_deep: bool = False) -> Contents:
     """Read an object, a few rows at a time, checksums of pages verified.
 
-    Deep: all columns, and every picture is decoded. Raises ObjectMissing, and one of `UNREADABLE`
-    for what is no whole shard file.
+    Deep: all columns, every picture is decoded, and what the footer says is held against them.
+    Raises ObjectMissing, and one of `UNREADABLE` for what is no whole shard file.
     """
-    with open_object(store, key) as file:
-        parquet = pq.ParquetFile(file, page_checksum_verification=True)
-        footer = ShardFooter.model_validate_json((parquet.metadata.metadata or {})[FOOTER_KEY])
-        if not parquet.schema_arrow.equals(TRACES):
-            raise ValueError("its columns are not those of a trace file")
-        contents, digest = Contents(footer), RowsDigest()
-        for row, num_codes, broken in _rows(parquet, is_deep=is_deep):
-            _add_row(contents, row, num_codes, geometry.num_tokens)
-            if is_deep:
-                digest.add(row)
-                _add_pictures(contents, row, geometry.image_size)
-            for column in broken:
-                problem = f"a number that is not finite in {column}"
-                contents.problems.setdefault(problem, []).append(_key_of(row))
+    if not is_deep:
+        with open_object(store, key) as file:
+            return _read(pq.ParquetFile(file, page_checksum_verification=True), geometry)
+    with fetched(store, key) as (body, object_digest):
+        parquet = pq.ParquetFile(body, page_checksum_verification=True)
+        contents = _read(parquet, geometry, is_deep=True)
+        contents.object_digest = object_digest
+        contents.footer_problems += footer_problems(body)
+        if parquet.schema_arrow.metadata != TRACES.metadata:
+            contents.footer_problems.append("another note for `datasets` about the columns")
+        return contents
+
+
+def _read(parquet: pq.ParquetFile, geometry: Geometry, *, is_deep: bool = False) -> Contents:
+    footer = ShardFooter.model_validate_json((parquet.metadata.metadata or {})[FOOTER_KEY])
+    if not parquet.schema_arrow.equals(TRACES):
+        raise ValueError("its columns are not those of a trace file")
+    contents, digest = Contents(footer), RowsDigest()
+    for row, num_codes, broken in _rows(parquet, is_deep=is_deep):
+        _add_row(contents, row, num_codes, geometry.num_tokens)
+        if is_deep:
+            digest.add(row)
+            _add_pictures(contents, row, geometry.image_size)
+        for column in broken:
+            problem = f"a number that is not finite in {column}"
+            contents.problems.setdefault(problem, []).append(_key_of(row))
     if is_deep:
         contents.digest = digest.hexdigest()
     return contents
@@ -86,14 +104,24 @@ def rows_not_finite(batch: pa.RecordBatch | pa.Table) -> dict[str, list[int]]:
     return {name: sorted(rows) for name, rows in broken.items()}
 
 
-def scores_not_finite(store: Store, key: str) -> dict[str, list[str]]:
-    """What of a sidecar is about NaN or infinity, as `TRACE event 3`, by the column of scores.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sidecar:
+    """What is to be checked of a sidecar."""
+
+    not_finite: dict[str, list[str]]  # what is NaN or infinite, as `TRACE event 3`, by column
+    object_digest: str  # of all bytes
+    footer_problems: list[str]
+
+
+def read_sidecar(store: Store, key: str) -> Sidecar:
+    """Read a sidecar of scores to its last page.
 
     Raises ObjectMissing, and one of `UNREADABLE` for what is no sidecar.
     """
     broken: dict[str, list[str]] = {}
-    with open_object(store, key) as file:
-        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+    with fetched(store, key) as (body, object_digest):
+        parquet = pq.ParquetFile(body, page_checksum_verification=True)
+        ScoresFooter.model_validate_json((parquet.metadata.metadata or {})[SCORES_KEY])
         for batch in parquet.iter_batches(batch_size=_SCORES_AT_ONCE, use_threads=False):
             for column, rows in rows_not_finite(batch).items():
                 keys: list[ScoreKeyRow] = batch.take(pa.array(rows)).to_pylist()
@@ -101,7 +129,11 @@ def scores_not_finite(store: Store, key: str) -> dict[str, list[str]]:
                     key["trace_id"] + ("" if key["event"] is None else f" event {key['event']}")
                     for key in keys
                 )
-    return broken
+        return Sidecar(
+            not_finite=broken,
+            object_digest=object_digest,
+            footer_problems=list(footer_problems(body)),
+        )
 
 
 def _floats_below(

@@ -16,15 +16,17 @@ ATTEMPTS = "_attempts"
 RERUNS = "_reruns"
 DRIVERS = "_drivers"
 FOOTERS = "_footers"
+DIGESTS = "_digests"
 QUARANTINE = "_quarantine"
 PREFLIGHT = "_preflight"
 TEMPORARY = "_tmp"  # of the local store
 
-_TRACES = re.compile(r"traces/shard-(\d{5,})(?:\.s([1-9]\d*))?\.parquet")
-_PLAN_FOLDER = re.compile(r"plan/(\d{4,})-[^/]+")
-_DRIVER = re.compile(r"_drivers/(\d{6,})\.(?:json|beat|actors)")
+_TRACES = re.compile(r"traces/shard-([0-9]{5,15})(?:\.s([1-9][0-9]{0,14}))?\.parquet")
+_PLAN_FOLDER = re.compile(r"plan/([0-9]{4,15})-[^/]+")
+_DRIVER = re.compile(r"_drivers/([0-9]{6,15})\.(?:json|beat|actors|progress)")
 _FOOTERS = re.compile(r"_footers/([0-9a-f]{32})\.parquet")
-_EXTENSION = re.compile(r"plan/(\d{4,})\.json")
+_DIGEST = re.compile(r"_digests/(.+)\.([0-9a-f]{32})")
+_EXTENSION = re.compile(r"plan/([0-9]{4,15})\.json")
 
 
 def shard_name(shard: int) -> str:
@@ -129,6 +131,11 @@ def actors_key(number: int) -> str:
     return f"{DRIVERS}/{number:06d}.actors"
 
 
+def progress_key(number: int) -> str:
+    """How far a driver is, and what its work took, told while it lives."""
+    return f"{DRIVERS}/{number:06d}.progress"
+
+
 def try_driver_of(key: str) -> int | None:
     """The number of the driver, from 1, that an object is of; None for any other object."""
     match = _DRIVER.fullmatch(key)
@@ -143,6 +150,22 @@ def footers_key(digest: str) -> str:
 def is_footers_key(key: str, digest: str) -> bool:
     """Whether `key` is what a log of footers with this digest is called."""
     return _FOOTERS.fullmatch(key) is not None and footers_key(digest) == key
+
+
+def digest_key(key: str, digest: str) -> str:
+    """Says that an object was written with this digest, in hexadecimal."""
+    return f"{DIGESTS}/{key}.{digest[:32]}"
+
+
+def digests_folder(key: str) -> str:
+    """Where the digests of an object lie, with those of its neighbours."""
+    return f"{DIGESTS}/{key}".rpartition("/")[0]
+
+
+def try_object_of_digest(key: str) -> str | None:
+    """The object that a digest is of; None for what is no digest."""
+    match = _DIGEST.fullmatch(key)
+    return match[1] if match else None
 
 
 def quarantine_key(digest: str, key: str) -> str:

@@ -15,19 +15,18 @@ bring back: twice. That is why it goes last, and why no rerun should be at work 
 """
 
 import hashlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.store import layout
+from pipeline.store.evidence.digests import digest_of, exists, pieces
 from pipeline.store.objects import Store
-from pipeline.store.shard_check import Finding, check_shard, exists
+from pipeline.store.shard_check import Finding, check_shard
+from pipeline.store.trouble.scratch import scratch_folder
 from pipeline.store.verify import list_names
 from schemas.errors import InputError, StoreRefused
 from schemas.runs import RunManifest
-
-_PIECE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +84,7 @@ def move_aside(store: Store, damage: Damage) -> Iterator[Moved]:
     """
     for key in reversed(damage.keys):
         if exists(store, key):
-            yield _move(store, key)
+            yield move_object(store, key)
 
 
 def _refuse_what_is_not_ours_to_move(
@@ -105,14 +104,15 @@ def _refuse_what_is_not_ours_to_move(
             )
 
 
-def _move(store: Store, key: str) -> Moved:
-    with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
-        path = Path(folder) / "object"
+def move_object(store: Store, key: str) -> Moved:
+    """Move one object to quarantine. Raises as `move_aside` does."""
+    with scratch_folder() as folder:
+        path = folder / "object"
         digest = _copy(store, key, path)
         to = layout.quarantine_key(digest, key)
         store.put(to, path)
         size_bytes = path.stat().st_size
-    if _digest(store, to) != digest:
+    if digest_of(store, to) != digest:
         raise StoreRefused(
             f"{store.url}/{to} reads back unlike {key}, which stays where it is; check the store"
         )
@@ -124,21 +124,7 @@ def _copy(store: Store, key: str, path: Path) -> str:
     """Bring an object into a file. Returns its digest."""
     digest = hashlib.sha256()
     with path.open("wb") as file:
-        for piece in _pieces(store, key):
+        for piece in pieces(store, key):
             digest.update(piece)
             file.write(piece)
     return digest.hexdigest()
-
-
-def _digest(store: Store, key: str) -> str:
-    digest = hashlib.sha256()
-    for piece in _pieces(store, key):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _pieces(store: Store, key: str) -> Iterator[bytes]:
-    """An object of any size, a piece at a time."""
-    size_bytes = store.size(key)
-    for start in range(0, size_bytes, _PIECE_BYTES):
-        yield store.read_range(key, start, _PIECE_BYTES)

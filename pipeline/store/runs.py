@@ -15,7 +15,7 @@ from pipeline.store.commits import check_run
 from pipeline.store.objects import Store, open_object
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
-from pipeline.store.traces import reading_shard_file
+from pipeline.store.traces import open_parquet, reading_shard_file
 from schemas.errors import InputError
 from schemas.runs import FOOTER_KEY, RunManifest, ShardFooter
 from schemas.scores import SCORES_KEY, ScorerId, ScoresFooter
@@ -73,8 +73,8 @@ def open_run(url: str) -> RunSource:
 
 def stack_of(run: RunSource) -> dict[str, str]:
     """The versions and the device that made the first trace of a run, as its row says."""
-    with open_object(run.store, run.objects[0].key) as file:
-        for batch in pq.ParquetFile(file).iter_batches(1, columns=["stack"], use_threads=False):
+    with open_parquet(run.store, run.objects[0].key) as parquet:
+        for batch in parquet.iter_batches(1, columns=["stack"], use_threads=False):
             stack: dict[str, str] = batch.to_pylist()[0]["stack"]
             return stack
     return {}
@@ -146,6 +146,8 @@ def _open_object(store: Store, manifest: RunManifest, shard: int, supplement: in
     with reading_shard_file(store, shard, key), open_object(store, key) as file:
         parquet = pq.ParquetFile(file)
         footer = ShardFooter.model_validate_json((parquet.metadata.metadata or {})[FOOTER_KEY])
+        if (footer.shard, footer.supplement) != (shard, supplement):
+            raise ValueError(f"it is {layout.traces_key(footer.shard, footer.supplement)}")
         _check_columns(f"{store.url}/{key}", parquet.schema_arrow)
     check_run(store, footer, run_id=manifest.run_id, fingerprint=manifest.fingerprint)
     return TraceObject(shard=shard, supplement=supplement, footer=footer)

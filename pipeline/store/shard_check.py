@@ -10,11 +10,11 @@ from itertools import count
 
 from pipeline.store import layout
 from pipeline.store.contents import Contents, read_contents
+from pipeline.store.evidence.digests import Digests, DigestState, exists
 from pipeline.store.objects import Store
-from pipeline.store.plans import PlanRow, read_plan_shard
+from pipeline.store.plans import PlanRow, describe_rollouts, look_at_plan, plan_advice
 from pipeline.store.traces import UNREADABLE
 from schemas.errors import ObjectMissing
-from schemas.ids import record_id
 from schemas.runs import Key, RunManifest
 from schemas.trace import Status
 
@@ -45,6 +45,7 @@ class ShardCheck:
     num_ok: int
     num_dead: int
     findings: tuple[Finding, ...]
+    num_without_digest: int  # objects that nobody took a digest of, if that was asked
 
     @property
     def num_missing(self) -> int:
@@ -58,23 +59,17 @@ def check_shard(
     *,
     last_listed: int = 0,
     is_deep: bool = False,
+    digests: Digests | None = None,
 ) -> ShardCheck:
-    """Hold one shard against the plan. Deep: every page is read and every picture decoded.
+    """Hold one shard against the plan. Deep: every page is read, every picture decoded, and objects
+    are held against their digests; `digests` are those of the run, for who checks many shards.
 
     `last_listed` is the highest supplement that a list names, made before this call: one that does
     not follow the others cannot be found by asking for names. Raises StoreUnavailable and
     StoreRefused.
     """
-    return _Checker(store, manifest, shard, is_deep).check(last_listed)
-
-
-def exists(store: Store, key: str) -> bool:
-    """Whether an object can be read by its name. Raises StoreUnavailable and StoreRefused."""
-    try:
-        store.size(key)
-    except ObjectMissing:
-        return False
-    return True
+    checker = _Checker(store, manifest, shard, is_deep, digests or Digests(store))
+    return checker.check(last_listed)
 
 
 @dataclass(slots=True, eq=False)
@@ -85,13 +80,18 @@ class _Checker:
     manifest: RunManifest
     shard: int
     is_deep: bool
+    digests: Digests
     findings: list[Finding] = field(default_factory=list)
     num_supplements: int = 0
+    num_without_digest: int = 0
 
     def check(self, last_listed: int) -> ShardCheck:
         plan = self._read_plan()
         planned = {key for row in plan for key in row.rollout_keys()}
         is_committed, base = self._read_base()
+        if base and planned not in (set(), base.keys) and self._is_as_committed(base):
+            self._blame_plan(f"{_name_keys(planned - base.keys)}, which the shard's base has not")
+            plan, planned = [], set()
         ok, dead = set[Key](), set[Key]()
         if base:
             self._check_base(base, planned)
@@ -110,31 +110,41 @@ class _Checker:
             num_ok=len(ok & planned) if planned else len(ok),
             num_dead=len(dead & planned) if planned else len(dead),
             findings=tuple(self.findings),
+            num_without_digest=self.num_without_digest,
         )
 
     def _read_plan(self) -> list[PlanRow]:
-        key = layout.plan_key(self.manifest.part_of(self.shard).folder, self.shard)
-        plan: list[PlanRow] = []
-        try:
-            plan = read_plan_shard(self.store, self.manifest, self.shard)
-            description = _describe_plan(plan)
-        except ObjectMissing:
-            description = "nothing"
-        except UNREADABLE as error:
-            description = f"a file that cannot be read: {error}"
-        expected = _describe_rollouts(self.manifest.num_rollouts_of(self.shard))
-        if description != expected:
-            self.findings.append(
-                Finding(
-                    shard=self.shard,
-                    key=key,
-                    found=description,
-                    expected=expected,
-                    advice="put the file back from a copy of the run; without it the shard can be "
-                    "neither made nor repaired",
-                )
+        plan = look_at_plan(self.store, self.manifest, self.shard, is_deep=self.is_deep)
+        if plan.problem:
+            self._blame_plan(plan.problem)
+        return plan.rows
+
+    def _blame_plan(self, problem: str) -> None:
+        self.findings.append(
+            Finding(
+                shard=self.shard,
+                key=layout.plan_key(self.manifest.part_of(self.shard).folder, self.shard),
+                found=problem,
+                expected=describe_rollouts(self.manifest.num_rollouts_of(self.shard)),
+                advice=plan_advice(self.store),
             )
-        return plan
+        )
+
+    def _is_as_committed(self, base: Contents) -> bool:
+        """Whether a base that has other keys than its plan is the one that a worker wrote, which
+        held its keys against the plan. A plan file with a digest is believed, and the base is not.
+        """
+        if self.manifest.part_of(self.shard).digest_of(self.shard):
+            return False
+        if base.digest is None:
+            key, geometry = self._name(0), self.manifest.geometry
+            try:
+                base = read_contents(self.store, key, geometry, is_deep=True)
+            except (ObjectMissing, *UNREADABLE):
+                return False
+        is_numbered = (base.footer.shard, base.footer.supplement) == (self.shard, 0)
+        is_counted = base.footer.num_rows == self.manifest.num_rollouts_of(self.shard)
+        return is_numbered and is_counted and base.digest == base.footer.digest
 
     def _read_base(self) -> tuple[bool, Contents | None]:
         """Whether there is a base, and what it says if it can be read and is ours."""
@@ -237,6 +247,23 @@ class _Checker:
                 found=f"keys, states and tokens with digest {contents.digest}",
                 expected=f"digest {footer.digest}, as its footer says",
             )
+        for problem in contents.footer_problems:
+            self._find(supplement, found=problem, expected="a footer that says what is there")
+        self._check_bytes(supplement, contents)
+
+    def _check_bytes(self, supplement: int, contents: Contents) -> None:
+        """All bytes of an object against the digest that was taken when it was written."""
+        if contents.object_digest is None:
+            return
+        match self.digests.state(self._name(supplement), contents.object_digest):
+            case DigestState.NONE:
+                self.num_without_digest += 1
+            case DigestState.OTHER:
+                self._find(
+                    supplement,
+                    found=f"bytes with digest {contents.object_digest}",
+                    expected=f"the bytes that were committed, whose digest is in {layout.DIGESTS}/",
+                )
 
     def _check_gap(self, last_listed: int, *, is_committed: bool) -> None:
         """A supplement that is not reached, since one before it is gone."""
@@ -265,17 +292,6 @@ class _Checker:
 
     def _name(self, supplement: int) -> str:
         return layout.traces_key(self.shard, supplement)
-
-
-def _describe_plan(plan: list[PlanRow]) -> str:
-    for row in plan:
-        if record_id(row.prompt) != row.record_id:  # plan files have no checksums
-            return f"record {row.record_id} with a prompt that is another record's"
-    return _describe_rollouts(sum(row.rollout_stop - row.rollout_start for row in plan))
-
-
-def _describe_rollouts(number: int) -> str:
-    return f"a plan of {number} rollout{'s' if number != 1 else ''}"
 
 
 def name_some(names: Sequence[str]) -> str:

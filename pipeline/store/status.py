@@ -5,9 +5,10 @@ object as it is listed now, and from the object's own footer everywhere else. A 
 more is committed than is counted here, and whoever acts on a shard asks for its objects by names.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -32,17 +33,20 @@ from pipeline.store.objects import Entry, Store
 from pipeline.store.supplements import ShardLog, read_log
 from pipeline.store.traces import read_footer
 from schemas.config import Frozen
-from schemas.errors import ObjectMissing
-from schemas.runs import RunManifest, ShardFooter
+from schemas.errors import DamagedObject, ObjectMissing
+from schemas.runs import EndpointUsage, RunManifest, ShardFooter
 
 WORTH_KEEPING = 256  # footers; fewer are as quickly read again
+
+OnDamage: TypeAlias = Callable[[int, DamagedObject], None]
+"""Is told of a shard that cannot be read, and why."""
 
 _READERS = 32  # footers are small reads: what counts is how many are under way
 _BATCH = 4096  # names, or footers, held as Python's objects at a time
 
 
 class RunStatus(Frozen):
-    """Counts of a run. planned = ok + dead + missing."""
+    """Counts of a run. planned = ok + dead + missing + unreadable."""
 
     run_id: str
     url: str
@@ -51,11 +55,14 @@ class RunStatus(Frozen):
     num_planned: int  # rollouts, as all of the following
     num_ok: int
     num_dead: int
+    num_unreadable: int  # in damaged shards: whether they are ok or dead is not known
     num_bytes: int  # of all that lies beside the traces, too
+    damage: dict[int, str]  # what was found of shards that cannot be read, and what to do
+    num_unplanned: int  # objects of shards that nobody planned, at the time of this manifest
 
     @property
     def num_missing(self) -> int:
-        return self.num_planned - self.num_ok - self.num_dead
+        return self.num_planned - self.num_ok - self.num_dead - self.num_unreadable
 
 
 def committed_shards(store: Store, manifest: RunManifest) -> set[int]:
@@ -65,17 +72,37 @@ def committed_shards(store: Store, manifest: RunManifest) -> set[int]:
     return {shard for shard in shards if shard is not None and shard < manifest.num_shards}
 
 
-def read_logs(store: Store, manifest: RunManifest, shards: Iterable[int]) -> Iterator[ShardLog]:
+def read_logs(
+    store: Store,
+    manifest: RunManifest,
+    shards: Iterable[int],
+    *,
+    on_damage: OnDamage | None = None,
+) -> Iterator[ShardLog]:
     """What is committed of these shards, in order, all of it read; a batch of them is read ahead.
 
-    Raises ObjectMissing for a shard that is not committed, ForeignObject for one of another run,
-    DamagedObject for one that is no shard file.
+    A shard with an object that is no shard file is left out, and `on_damage` is told; without it
+    that raises DamagedObject. Raises ObjectMissing for a shard that is not committed, ForeignObject
+    for one of another run.
     """
+
+    def read(shard: int) -> ShardLog | DamagedObject:
+        try:
+            return read_log(store, shard)
+        except DamagedObject as error:
+            if on_damage is None:
+                raise
+            return error
+
     ordered = sorted(shards)
     with ThreadPoolExecutor(_READERS) as readers:
         for start in range(0, len(ordered), _BATCH):
             batch = ordered[start : start + _BATCH]
-            for log in readers.map(lambda shard: read_log(store, shard), batch):
+            for shard, log in zip(batch, readers.map(read, batch), strict=True):
+                if isinstance(log, DamagedObject):
+                    assert on_damage is not None, "it raised"
+                    on_damage(shard, log)
+                    continue
                 for footer in (log.base, *log.supplements):
                     check_run(
                         store, footer, run_id=manifest.run_id, fingerprint=manifest.fingerprint
@@ -88,7 +115,11 @@ def read_status(store: Store, manifest: RunManifest) -> RunStatus:
 
     Raises as `take_stock` does, and no store's error is repeated here: `repeat` the whole call.
     """
-    stock = take_stock(store, manifest)
+    return status_of(store, manifest, take_stock(store, manifest))
+
+
+def status_of(store: Store, manifest: RunManifest, stock: "Stock") -> RunStatus:
+    """The counts of a run, of which stock was taken."""
     return RunStatus(
         run_id=manifest.run_id,
         url=store.url,
@@ -97,8 +128,24 @@ def read_status(store: Store, manifest: RunManifest) -> RunStatus:
         num_planned=manifest.num_rollouts,
         num_ok=stock.num_ok,
         num_dead=stock.num_dead,
+        num_unreadable=stock.num_unreadable,
         num_bytes=stock.num_bytes,
+        damage=stock.damage,
+        num_unplanned=stock.num_unplanned,
     )
+
+
+def read_usage(store: Store, manifest: RunManifest) -> dict[str, EndpointUsage]:
+    """What the answers of endpoints took that stand in a run, by endpoint; of a run without any
+    nothing is read. Reads every footer, and raises as `read_logs` does.
+    """
+    usage = dict.fromkeys(manifest.config.method.endpoints_in_use, EndpointUsage())
+    if usage:
+        for log in read_logs(store, manifest, committed_shards(store, manifest)):
+            for footer in (log.base, *log.supplements):
+                for name, taken in footer.endpoints.items():
+                    usage[name] = usage.get(name, EndpointUsage()) + taken
+    return usage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,11 +153,20 @@ class Stock:
     """What is committed of a run, and what of it no log knew."""
 
     rows: Rows  # of the objects that count, ordered
-    num_ok: int  # rollouts
-    num_dead: int  # rollouts that no supplement brought back
+    num_planned: int  # rollouts, as the following
+    num_ok: int
+    num_dead: int  # that no supplement brought back
     num_bytes: int  # of all that lies in `traces/`
     num_read: int  # footers that were read
+    num_unreadable: int  # rollouts of damaged shards, which count nowhere else
+    damage: dict[int, str]  # by shard: an object that cannot be read, and what to do about it
+    num_unplanned: int  # objects of shards that nobody had planned when the manifest was read
     log: FooterLog
+
+    @property
+    def num_missing(self) -> int:
+        """How many rollouts are still to be made, of so many planned."""
+        return self.num_planned - self.num_ok - self.num_dead - self.num_unreadable
 
     @property
     def num_committed(self) -> int:
@@ -126,12 +182,13 @@ class Stock:
 def take_stock(store: Store, manifest: RunManifest) -> Stock:
     """List the data objects of a run, and read the footers that no log knows. Changes nothing.
 
-    Raises ForeignObject for an object of another run, DamagedObject for one that is no shard file,
-    and what a store says, of which nothing is repeated: `repeat` the whole call.
+    An object that is no shard file is told of, and its shard counts neither as committed nor as
+    missing. Raises ForeignObject for an object of another run, and what a store says, of which
+    nothing is repeated: `repeat` the whole call.
     """
     log = read_footer_log(store, manifest)
-    objects, num_bytes = list_objects(store, manifest)
-    return _Count(store, manifest, objects, log).stock(num_bytes)
+    listed = list_objects(store, manifest)
+    return _Count(store, manifest, listed, log).stock()
 
 
 def keep_footers(store: Store, manifest: RunManifest, *, worth: int = WORTH_KEEPING) -> Stock:
@@ -143,55 +200,80 @@ def keep_footers(store: Store, manifest: RunManifest, *, worth: int = WORTH_KEEP
     return stock
 
 
-def list_objects(store: Store, manifest: RunManifest) -> tuple[Rows, int]:
-    """Rows of the listed data objects of planned shards, in order, and the bytes of all that lies
-    beside them, too. Counts are not filled in.
-    """
-    num_bytes = 0
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """What a list of `traces/` shows."""
+
+    rows: Rows  # of the data objects of planned shards, in order; counts are not filled in
+    num_bytes: int  # of all that lies there
+    num_unplanned: int  # objects of other shards
+
+
+def list_objects(store: Store, manifest: RunManifest) -> Listed:
+    """The data objects of a run, as they are listed."""
+    num_bytes = num_unplanned = 0
 
     def ours() -> Iterator[tuple[int, int, Entry]]:
-        nonlocal num_bytes
+        nonlocal num_bytes, num_unplanned
         for entry in store.list_folder(layout.TRACES):
             num_bytes += entry.size_bytes
             traces = layout.try_traces_of(entry.key)
-            if traces and traces[0] < manifest.num_shards and traces[1] < MAX_SUPPLEMENTS:
+            if traces and traces[0] >= manifest.num_shards:
+                num_unplanned += 1
+            elif traces and traces[1] < MAX_SUPPLEMENTS:
                 yield (*traces, entry)
 
     rows = ordered(object_rows(ours()))
-    return rows, num_bytes
+    return Listed(rows=rows, num_bytes=num_bytes, num_unplanned=num_unplanned)
 
 
 class _Count:
     """One `take_stock`, over the listed objects in order; masks are of these."""
 
-    def __init__(self, store: Store, manifest: RunManifest, rows: Rows, log: FooterLog) -> None:
+    def __init__(self, store: Store, manifest: RunManifest, listed: Listed, log: FooterLog) -> None:
         self._store, self._manifest = store, manifest
-        self._rows, self._log = rows, log
+        self._listed, self._rows, self._log = listed, (rows := listed.rows), log
         self._shard, self._supplement = rows[:, SHARD], rows[:, SUPPLEMENT]
         self._is_known = log.fill_in(rows)
         self._num_read = 0
+        self._damage: dict[int, str] = {}
 
-    def stock(self, num_bytes: int) -> Stock:
+    def stock(self) -> Stock:
         is_base = self._supplement == 0
         is_base &= self._learn(is_base)
         follows, has_gap = self._supplements(is_base)
         follows &= self._learn(follows & ~has_gap)
-        counted = (is_base | follows) & ~has_gap
-        num_ok, num_dead = self._totals(is_base & ~has_gap, follows)
-        # A supplement before one of these is not listed: their shards are asked by name.
-        for shard in np.unique(self._shard[has_gap]).tolist():
-            log = read_log(self._store, shard)
-            for footer in (log.base, *log.supplements):
-                self._check(footer)
-            num_ok, num_dead = num_ok + log.num_ok, num_dead + log.num_dead
+        logs = self._logs_with_gaps(has_gap)
+        is_readable = ~np.isin(self._shard, list(self._damage))
+        is_base, follows = is_base & is_readable, follows & is_readable
+        num_ok, num_dead = self._totals(is_base & ~has_gap, follows & ~has_gap)
+        num_rollouts_of = self._manifest.num_rollouts_of
         return Stock(
-            rows=self._kept(counted | (is_base & has_gap)),
-            num_ok=num_ok,
-            num_dead=num_dead,
-            num_bytes=num_bytes,
+            rows=self._kept(is_base | (follows & ~has_gap)),
+            num_planned=self._manifest.num_rollouts,
+            num_ok=num_ok + sum(log.num_ok for log in logs),
+            num_dead=num_dead + sum(log.num_dead for log in logs),
+            num_bytes=self._listed.num_bytes,
+            num_unplanned=self._listed.num_unplanned,
             num_read=self._num_read,
+            num_unreadable=sum(map(num_rollouts_of, self._damage)),
+            damage=dict(sorted(self._damage.items())),
             log=self._log,
         )
+
+    def _logs_with_gaps(self, has_gap: Mask) -> list[ShardLog]:
+        """Of shards of which a supplement is not listed before another: they are asked by name."""
+        logs = []
+        for shard in np.unique(self._shard[has_gap]).tolist():
+            try:
+                log = read_log(self._store, shard)
+            except DamagedObject as error:
+                self._damage[shard] = str(error)
+                continue
+            for footer in (log.base, *log.supplements):
+                self._check(footer)
+            logs.append(log)
+        return logs
 
     def _kept(self, mask: Mask) -> Rows:
         return self._rows if mask.all() else self._rows[mask]
@@ -239,6 +321,9 @@ class _Count:
             footer = read_footer(self._store, shard, supplement, size_bytes=size_bytes)
         except ObjectMissing:  # moved aside since it was listed
             return None
+        except DamagedObject as error:
+            self._damage[shard] = str(error)
+            return None
         self._check(footer)
         return footer
 
@@ -261,7 +346,7 @@ def logged_shards(store: Store, manifest: RunManifest) -> LoggedShards | None:
     log = read_footer_log(store, manifest)
     if not log.keys:
         return None
-    rows, _ = list_objects(store, manifest)
+    rows = list_objects(store, manifest).rows
     is_known = log.fill_in(rows)
     shard, is_base, num_ok = rows[:, SHARD], rows[:, SUPPLEMENT] == 0, rows[:, NUM_OK]
     counts = np.zeros((manifest.num_shards, 3), np.int64)

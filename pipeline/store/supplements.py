@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.store import layout
 from pipeline.store.commits import check_run
+from pipeline.store.evidence.digests import note_digest
 from pipeline.store.objects import Store
 from pipeline.store.patient import PatientStore
 from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, read_rows, try_read_footer
@@ -121,6 +122,7 @@ def commit_supplement(
 def _put_or_read(store: Store, path: Path, footer: ShardFooter) -> ShardFooter | None:
     """None if this call made the object; else the footer of the one that stands there."""
     key = layout.traces_key(footer.shard, footer.supplement)
+    note_digest(store, key, path)
     if store.put_if_absent(key, path):
         return None
     return read_footer(store, footer.shard, footer.supplement)

@@ -6,13 +6,16 @@ because `datasets` gives up compression for every column that has a picture anyw
 """
 
 import hashlib
+import io
 import json
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +25,7 @@ from pipeline.store.objects import Store, open_object
 from schemas.config import MethodConfig
 from schemas.errors import DamagedObject, ObjectMissing
 from schemas.rows import EventRow, StackRow, TraceRow
-from schemas.runs import FOOTER_KEY, Key, ShardFooter
+from schemas.runs import FOOTER_KEY, RUN_KEY, EndpointUsage, Key, RunEvidence, ShardFooter
 from schemas.tables import TRACES
 from schemas.trace import TRACE_VERSION, Event, Status, Trace
 
@@ -36,6 +39,10 @@ UNREADABLE = (  # all that pyarrow, pydantic and json say to bytes that are not 
 )
 
 _UNCOMPRESSED = "images.list.element.bytes"  # pictures are compressed already
+
+
+OpenFile: TypeAlias = Callable[[Path], io.IOBase]
+"""Makes the file that is written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +59,7 @@ class ShardOrigin:
     stack: StackRow
     supplement: int = 0  # 0: a base
     rerun_id: str = ""
+    evidence: RunEvidence | None = None  # None: the file says nothing of its run
 
 
 class TraceWriter:
@@ -61,14 +69,16 @@ class TraceWriter:
     closed is no Parquet file, and no reader takes it for one. A disk that fails is an OSError.
     """
 
-    def __init__(self, path: Path, origin: ShardOrigin) -> None:
+    def __init__(self, path: Path, origin: ShardOrigin, open_file: OpenFile | None = None) -> None:
         self._origin = origin
         self._rows: list[TraceRow] = []
         self._pending_bytes = 0
         self._digest = RowsDigest()
         self._num: Counter[str] = Counter()
+        self._endpoints: dict[str, EndpointUsage] = {}
+        self._file = open_file(path) if open_file else path.open("wb")
         self._parquet = pq.ParquetWriter(
-            path,
+            self._file,
             TRACES,
             compression=_compression(),
             use_dictionary=[leaf for leaf in _leaves() if leaf != _UNCOMPRESSED],
@@ -79,6 +89,10 @@ class TraceWriter:
     def add(self, trace: Trace) -> None:
         """Add one row. A key may be added once."""
         self.add_row(make_row(trace, self._origin))
+        for event in trace.events:
+            if event.usage is not None:
+                so_far = self._endpoints.get(event.backend, EndpointUsage())
+                self._endpoints[event.backend] = so_far + event.usage
 
     def add_row(self, row: TraceRow) -> None:
         """Add one row as it stands in a file. It is kept, and must not change, until `close`."""
@@ -108,9 +122,13 @@ class TraceWriter:
             num_dead=self._num[Status.DEAD],
             digest=self._digest.hexdigest(),
             coppice_version=coppice_version,
+            endpoints=self._endpoints,
         )
         self._parquet.add_key_value_metadata({FOOTER_KEY: footer.model_dump_json().encode()})
+        if evidence := self._origin.evidence:
+            self._parquet.add_key_value_metadata({RUN_KEY: evidence.model_dump_json().encode()})
         self._parquet.close()
+        self._file.close()
         return footer
 
     def _flush(self) -> None:
@@ -131,8 +149,16 @@ class RowsDigest:
         self._lines: list[bytes] = []
 
     def add(self, row: TraceRow) -> None:
-        """Count a row in. Takes its key, status, codes, and the tokens of its events."""
-        tokens = [[event["token_ids"], event["codes"]] for event in row["events"]]
+        """Count a row in. Takes its key, status, codes, and the tokens of its events: where they
+        are of a foreign tokenizer, what was said.
+        """
+        tokens = [
+            [
+                event["raw_text"] if event["token_ids"] is None else event["token_ids"],
+                event["codes"],
+            ]
+            for event in row["events"]
+        ]
         key = [row["record_id"], row["rollout_index"], row["status"], row["codes"], tokens]
         self._lines.append(hashlib.sha256(json.dumps(key).encode()).digest())
 
@@ -156,7 +182,10 @@ def read_footer(
             open_object(store, key, size_bytes=size_bytes) as file,
         ):
             metadata = pq.read_metadata(file).metadata or {}
-            return ShardFooter.model_validate_json(metadata[FOOTER_KEY])
+            footer = ShardFooter.model_validate_json(metadata[FOOTER_KEY])
+            if (footer.shard, footer.supplement) != (shard, supplement):
+                raise ValueError(f"it is {layout.traces_key(footer.shard, footer.supplement)}")
+            return footer
     except DamagedObject:
         if size_bytes is None:
             raise
@@ -179,24 +208,41 @@ def read_rows(
     Raises ObjectMissing, and DamagedObject for an object that is no shard file.
     """
     key = layout.traces_key(shard, supplement)
-    with reading_shard_file(store, shard, key), open_object(store, key) as file:
-        for batch in pq.ParquetFile(file).iter_batches(
-            batch_size=16, columns=columns, use_threads=False
-        ):
+    with open_parquet(store, key) as parquet:
+        for batch in parquet.iter_batches(batch_size=16, columns=columns, use_threads=False):
             yield from batch.to_pylist()
 
 
 @contextmanager
-def reading_shard_file(store: Store, shard: int, key: str) -> Iterator[None]:
-    """What is said to a data object that cannot be read. A store's own errors pass."""
+def open_parquet(store: Store, key: str) -> Iterator[pq.ParquetFile]:
+    """A data object or a sidecar, for who reads some of it: checksums of pages are verified.
+
+    Raises ObjectMissing, and DamagedObject for what cannot be read, then or in the context.
+    """
+    traces = layout.try_traces_of(key)
+    shard = traces[0] if traces else None
+    with reading_shard_file(store, shard, key), open_object(store, key) as file:
+        yield pq.ParquetFile(file, page_checksum_verification=True)
+
+
+@contextmanager
+def reading_shard_file(store: Store, shard: int | None, key: str) -> Iterator[None]:
+    """What is said to an object that cannot be read; a sidecar is of no shard. A store's own errors
+    pass.
+    """
     try:
         yield
     except UNREADABLE as error:
+        url = shlex.quote(store.url)
+        way_back = (
+            f"see what else is damaged: coppice verify {url} --deep; then move it aside: "
+            f"coppice repair {url} --shards {shard}; and make it again: coppice run {url}"
+            if shard is not None
+            else f"move it away and score again; what else is damaged: coppice verify {url} --deep"
+        )
         raise DamagedObject(
-            f"{store.url}/{key} is no whole shard file of coppice ({type(error).__name__}: "
-            f"{error}); see what else is damaged: coppice verify {store.url}; then move it aside: "
-            f"coppice repair {store.url} --shards {shard}; and make it again: "
-            f"coppice run {store.url}",
+            f"{store.url}/{key} is no whole file of coppice ({type(error).__name__}: {error}); "
+            f"{way_back}",
             reason="damaged_object",
         ) from error
 
@@ -251,8 +297,8 @@ def _event_row(event: Event) -> EventRow:
         "verdict": reflection.verdict.value if reflection else None,
         "better_thought": reflection.better_thought if reflection else None,
         "problem": reflection.problem if reflection else None,
-        "prefix_ids": list(event.prefix_ids),
-        "token_ids": list(event.token_ids),
+        "prefix_ids": None if event.prefix_ids is None else list(event.prefix_ids),
+        "token_ids": None if event.token_ids is None else list(event.token_ids),
         "codes": list(event.codes),
         "logp_sample": None if event.logp_sample is None else list(event.logp_sample),
         "logp_cond": None if event.logp_cond is None else list(event.logp_cond),
@@ -267,7 +313,7 @@ def _size_bytes(row: TraceRow) -> int:
     """About what a row takes of a row group: its pictures as they are, eight bytes a token."""
     pictures = sum(len(image["bytes"]) for image in row["images"])
     num_tokens = sum(
-        len(event["prefix_ids"]) + len(event["token_ids"]) + len(event["codes"])
+        len(event["prefix_ids"] or ()) + len(event["token_ids"] or ()) + len(event["codes"])
         for event in row["events"]
     )
     return pictures + 8 * num_tokens

@@ -4,6 +4,7 @@ Goes through the run shard by shard and holds a few at a time. Of the plan it ke
 to see that no key is planned twice; of the names in `traces/`, those of supplements.
 """
 
+import shlex
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.store import layout
-from pipeline.store.contents import scores_not_finite
+from pipeline.store.contents import Sidecar, read_sidecar
+from pipeline.store.evidence.digests import Digests, DigestState, exists
 from pipeline.store.objects import Store
-from pipeline.store.plans import PlanRow, read_manifest, read_plan_shard
-from pipeline.store.shard_check import Finding, ShardCheck, check_shard, exists, name_some
+from pipeline.store.plans import PlanRow, look_at_plan, read_manifest
+from pipeline.store.shard_check import Finding, ShardCheck, check_shard, name_some
 from pipeline.store.status import LoggedShards, logged_shards
 from pipeline.store.traces import UNREADABLE
 from schemas.errors import ObjectMissing
@@ -40,6 +42,8 @@ class Verification:
     num_ok: int = 0
     num_dead: int = 0
     num_missing: int = 0
+    num_seen: int = 0  # shards that were gone through
+    num_without_digest: int = 0  # objects; told only if deep
 
     def findings(self) -> Iterator[Finding]:
         """All that is wrong with the run, as it is found: nothing, if the run is whole.
@@ -53,8 +57,8 @@ class Verification:
         names = list_names(self.store, self.manifest)
         yield from self._check_unplanned(names.unplanned)
         logged = logged_shards(self.store, self.manifest)
-        keys = PlannedKeys()
-        for check in self._checks(names):
+        keys, digests = PlannedKeys(), Digests(self.store)
+        for check in self._checks(names, digests):
             self._count(check)
             keys.add(check.plan)
             yield from check.findings
@@ -62,9 +66,9 @@ class Verification:
                 yield from self._check_logged(logged, check)
         yield from self._check_disjoint(keys.planned_twice())
         if self.is_deep:
-            yield from self._check_scores()
+            yield from self._check_scores(digests)
 
-    def _checks(self, names: "Names") -> Iterator[ShardCheck]:
+    def _checks(self, names: "Names", digests: Digests) -> Iterator[ShardCheck]:
         """Of each shard, in order; the next ones are being read meanwhile."""
         num_readers = _DEEP_READERS if self.is_deep else _READERS
         waiting: deque[Future[ShardCheck]] = deque()
@@ -79,6 +83,7 @@ class Verification:
                         shard,
                         last_listed=names.last_supplement.get(shard, 0),
                         is_deep=self.is_deep,
+                        digests=digests,
                     )
                 )
                 if len(waiting) > num_readers:
@@ -93,11 +98,13 @@ class Verification:
             yield from range(part.first_shard, part.stop_shard)
 
     def _count(self, check: ShardCheck) -> None:
+        self.num_seen += 1
         self.num_committed += check.is_committed
         self.num_planned += check.num_planned
         self.num_ok += check.num_ok
         self.num_dead += check.num_dead
         self.num_missing += check.num_missing
+        self.num_without_digest += check.num_without_digest
 
     def _check_parts(self) -> Iterator[Finding]:
         """Each part begins where the one before it ends, and none is missing between them."""
@@ -144,7 +151,8 @@ class Verification:
                 key=key,
                 found=f"shard {traces[0]}, which is not planned" if traces else "an unknown name",
                 expected=f"shards 0 to {num_shards - 1} and their supplements",
-                advice="move it away by hand: whoever reads "
+                advice="if a part of the plan was lost, have it back: coppice repair "
+                f"{shlex.quote(self.store.url)} --run; else move it away by hand: whoever reads "
                 f"{layout.TRACES}/*.parquet may take it for a part of the run",
             )
 
@@ -167,7 +175,7 @@ class Verification:
             return
         ranges: dict[str, list[tuple[int, int, int]]] = {}
         for shard in self._shards():
-            for row in self._try_read_plan(shard):
+            for row in look_at_plan(self.store, self.manifest, shard).rows:
                 if _hash(row.record_id) in suspects:
                     planned = (row.rollout_start, row.rollout_stop, shard)
                     ranges.setdefault(row.record_id, []).append(planned)
@@ -183,22 +191,36 @@ class Verification:
                     )
                 reach, holder = max((reach, holder), (stop, shard))
 
-    def _check_scores(self) -> Iterator[Finding]:
-        """Sidecars that cannot be read, and scores that are no numbers."""
+    def _check_scores(self, digests: Digests) -> Iterator[Finding]:
+        """Sidecars that are not as they were written, and scores that are no numbers."""
         for folder in sorted(self.store.list_subfolders(layout.SCORES)):
             keys = sorted(entry.key for entry in self.store.list_folder(folder))
             for key in (key for key in keys if key.endswith(".parquet")):
                 try:
-                    broken = scores_not_finite(self.store, key)
+                    sidecar = read_sidecar(self.store, key)
                 except ObjectMissing:  # moved away meanwhile
                     continue
                 except UNREADABLE as error:
                     found = f"a file that cannot be read ({type(error).__name__}: {error})"
                     yield self._scores_finding(key, found=found, expected="a sidecar of scores")
                     continue
-                for column, subjects in broken.items():
-                    found = f"scores that are not finite in {column}: {name_some(subjects)}"
-                    yield self._scores_finding(key, found=found, expected="numbers, or null")
+                for found, expected in self._problems_of(key, sidecar, digests):
+                    yield self._scores_finding(key, found=found, expected=expected)
+
+    def _problems_of(
+        self, key: str, sidecar: Sidecar, digests: Digests
+    ) -> Iterator[tuple[str, str]]:
+        """What was found in a sidecar, and what was expected."""
+        for column, subjects in sidecar.not_finite.items():
+            found = f"scores that are not finite in {column}: {name_some(subjects)}"
+            yield found, "numbers, or null"
+        for problem in sidecar.footer_problems:
+            yield problem, "a footer that says what is there"
+        match digests.state(key, sidecar.object_digest):
+            case DigestState.NONE:
+                self.num_without_digest += 1
+            case DigestState.OTHER:
+                yield f"bytes with digest {sidecar.object_digest}", "the bytes that were written"
 
     def _scores_finding(self, key: str, *, found: str, expected: str) -> Finding:
         folder, name = key.rpartition("/")[::2]
@@ -212,12 +234,6 @@ class Verification:
             advice="move the file away, and score again: coppice score "
             f"{self.store.url} --scorer {scorer}",
         )
-
-    def _try_read_plan(self, shard: int) -> list[PlanRow]:
-        try:
-            return read_plan_shard(self.store, self.manifest, shard)
-        except (ObjectMissing, *UNREADABLE):  # its own check has told of it
-            return []
 
     def _exists(self, key: str) -> bool:
         try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from pipeline.twig.programs import Judged, Planned, Running
+from pipeline.twig.programs import Judged, Planned, Running, Told
 from pipeline.twig.reflections import single_line
 from pipeline.twig.requests import (
     Answer,
@@ -26,7 +26,7 @@ from pipeline.twig.requests import (
 )
 from schemas.errors import RecordFailure, RolloutError
 from schemas.ids import event_seed
-from schemas.trace import Event, Role, Schedule
+from schemas.trace import GIVEN, Event, Role, Schedule
 
 _IDLE_SECONDS = 0.001  # between two looks at backends that only wait, and did not compute
 
@@ -74,10 +74,17 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """The backends by their names in the trace, and the name of the one that answers each role."""
+    """The backends by their names in the trace, and the name of the one that answers each role; of
+    several each candidate has its own, in turn.
+    """
 
     by_name: Mapping[str, Backend]
-    name_of: Mapping[Role, str]
+    name_of: Mapping[Role, str | tuple[str, ...]]
+
+    def name_for(self, request: Request) -> str:
+        """The name of the backend that answers a request."""
+        names = self.name_of[request.role]
+        return names if isinstance(names, str) else names[request.candidate % len(names)]
 
 
 def drive(
@@ -188,6 +195,8 @@ class _Work:
                     live.schedule = yielded.schedule
                 elif isinstance(yielded, Judged):
                     _write_down(live.events, yielded)
+                elif isinstance(yielded, Told):
+                    live.events.append(_told_event(len(live.events), yielded))
                 else:
                     self._ask(live, yielded)
                     return
@@ -200,8 +209,8 @@ class _Work:
         live.as_list = isinstance(wanted, list)
         live.calls = []
         for request in wanted if isinstance(wanted, list) else [wanted]:
-            name = self._backends.name_of[request.role]
-            call = _Call(_with_seed(request, live.rollout), name, self._clock())
+            name = self._backends.name_for(request)
+            call = _Call(_as_of(request, live.rollout), name, self._clock())
             live.calls.append(call)
             live.num_out += 1
             self._out[self._next_id] = (live, call)
@@ -235,10 +244,11 @@ def _settle(live: _Live) -> tuple[Answer | list[Answer] | None, RolloutError | N
     return (answers if live.as_list else next(iter(answers), None)), error
 
 
-def _with_seed(request: Request, rollout: Rollout) -> Request:
-    """The request with its event's seed, unless nothing about it is left to chance."""
+def _as_of(request: Request, rollout: Rollout) -> Request:
+    """The request as this rollout's, with its event's seed unless nothing is left to chance."""
+    name = f"{rollout.record_id}-{rollout.rollout_index}"
     if request.temperature == 0:
-        return request
+        return replace(request, rollout=name)
     seed = event_seed(
         rollout.run_seed,
         rollout.record_id,
@@ -248,7 +258,7 @@ def _with_seed(request: Request, rollout: Rollout) -> Request:
         request.revision,
         request.candidate,
     )
-    return replace(request, seed=seed)
+    return replace(request, seed=seed, rollout=name)
 
 
 def _event(index: int, call: _Call, answer: Answer) -> Event:
@@ -277,6 +287,24 @@ def _event(index: int, call: _Call, answer: Answer) -> Event:
         raw_text=answer.text,
         token_ids=answer.token_ids,
         finish=answer.finish,
+        usage=answer.usage,
+    )
+
+
+def _told_event(index: int, told: Told) -> Event:
+    return Event(
+        index=index,
+        role=told.question.role,
+        region=told.question.region,
+        revision=told.question.revision,
+        candidate=told.question.candidate,
+        backend=GIVEN,
+        seed=None,
+        text=single_line(told.thought),
+        raw_text=told.thought,
+        prefix_ids=None,
+        token_ids=None,
+        duration_seconds=0.0,
     )
 
 

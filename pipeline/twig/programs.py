@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 
-from pipeline.twig.reflections import read_reflection, single_line
+from pipeline.twig.reflections import combined, read_reflection, single_line
 from pipeline.twig.requests import Canvas, Codes, Message, Request, Text, Visual
 from pipeline.twig.schedules import bands_by_ratio, equal_bands, read_schedule
 from pipeline.twig.templates import TemplatePack
@@ -44,8 +44,16 @@ class Judged:
     reflection: Reflection
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A thought that came with the prompt: the question was put to nobody, see `twig.given`."""
+
+    question: Text
+    thought: str
+
+
 Result = TypeVar("Result")
-Yielded: TypeAlias = Request | list[Request] | Planned | Judged
+Yielded: TypeAlias = Request | list[Request] | Planned | Judged | Told
 # Resumed with the answer to what was yielded. That a question is answered in words and a drawing in
 # codes is said nowhere here: a generator has one type for all that it is sent.
 Steps: TypeAlias = Generator[Yielded, Any, Result]  # a part of a program
@@ -124,11 +132,8 @@ class Draft:
 
     def think(self, region: Region) -> Steps[str]:
         """Ask for the thought of a region: from the prompt alone, or with the canvas in sight."""
-        if not self.codes:
-            request = self._question("think_first", Role.THINK, region)
-        else:
-            request = self._question("think_next", Role.THINK, region, canvas=self.codes)
-        answer = yield request
+        name = "think_next" if self.thoughts else "think_first"
+        answer = yield self._question(name, Role.THINK, region, canvas=self.codes)
         return single_line(answer.text)
 
     def draw(self, region: Region, thought: str, revision: int = 0) -> Steps[Codes]:
@@ -151,21 +156,43 @@ class Draft:
     def reflect(
         self, region: Region, thought: str, drawn: Codes, revision: int
     ) -> Steps[Reflection]:
-        """Ask for a critique of a region just drawn; once more if it could not be read."""
+        """Ask for a critique of a region just drawn; once more if it could not be read. Of several
+        critics all are asked at once, and what they say together counts.
+        """
         question = self._question(
             "reflect", Role.REFLECT, region, self.codes + drawn, thought, revision
         )
-        reflection, answer = yield from self._judge(question)
-        again = self.settings.method.reflection.on_unparseable == "ask_again"
-        if reflection.verdict is Verdict.UNPARSEABLE and again:
-            reflection, _ = yield from self._judge(ask_again(question, answer, self.settings.pack))
-        return reflection
+        method = self.settings.method
+        critics = method.backends_of(Role.REFLECT)
+        questions = [
+            _sampled_by(replace(question, candidate=candidate), critic, method)
+            for candidate, critic in enumerate(critics)
+        ]
+        judged = yield from self._judge(questions)
+        if method.reflection.on_unparseable == "ask_again":
+            again = {
+                index: ask_again(questions[index], answer, self.settings.pack, len(critics))
+                for index, (reflection, answer) in enumerate(judged)
+                if reflection.verdict is Verdict.UNPARSEABLE
+            }
+            better = yield from self._judge(list(again.values()))
+            for index, verdict in zip(again, better, strict=True):
+                judged[index] = verdict
+        reflections = [reflection for reflection, _ in judged]
+        return combined(reflections, method.reflection.combine, theta=method.reflection.theta)
 
-    def _judge(self, question: Text) -> Steps[tuple[Reflection, str]]:
-        answer = yield question
-        reflection = read_reflection(answer.text, theta=self.settings.method.reflection.theta)
-        yield Judged(question, reflection)
-        return reflection, answer.text
+    def _judge(self, questions: list[Text]) -> Steps[list[tuple[Reflection, str]]]:
+        """Ask all at once. What was read out of each answer, and the answer."""
+        judged: list[tuple[Reflection, str]] = []
+        if not questions:
+            return judged
+        answers = [(yield questions[0])] if len(questions) == 1 else (yield [*questions])
+        for question, answer in zip(questions, answers, strict=True):
+            theta = self.settings.method.reflection.theta
+            reflection = read_reflection(answer.text, theta=theta)
+            yield Judged(question, reflection)
+            judged.append((reflection, answer.text))
+        return judged
 
     def _question(
         self,
@@ -234,9 +261,10 @@ def ask(
     pictures: tuple[Canvas, ...] = (),
 ) -> Text:
     """A question to be answered in words, sampled as the config says."""
-    sampling = settings.method.sampling
+    method = settings.method
     system = settings.pack.system if pictures else None
     opening = (Message(role="system", text=system),) if system is not None else ()
+    sampling = method.sampling_of(method.backend_of(role))
     return Text(
         role=role,
         region=region,
@@ -250,13 +278,26 @@ def ask(
     )
 
 
-def ask_again(question: Text, answer: str, pack: TemplatePack) -> Text:
+def _sampled_by(question: Text, critic: str, method: MethodConfig) -> Text:
+    """The question as it is put to this critic."""
+    sampling = method.sampling_of(critic)
+    return replace(
+        question,
+        temperature=sampling.text_temperature,
+        top_p=sampling.text_top_p,
+        max_tokens=sampling.max_text_tokens,
+    )
+
+
+def ask_again(question: Text, answer: str, pack: TemplatePack, num_critics: int = 1) -> Text:
     """The same question, its unusable answer, and a reminder of the form."""
     turns = (
         Message(role="assistant", text=answer),
         Message(role="user", text=pack.render("ask_again", {})),
     )
-    return replace(question, messages=question.messages + turns, candidate=question.candidate + 1)
+    return replace(
+        question, messages=question.messages + turns, candidate=question.candidate + num_critics
+    )
 
 
 def join_thoughts(thoughts: list[str]) -> str:

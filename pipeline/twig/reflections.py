@@ -5,6 +5,8 @@ scores it 100, which is how a model that cannot judge looks as if it were please
 """
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 from schemas.trace import Reflection, Verdict
 
@@ -42,6 +44,42 @@ def read_reflection(answer: str, *, theta: int) -> Reflection:
     else:
         verdict = Verdict.ACCEPT if score >= theta else Verdict.REVISE
     return Reflection(verdict=verdict, score=score, better_thought=better, problem=problem)
+
+
+def combined(reflections: Sequence[Reflection], how: str, *, theta: int) -> Reflection:
+    """What several critiques of one drawing amount to. One that cannot be used accepts nothing.
+
+    first: the first that can be used decides. mean: the mean of the scores that can be used, held
+    against `theta`. all: each must be usable and accept; one that says revise is enough to revise.
+    The better thought is that of the lowest score that came with one.
+    """
+    usable = [said for said in reflections if said.verdict is not Verdict.UNPARSEABLE]
+    if not usable or how == "first":
+        return (usable or reflections)[0]
+    if how == "mean":
+        return _by_mean(usable, theta)
+    refusals = [said for said in usable if said.verdict is Verdict.REVISE]
+    if refusals:
+        return min(refusals, key=_score)
+    if len(usable) < len(reflections):
+        problem = f"{len(reflections) - len(usable)} of {len(reflections)} critiques cannot be used"
+        return replace(usable[0], verdict=Verdict.UNPARSEABLE, problem=problem)
+    return min(usable, key=_score)
+
+
+def _by_mean(usable: Sequence[Reflection], theta: int) -> Reflection:
+    mean = sum(map(_score, usable)) / len(usable)
+    worst = min((said for said in usable if said.better_thought), key=_score, default=usable[0])
+    if mean >= theta:
+        return replace(worst, verdict=Verdict.ACCEPT, score=mean)
+    if worst.better_thought:
+        return replace(worst, verdict=Verdict.REVISE, score=mean)
+    problem = f"a mean score of {mean:g}, below {theta}, without a better thought"
+    return replace(worst, verdict=Verdict.UNPARSEABLE, score=mean, problem=problem)
+
+
+def _score(said: Reflection) -> float:
+    return said.score or 0.0
 
 
 def _read_score(answer: str) -> tuple[float | None, str]:

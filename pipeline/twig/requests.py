@@ -5,10 +5,11 @@ equal answers; a backend may therefore answer the second from the first.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from schemas.errors import RolloutError
+from schemas.runs import EndpointUsage
 from schemas.trace import Finish, Role
 
 Codes = tuple[int, ...]
@@ -48,6 +49,8 @@ class Request:
     temperature: float  # 0 takes the likeliest token
     seed: int | None = None  # set by drive(); None where nothing is left to chance
     with_logp: bool = False
+    # Set by drive(): whose it is. No answer depends on it.
+    rollout: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +81,8 @@ class Answer:
     tokens), `logp_cond` of the conditional branch at temperature 1.
     """
 
-    prefix_ids: tuple[int, ...]  # text tokens before the answer, image placeholders expanded
+    # Text tokens before the answer, image placeholders expanded. None: of a foreign tokenizer.
+    prefix_ids: tuple[int, ...] | None
     logp_sample: tuple[float, ...] | None = None
     logp_cond: tuple[float, ...] | None = None
 
@@ -88,8 +92,9 @@ class TextAnswer(Answer):
     """Words. `token_ids` end with the end-of-sentence token if it came."""
 
     text: str  # decoded, special tokens skipped, otherwise as it came
-    token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...] | None  # None: of a foreign tokenizer
     finish: Finish
+    usage: EndpointUsage | None = None  # None: it cost nothing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

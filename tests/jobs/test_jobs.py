@@ -1,5 +1,6 @@
 """The jobs as users run them: submitted to a cluster, killed, and started again."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest, read_plan_shard
 from pipeline.store.traces import read_rows
 from tests.jobs.conftest import Coppice
+from tests.jobs.raylets import free_port, started_head
 from tests.support import SMALL, fake_config, fake_method, plan_run, run_all
 
 ROOT = Path(__file__).parents[2]
@@ -173,3 +175,65 @@ def test_ctrl_c_commits_what_is_open_and_prints_how_to_go_on(
     assert process.returncode in (0, 3), printed
     assert coppice_on_ray("run", str(run)).returncode == 0
     _assert_every_key_once(run)
+
+
+def _ray_job(head: dict[str, str], *words: str) -> str:
+    """What `ray job ...` prints."""
+    answer = subprocess.run(
+        [str(Path(sys.executable).with_name("ray")), "job", *words],
+        cwd=ROOT,
+        env=head,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_submitted_job_that_is_stopped_has_the_time_to_commit_that_it_was_given(
+    coppice_on_ray: Coppice, head: dict[str, str], prompts: Path, tmp_path: Path
+):
+    run = tmp_path / "run"
+    environment = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "45"}})
+    job = ["--", sys.executable, "-m", "jobs", "run", str(prompts), str(run), *SLOW]
+    job += ["--rollouts", "10"]
+    submit = ["submit", "--no-wait", "--submission-id", "stopped", "--working-dir", "."]
+    _ray_job(head, *submit, "--runtime-env-json", environment, *job)
+    while not _num_committed(run):
+        time.sleep(0.1)
+    _ray_job(head, "stop", "stopped")
+    log = _ray_job(head, "logs", "stopped")
+
+    assert "was stopped" in _ray_job(head, "status", "stopped")
+    assert "committing what is nearly done" in log
+    assert f"Next: coppice run {run}" in log
+    assert coppice_on_ray("run", str(run)).returncode == 0
+    _assert_every_key_once(run)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_run_from_outside_of_the_cluster_through_rays_client_is_complete(
+    prompts: Path, tmp_path: Path
+):
+    port = free_port()
+    with started_head("--num-cpus=2", f"--ray-client-server-port={port}") as (_, client):
+        answer = subprocess.run(
+            [
+                *(sys.executable, "-m", "jobs.cli", "run", str(prompts), str(tmp_path / "run")),
+                *("--backend", "fake", "--address", f"ray://127.0.0.1:{port}"),
+            ],
+            env={name: value for name, value in client.items() if name != "RAY_ADDRESS"},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "24 ok, 0 dead" in answer.stdout
+    _assert_every_key_once(tmp_path / "run")

@@ -65,7 +65,9 @@ def read_until(process: "subprocess.Popen[bytes]", word: str) -> None:
         assert said[-1], "the command ended: " + "".join(said)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+)
 def test_a_signal_commits_what_is_nearly_done_and_says_how_to_go_on(
     head: dict[str, str], tmp_path: Path, number: signal.Signals
 ):

@@ -1,9 +1,12 @@
-"""`python -m tests.recompute SET RUN...`: what of a set does not follow from its runs, a line each.
+"""`python -m tests.recompute SET RUN... [--evaluation FILE ...]`: what of a set does not follow
+from its runs and from the evaluation files, a line each.
 
-Sets with evaluation prompts left out are not computed again: what counts as one prompt is the
-project's own. All else is, but for the wording of questions.
+Computed again are all decisions, rows, counts, and exports of conversations and rollouts. Not
+computed again is the wording of questions; and what counts as one prompt is known of plain English
+prompts alone, at the levels L0 and L1.
 """
 
+import argparse
 import json
 import math
 import sys
@@ -15,21 +18,26 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tests.recompute.decisions import Decision, decisions_of
+from tests.recompute.exports import wrong_exports
+from tests.recompute.prompt_forms import EvaluationPrompts
 from tests.recompute.reading import Row, read_run
 from tests.recompute.rows import rows_of
 
 
-def problems(made: Path, runs: list[Path]) -> Iterator[str]:
-    """What is wrong with a set that is said to be made of these runs."""
+def problems(made: Path, runs: list[Path], evaluation: list[Path] | None = None) -> Iterator[str]:
+    """What is wrong with a set that is said to be made of these runs, without the prompts of these
+    files.
+    """
     manifest = json.loads((made / "manifest.json").read_text())
     recipe, digest = manifest["inputs"]["recipe"], manifest["inputs"]["recipe_digest"]
-    if manifest["inputs"]["evaluation"]:
-        yield "evaluation prompts were left out, which is not computed again"
-        return
+    left_out = EvaluationPrompts(evaluation or [])
+    yield from _differences("evaluation", manifest["inputs"]["evaluation"], left_out.digests)
     sources = [read_run(run, recipe["scorers"]) for run in runs]
-    decisions = decisions_of(sources, recipe, lambda trace: str(trace["record_id"]))
+    decisions = decisions_of(sources, recipe, left_out)
+    rows = rows_of(decisions, recipe, digest)
     yield from _wrong_decisions(made, decisions)
-    yield from _wrong_rows(made, manifest, rows_of(decisions, recipe, digest))
+    yield from wrong_exports(made, manifest, rows, recipe["exports"])
+    yield from _wrong_rows(made, manifest, rows)
     yield from _wrong_counts(made, decisions)
 
 
@@ -64,6 +72,7 @@ def _wrong_rows(made: Path, manifest: Row, rows: dict[str, list[Row]]) -> Iterat
             yield f"{key}: {len(written)} rows, and {len(rows[key])} follow"
         for row, expected in zip(written, rows[key], strict=False):
             answer = expected.pop("answer", None)
+            del expected["order"]
             messages = row.pop("messages", None)
             if answer is not None:
                 if messages[-1] != {"role": "assistant", "content": answer}:
@@ -107,6 +116,11 @@ def _differences(of: str, row: Row, expected: Row) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    wrong = list(problems(Path(sys.argv[1]), [Path(run) for run in sys.argv[2:]]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("set", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--evaluation", type=Path, nargs="*", default=[])
+    options = parser.parse_args()
+    wrong = list(problems(options.set, options.runs, options.evaluation))
     sys.stdout.write("\n".join([*wrong, f"{len(wrong)} problems", ""]))
     sys.exit(bool(wrong))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tests.recompute.prompt_forms import EvaluationPrompts, loose_form
 from tests.recompute.reading import Row, Run, Score, category_of, drawing_of, is_broken, is_ok
 
 ROLES = ("think", "reflect", "draw", "schedule")
@@ -48,22 +49,21 @@ class Decision:
             self.reason, self.value = reason, math.nan if value is None else float(value)
 
 
-def decisions_of(runs: list[Run], recipe: Row, split_key: Callable[[Row], str]) -> list[Decision]:
-    """All of them, in the order of runs, objects and rows. `split_key` names what is never divided
-    between two splits: of a trace.
-    """
+def decisions_of(runs: list[Run], recipe: Row, evaluation: EvaluationPrompts) -> list[Decision]:
+    """All of them, in the order of runs, objects and rows."""
+    first_id = _first_ids(runs)
     made: list[Decision] = []
     for run in sorted(runs, key=lambda run: run.run_id):
         for _, traces in run.objects:
             of_object = [
                 decision
                 for trace in filter(is_ok, traces)
-                for decision in _of_trace(run, trace, recipe, split_key(trace))
+                for decision in _of_trace(run, trace, recipe, first_id[loose_form(trace["prompt"])])
             ]
             # Of an object's pairs, first come those of whole traces.
             made += sorted(of_object, key=lambda row: row.task == "revision")
     for decision in made:
-        _judge(decision, recipe)
+        _judge(decision, recipe, evaluation)
     if recipe["groups"]:
         _groups(made, recipe["groups"])
     if recipe["pairs"]:
@@ -77,6 +77,16 @@ def decisions_of(runs: list[Run], recipe: Row, split_key: Callable[[Row], str]) 
     if recipe["mix"]:
         _mix(made, recipe["mix"], is_balanced=is_balanced)
     return made
+
+
+def _first_ids(runs: list[Run]) -> dict[str, str]:
+    """The lowest id of the records whose prompts are one prompt, by the form of that."""
+    first_id: dict[str, str] = {}
+    for run in runs:
+        for trace in filter(is_ok, run.rows()):
+            form = loose_form(trace["prompt"])
+            first_id[form] = min(first_id.get(form, trace["record_id"]), trace["record_id"])
+    return first_id
 
 
 def lot(text: str) -> int:
@@ -128,15 +138,15 @@ def _rank(run: Run, trace: Row, recipe: Row) -> float:
     return min(known) if how == "min" else sum(known) / (len(known) if how == "mean" else 1)
 
 
-def _judge(row: Decision, recipe: Row) -> None:
+def _judge(row: Decision, recipe: Row, evaluation: EvaluationPrompts) -> None:
     """What is said against a row by itself; the first reason counts."""
     if is_broken(row.trace):
         row.drop("not_finite")
-    if recipe["kind"] == "sft":
-        if row.of_event["verdict"] == "unparseable":
-            row.drop("unparseable")
-        if row.of_event["finish"] == "length":
-            row.drop("truncated")
+    for name, value in (("verdict", "unparseable"), ("finish", "length")):
+        if recipe["kind"] == "sft" and row.of_event[name] == value:
+            row.drop({"length": "truncated"}.get(value, value))
+    if level := evaluation.level_of(row.trace["prompt"], recipe["decontamination"]["levels"]):
+        row.drop(f"leak_{level}")
     for rule in recipe["filters"]:
         _filter(row, rule)
     if recipe["agreement"] and row.role == "reflect":
@@ -289,7 +299,7 @@ def _pairs(rows: list[Decision], min_margin: float) -> None:
 
 
 def _per_prompt(rows: list[Decision], rule: Row) -> None:
-    for group in _by(rows, lambda row: row.trace["record_id"]):
+    for group in _by(rows, lambda row: loose_form(row.trace["prompt"])):
         traces = _by(group, lambda row: row.trace["trace_id"])
         left = [trace for trace in traces if any(not row.reason for row in trace)]
         left.sort(

@@ -15,19 +15,22 @@ IGNORED = -100
 
 
 def rows_of(decisions: Sequence[Decision], recipe: Row, digest: str) -> dict[str, list[Row]]:
-    """The rows by their streams, such as `sft/draw_2/train`, in order."""
+    """The rows by their streams, such as `sft/draw_2/train`, in order. With `order`, which is that
+    of all rows together, and `answer`, the last of the messages.
+    """
     made: dict[str, list[Row]] = defaultdict(list)
     order: dict[tuple[str, str], int] = {}
     for row in decisions:
         order.setdefault((row.run.run_id, row.trace["trace_id"]), len(order))
-    for row in sorted(decisions, key=lambda row: order[row.run.run_id, row.trace["trace_id"]]):
+    in_order = sorted(decisions, key=lambda row: order[row.run.run_id, row.trace["trace_id"]])
+    for number, row in enumerate(in_order):
         if row.reason or (recipe["pairs"] and row.task == "group" and row.partner is None):
             continue  # of a pair of traces the better one stands for both
         folder = f"sft/{row.task}" if recipe["kind"] == "sft" else recipe["kind"]
         split = "validation" if row.is_validation else "train"
         kinds = {"sft": _event_row, "preference": _pair_row, "grpo": _group_row}
         columns = kinds[recipe["kind"]](row, recipe)
-        made[f"{folder}/{split}"].append({**_lineage(row, digest), **columns})
+        made[f"{folder}/{split}"].append({"order": number, **_lineage(row, digest), **columns})
     return dict(made)
 
 

@@ -10,6 +10,7 @@ from pipeline.pictures import Pixels
 from pipeline.scoring.formulae.relations import Depth
 from pipeline.scoring.judges.batches import grouped
 from pipeline.scoring.judges.loading import load_image_processor, load_model
+from pipeline.scoring.judges.picture_reader import PictureReader
 from schemas.errors import InputError
 from schemas.json_values import read_json_object
 
@@ -41,7 +42,8 @@ class DepthModel:
                 f"{folder} gives metres, of which larger is farther; give a model of relative depth"
             )
         self._model: PreTrainedModel = load_model(kinds[kind], folder, dtype, device)
-        self._processor = load_image_processor(transformers.DPTImageProcessorPil, folder)
+        processor = load_image_processor(transformers.DPTImageProcessorPil, folder)
+        self._reader = PictureReader(processor)
 
     def depths(self, pictures: Sequence[Pixels]) -> list[Depth]:
         """Of each picture a map of its own height and width."""
@@ -49,12 +51,9 @@ class DepthModel:
 
         model = self._model
         maps: list[Depth] = [np.zeros((0, 0))] * len(pictures)
+        self._reader.start(pictures)
         for indices in grouped([picture.shape for picture in pictures]):
-            pixels = self._processor(
-                [pictures[index] for index in indices],
-                return_tensors="pt",
-                input_data_format="channels_last",
-            )["pixel_values"].to(model.device, model.dtype)
+            pixels = self._reader.read([pictures[index] for index in indices], model)
             with torch.inference_mode():
                 told = model(pixel_values=pixels).predicted_depth
                 whole = torch.nn.functional.interpolate(

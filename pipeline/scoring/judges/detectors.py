@@ -5,6 +5,7 @@ stock post-processing makes labels of tokens over a threshold, glued across noun
 noun by itself.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -24,6 +25,8 @@ from pipeline.scoring.formulae.phrases import (
 )
 from pipeline.scoring.judges.batches import grouped
 from pipeline.scoring.judges.loading import load_image_processor, load_model, load_tokenizer
+from pipeline.scoring.judges.outcomes import Outcome
+from pipeline.scoring.judges.picture_reader import PictureReader
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +50,10 @@ class Wanted:
 class Detector(Protocol):
     """Looks for nouns in pictures."""
 
+    def start(self, pictures: Sequence[Pixels]) -> None:
+        """Begin to read pictures that are shown soon."""
+        ...
+
     def detect(self, wanted: Sequence[Wanted]) -> list[list[Queries]]:
         """All queries of each noun of each picture, of any score; a number that the model did not
         give is not a number here either.
@@ -62,7 +69,9 @@ class GroundingDino:
 
         self._model = load_model(GroundingDinoForObjectDetection, folder, dtype, device)
         self._tokenizer = load_tokenizer(folder)
-        self._processor = load_image_processor(GroundingDinoImageProcessorPil, folder)
+        processor = load_image_processor(GroundingDinoImageProcessorPil, folder)
+        self._reader = PictureReader(processor, on_device=True)
+        self.start = self._reader.start
         self._score = phrase_scores if mode is Mode.FIXED else published_phrase_scores
         self._max_tokens: int = self._model.config.max_text_len
 
@@ -100,19 +109,14 @@ class GroundingDino:
         import torch
 
         model = self._model
-        pixels = self._processor(
-            list(pictures), return_tensors="pt", input_data_format="channels_last"
-        )
+        pixels = self._reader.read(pictures, model)  # of one size, so none is padded
+        mask = torch.ones(len(pixels), *pixels.shape[2:], dtype=torch.long, device=model.device)
         tokens = {
             name: torch.tensor([encoding[name] for encoding in encodings], device=model.device)
             for name in ("input_ids", "token_type_ids", "attention_mask")
         }
         with torch.inference_mode():
-            outputs = model(
-                pixel_values=pixels["pixel_values"].to(model.device, model.dtype),
-                pixel_mask=pixels["pixel_mask"].to(model.device),
-                **tokens,
-            )
+            outputs = model(pixel_values=pixels, pixel_mask=mask, **tokens)
         # Beyond the text the logits are -inf; the sigmoid makes them 0, and no span reaches there.
         probabilities = outputs.logits.double().sigmoid().cpu().numpy()
         return list(zip(probabilities, outputs.pred_boxes.double().cpu().numpy(), strict=True))
@@ -164,7 +168,8 @@ class Owlv2:
 
         self._model = load_model(Owlv2ForObjectDetection, folder, dtype, device)
         self._tokenizer = load_tokenizer(folder)
-        self._processor = load_image_processor(Owlv2ImageProcessorPil, folder)
+        self._reader = PictureReader(load_image_processor(Owlv2ImageProcessorPil, folder))
+        self.start = self._reader.start
         config: Any = self._model.config  # its annotation allows for less than it has
         self._max_tokens: int = config.text_config.max_position_embeddings
 
@@ -187,11 +192,7 @@ class Owlv2:
         import torch
 
         model = self._model
-        pixels = self._processor(
-            [picture.pixels for picture in wanted],
-            return_tensors="pt",
-            input_data_format="channels_last",
-        )
+        pixels = self._reader.read([picture.pixels for picture in wanted], model)
         tokens = self._tokenizer(
             [noun for picture in wanted for noun in picture.nouns],
             padding="max_length",
@@ -201,7 +202,7 @@ class Owlv2:
         ).to(model.device)
         with torch.inference_mode():
             outputs = model(
-                pixel_values=pixels["pixel_values"].to(model.device, model.dtype),
+                pixel_values=pixels,
                 input_ids=tokens["input_ids"],
                 attention_mask=tokens["attention_mask"],
             )
@@ -217,6 +218,19 @@ def load_detector(
     if kind == "owlv2":
         return Owlv2(folder, dtype=dtype, device=device)
     return GroundingDino(folder, dtype=dtype, device=device, mode=mode)
+
+
+def seen_by(detector: Detector, wanted: Sequence[Wanted]) -> list[list[list[Query]] | Outcome]:
+    """What is seen of each noun of each picture, or why that is nothing to go by."""
+    return [_whole(of_nouns) for of_nouns in detector.detect(wanted)]
+
+
+def _whole(seen: Sequence[Queries]) -> list[list[Query]] | Outcome:
+    queries = [of_noun for of_noun in seen if of_noun is not None]
+    if len(queries) < len(seen):
+        return Outcome.TOO_LONG
+    is_finite = all(math.isfinite(number) for rows in queries for row in rows for number in row)
+    return queries if is_finite else Outcome.NOT_FINITE
 
 
 def as_queries(

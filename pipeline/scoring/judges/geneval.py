@@ -6,35 +6,33 @@ colour and place by itself, as GenEval 2 does, and takes the geometric mean of P
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Self
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from pydantic import Field, ValidationError
 
 from pipeline.pictures import Pixels
-from pipeline.scoring.formulae.boxes import Box
+from pipeline.scoring.formulae.boxes import Detection
+from pipeline.scoring.formulae.detection_rewards import Query
 from pipeline.scoring.formulae.geneval import COLOURS, Clause, SeenObject, Task, evaluate
 from pipeline.scoring.formulae.phrases import FloatArray
-from pipeline.scoring.judges.detectors import Detector, DetectorKind, Queries, Wanted, load_detector
-from pipeline.scoring.judges.layouts import detections_of
-from pipeline.scoring.judges.loading import load_model
-from pipeline.scoring.judges.outcomes import (
-    Judgement,
-    Outcome,
-    View,
-    columns_with,
-    judged,
-    subjects_of_look,
+from pipeline.scoring.judges.detectors import (
+    Detector,
+    DetectorKind,
+    Wanted,
+    load_detector,
+    seen_by,
 )
-from pipeline.scoring.judges.preference import Towers
-from pipeline.scoring.judges.settings import JudgeSettings, model_folder, pinned_model
+from pipeline.scoring.judges.judge import Judge
+from pipeline.scoring.judges.layouts import detections_of
+from pipeline.scoring.judges.outcomes import Judgement, Outcome, View, columns_with
+from pipeline.scoring.judges.preference import Towers, load_towers
+from pipeline.scoring.judges.settings import JudgeSettings
 from pipeline.scoring.judges.vision_language import VisionLanguageModel, judgement_of
-from pipeline.scoring.scorers import Score, ScoringInput, TorchDevice
+from pipeline.scoring.scorers import TorchDevice
 from schemas.config import Frozen
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping
-from schemas.scores import ColumnType
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -55,6 +53,7 @@ class _Metadata(Frozen):
 
 
 class GenEvalSettings(JudgeSettings):
+    MODELS = ("model", "clip")
     MODES = JudgeSettings.MODES[:1]
 
     kind: DetectorKind = "grounding-dino"
@@ -66,71 +65,65 @@ class GenEvalSettings(JudgeSettings):
     80 classes, and no open-vocabulary score comes near it.
     """
 
-    def pinned(self) -> Self:
-        clip, revision = pinned_model(self.clip, self.clip_revision)
-        both = {"clip": clip, "clip_revision": revision}
-        return super().pinned().model_copy(update=both)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Eyes:
+    """What looks: one for things, the other for the colours of their boxes."""
+
+    detector: Detector
+    clip: Towers
+
+    def start(self, pictures: Sequence[Pixels]) -> None:
+        self.detector.start(pictures)
 
 
-class GenEvalNative:
+class GenEvalNative(Judge[GenEvalSettings, _Eyes, Task]):
     """1 if all clauses of a record's GenEval metadata hold, else 0 and the first reason."""
 
     name = "geneval"
-    version = "1"
-    needs_pictures = True
-    columns: Mapping[str, ColumnType] = {**columns_with("num_seen"), "reason": "string"}
+    columns = columns_with("num_seen", reason="string")
     Settings = GenEvalSettings
 
-    def __init__(self, settings: GenEvalSettings) -> None:
-        self.settings = settings
-        self.subjects = subjects_of_look(settings.look)
-        self._detector: Detector | None = None
-        self._clip: Towers | None = None
-
-    def load(self, device: TorchDevice) -> None:
-        """Read the weights. Raises InputError."""
+    def load_model(self, device: TorchDevice) -> _Eyes:
         settings = self.settings
-        folder = model_folder(settings.model, settings.revision)
-        self._detector = load_detector(settings.kind, folder, settings.dtype, device)
-        self._clip = _towers(
-            model_folder(settings.clip, settings.clip_revision), settings.dtype, device
+        return _Eyes(
+            detector=load_detector(settings.kind, settings.folder(), settings.dtype, device),
+            clip=load_towers(settings.folder("clip"), settings.dtype, device),
         )
 
-    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return judged(batch, self.settings.look, self.settings.batch_size, self._judge)
+    def ask(self, view: View) -> Task | Judgement:
+        task = task_of(view.metadata, self.settings.threshold)
+        return task or Judgement.without(Outcome.NOTHING_ASKED)
 
-    def _judge(self, views: Sequence[View]) -> list[Judgement]:
-        assert self._detector is not None, "load it first"
-        tasks = [task_of(view.metadata, self.settings.threshold) for view in views]
+    def answers(
+        self, model: _Eyes, views: Sequence[View], questions: Sequence[Task]
+    ) -> list[Judgement]:
         wanted = [
             Wanted(pixels=view.pixels, nouns=_names(task))
-            for view, task in zip(views, tasks, strict=True)
-            if task is not None
+            for view, task in zip(views, questions, strict=True)
         ]
-        seen = iter(self._detector.detect(wanted) if wanted else ())
         return [
-            Judgement.without(Outcome.NOTHING_ASKED)
-            if task is None
-            else self._judgement(view, task, next(seen))
-            for view, task in zip(views, tasks, strict=True)
+            Judgement.without(seen)
+            if isinstance(seen, Outcome)
+            else self._judgement(model.clip, view, task, seen)
+            for view, task, seen in zip(
+                views, questions, seen_by(model.detector, wanted), strict=True
+            )
         ]
 
-    def _judgement(self, view: View, task: Task, seen: Sequence[Queries]) -> Judgement:
-        if any(rows is None for rows in seen):
-            return Judgement.without(Outcome.TOO_LONG)
-        numbers = (number for rows in seen for row in rows or () for number in row)
-        if not all(map(math.isfinite, numbers)):
-            return Judgement.without(Outcome.NOT_FINITE)
+    def _judgement(
+        self, clip: Towers, view: View, task: Task, seen: Sequence[Sequence[Query]]
+    ) -> Judgement:
         detections = detections_of(view, _names(task), seen, self.settings.threshold)
-        coloured = {clause.name for clause in task.include if clause.colour is not None}
+        colour_of: dict[Detection, str] = {}
+        for name in {clause.name for clause in task.include if clause.colour is not None}:
+            coloured = [shown for shown in detections if shown.label == name]
+            for start in range(0, len(coloured), self.settings.batch_size):
+                boxes = coloured[start : start + self.settings.batch_size]
+                colour_of |= zip(boxes, _colours(clip, view.pixels, boxes, name), strict=True)
         objects = [
             SeenObject(
-                name=shown.label,
-                score=shown.score,
-                box=shown.box,
-                colour=self._colour(view.pixels, shown.box, shown.label)
-                if shown.label in coloured
-                else None,
+                name=shown.label, score=shown.score, box=shown.box, colour=colour_of.get(shown)
             )
             for shown in detections
         ]
@@ -140,20 +133,16 @@ class GenEvalNative:
             parts={"num_seen": float(len(objects)), "reason": finding.reason},
         )
 
-    def _colour(self, pixels: Pixels, box: Box, name: str) -> str:
-        """The likeliest colour of what a box holds, by CLIP, zero-shot."""
-        assert self._clip is not None, "load it first"
-        x0, y0, x1, y1 = (
-            math.floor(box[0]),
-            math.floor(box[1]),
-            math.ceil(box[2]),
-            math.ceil(box[3]),
-        )
-        crop = pixels[y0:y1, x0:x1]
-        views = [View(pixels=crop, prompt=f"a photo of a {colour} {name}") for colour in COLOURS]
-        shown, said = self._clip.embed(views)
-        likeness = _normalised(shown) * _normalised(said)
-        return COLOURS[int(likeness.sum(axis=1).argmax())]
+
+def _colours(clip: Towers, pixels: Pixels, boxes: Sequence[Detection], name: str) -> list[str]:
+    """The likeliest colour of what each box holds, by CLIP, zero-shot."""
+    crops = [
+        pixels[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)]
+        for x0, y0, x1, y1 in (shown.box for shown in boxes)
+    ]
+    said = clip.embed_texts([f"a photo of a {colour} {name}" for colour in COLOURS])
+    likeness = clip.embed_pictures(crops) @ _normalised(said).T
+    return [COLOURS[index] for index in likeness.argmax(axis=1)]
 
 
 class SoftGenEvalSettings(JudgeSettings):
@@ -162,50 +151,37 @@ class SoftGenEvalSettings(JudgeSettings):
     model: str = "Qwen/Qwen3-VL-4B-Instruct"
 
 
-class SoftGenEval:
+class SoftGenEval(Judge[SoftGenEvalSettings, VisionLanguageModel, list[str]]):
     """The geometric mean of P(yes) over what a record's GenEval metadata asks for."""
 
     name = "soft_geneval"
-    version = "1"
-    needs_pictures = True
-    columns: Mapping[str, ColumnType] = columns_with("num_asked", "num_refused", "mean")
+    columns = columns_with("num_asked", "num_refused", "mean")
     Settings = SoftGenEvalSettings
 
-    def __init__(self, settings: SoftGenEvalSettings) -> None:
-        self.settings = settings
-        self.subjects = subjects_of_look(settings.look)
-        self._model: VisionLanguageModel | None = None
-
-    def load(self, device: TorchDevice) -> None:
-        """Read the weights. Raises InputError."""
+    def load_model(self, device: TorchDevice) -> VisionLanguageModel:
         settings = self.settings
-        folder = model_folder(settings.model, settings.revision)
-        self._model = VisionLanguageModel(folder, dtype=settings.dtype, device=device)
+        return VisionLanguageModel(settings.folder(), dtype=settings.dtype, device=device)
 
-    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return judged(batch, self.settings.look, self.settings.batch_size, self._judge)
+    def ask(self, view: View) -> list[str] | Judgement:
+        task = task_of(view.metadata, 0.0)
+        return list(_questions(task)) if task else Judgement.without(Outcome.NOTHING_ASKED)
 
-    def _judge(self, views: Sequence[View]) -> list[Judgement]:
-        model = self._model
-        assert model is not None, "load it first"
-        tasks = [task_of(view.metadata, 0.0) for view in views]
-        asked = [list(_questions(task)) if task is not None else [] for task in tasks]
-        shown = [view for view, own in zip(views, asked, strict=True) for _ in own]
-        flat = [question for own in asked for question in own]
-        size = self.settings.batch_size
-        logits = [
-            row
-            for start in range(0, len(flat), size)
-            for row in model.first_logits(shown[start : start + size], flat[start : start + size])
+    def answers(
+        self, model: VisionLanguageModel, views: Sequence[View], questions: Sequence[list[str]]
+    ) -> list[Judgement]:
+        flat = [
+            (view, question) for view, own in zip(views, questions, strict=True) for question in own
         ]
-        answers = iter([judgement_of(row, model.spelled) for row in logits])
-        return [_soft([next(answers) for _ in own]) for own in asked]
+        told: list[Judgement] = []
+        for start in range(0, len(flat), self.settings.batch_size):
+            shown, asked = zip(*flat[start : start + self.settings.batch_size], strict=True)
+            told += (judgement_of(row, model.spelled) for row in model.first_logits(shown, asked))
+        left = iter(told)
+        return [_soft([next(left) for _ in own]) for own in questions]
 
 
 def _soft(answers: Sequence[Judgement]) -> Judgement:
     """No value where one of the answers has none: a mean of the rest says something else."""
-    if not answers:
-        return Judgement.without(Outcome.NOTHING_ASKED)
     values = [answer.value for answer in answers if answer.value is not None]
     parts = {
         "num_asked": float(len(answers)),
@@ -265,12 +241,6 @@ def _questions(task: Task) -> Iterator[str]:
         if clause.position is not None:
             relation, target = clause.position
             yield f"Is the {clause.name} {relation} the {task.include[target].name}?{ending}"
-
-
-def _towers(folder: Path, dtype: str, device: str) -> Towers:
-    from transformers import CLIPModel
-
-    return Towers(load_model(CLIPModel, folder, dtype, device), folder)
 
 
 def _normalised(rows: FloatArray) -> FloatArray:

@@ -1,7 +1,6 @@
 """Are the things there that the prompt names, as many, and in place? By a detector."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pipeline.scoring.formulae.boxes import Detection
 from pipeline.scoring.formulae.detection_rewards import (
@@ -16,23 +15,16 @@ from pipeline.scoring.formulae.modes import Mode
 from pipeline.scoring.judges.detectors import (
     Detector,
     DetectorKind,
-    Queries,
     Wanted,
     load_detector,
+    seen_by,
 )
-from pipeline.scoring.judges.outcomes import (
-    Judgement,
-    Outcome,
-    View,
-    columns_with,
-    judged,
-    subjects_of_look,
-)
+from pipeline.scoring.judges.judge import Judge
+from pipeline.scoring.judges.outcomes import Judgement, Outcome, View, columns_with
 from pipeline.scoring.judges.questions import Questions, questions_of
-from pipeline.scoring.judges.settings import JudgeSettings, model_folder
-from pipeline.scoring.scorers import Score, ScoringInput, TorchDevice
+from pipeline.scoring.judges.settings import JudgeSettings
+from pipeline.scoring.scorers import TorchDevice
 from schemas.rows import BoxRow
-from schemas.scores import ColumnType
 
 
 class GroundingSettings(JudgeSettings):
@@ -40,58 +32,45 @@ class GroundingSettings(JudgeSettings):
     model: str = "IDEA-Research/grounding-dino-tiny"
 
 
-class Grounding:
+class Grounding(Judge[GroundingSettings, Detector, Questions]):
     """T2I-R1's detection reward, or the right one: see `pipeline.scoring.formulae`."""
 
     name = "detector"
-    version = "1"
-    needs_pictures = True
-    columns: Mapping[str, ColumnType] = {**columns_with(), "boxes": "boxes"}
+    columns = columns_with(boxes="boxes")
     Settings = GroundingSettings
 
-    def __init__(self, settings: GroundingSettings) -> None:
-        self.settings = settings
-        self.subjects = subjects_of_look(settings.look)
-        self._detector: Detector | None = None
-
-    def load(self, device: TorchDevice) -> None:
-        """Read the weights. Raises InputError."""
+    def load_model(self, device: TorchDevice) -> Detector:
         settings = self.settings
-        folder = model_folder(settings.model, settings.revision)
-        self._detector = load_detector(settings.kind, folder, settings.dtype, device, settings.mode)
+        return load_detector(
+            settings.kind, settings.folder(), settings.dtype, device, settings.mode
+        )
 
-    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return judged(batch, self.settings.look, self.settings.batch_size, self._judge)
+    def ask(self, view: View) -> Questions | Judgement:
+        questions = questions_of(view, self.settings.mode)
+        if questions is not None and questions.nouns:
+            return questions
+        if questions is None or self.settings.mode is Mode.FIXED:
+            return Judgement.without(Outcome.NOTHING_ASKED)
+        return Judgement(value=1.0)  # so T2I-R1 has it
 
-    def _judge(self, views: Sequence[View]) -> list[Judgement]:
-        assert self._detector is not None, "load it first"
-        asked = [questions_of(view, self.settings.mode) for view in views]
+    def answers(
+        self, model: Detector, views: Sequence[View], questions: Sequence[Questions]
+    ) -> list[Judgement]:
         wanted = [
-            Wanted(pixels=view.pixels, nouns=questions.nouns)
-            for view, questions in zip(views, asked, strict=True)
-            if questions is not None and questions.nouns
+            Wanted(pixels=view.pixels, nouns=asked.nouns)
+            for view, asked in zip(views, questions, strict=True)
         ]
-        seen = iter(self._detector.detect(wanted) if wanted else ())
         return [
-            _judgement(view, questions, next(seen), self.settings.mode)
-            if questions is not None and questions.nouns
-            else _without_nouns(questions, self.settings.mode)
-            for view, questions in zip(views, asked, strict=True)
+            _judgement(view, asked, seen, self.settings.mode)
+            for view, asked, seen in zip(views, questions, seen_by(model, wanted), strict=True)
         ]
 
 
-def _without_nouns(questions: Questions | None, mode: Mode) -> Judgement:
-    if questions is None or mode is Mode.FIXED:
-        return Judgement.without(Outcome.NOTHING_ASKED)
-    return Judgement(value=1.0)  # so T2I-R1 has it
-
-
-def _judgement(view: View, questions: Questions, seen: Sequence[Queries], mode: Mode) -> Judgement:
-    detections = [queries for queries in seen if queries is not None]
-    if len(detections) < len(seen):
-        return Judgement.without(Outcome.TOO_LONG)
-    if not all(math.isfinite(number) for rows in detections for row in rows for number in row):
-        return Judgement.without(Outcome.NOT_FINITE)
+def _judgement(
+    view: View, questions: Questions, seen: Sequence[Sequence[Query]] | Outcome, mode: Mode
+) -> Judgement:
+    if isinstance(seen, Outcome):
+        return Judgement.without(seen)
     task = DetectionTask(
         task_type=questions.task_type,
         nouns=questions.nouns,
@@ -100,12 +79,11 @@ def _judgement(view: View, questions: Questions, seen: Sequence[Queries], mode: 
         spatial=questions.spatial,
         counts=questions.counts,
     )
-    reward = detection_reward if mode is Mode.FIXED else published_detection_reward
-    value = reward(task, detections)
+    value = (detection_reward if mode is Mode.FIXED else published_detection_reward)(task, seen)
     return Judgement(
         value=value,
         outcome=Outcome.OK if value is not None else Outcome.NOT_APPLICABLE,
-        parts={"boxes": [_as_row(detection) for detection in _sure(task, detections)]},
+        parts={"boxes": [_as_row(detection) for detection in _sure(task, seen)]},
     )
 
 

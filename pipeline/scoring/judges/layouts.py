@@ -2,10 +2,8 @@
 a native detector asked for the prompt's own things, and a native network of depth.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 from pydantic import Field
 
@@ -21,23 +19,22 @@ from pipeline.scoring.formulae.compbench import (
     published_relation_score,
     relation_score,
 )
-from pipeline.scoring.formulae.detection_rewards import BOX_THRESHOLD, box_in_pixels
+from pipeline.scoring.formulae.detection_rewards import BOX_THRESHOLD, Query, box_in_pixels
 from pipeline.scoring.formulae.modes import Mode
 from pipeline.scoring.formulae.relations import DEPTH_RELATIONS, Depth
 from pipeline.scoring.judges.depth import DepthModel
-from pipeline.scoring.judges.detectors import Detector, DetectorKind, Queries, Wanted, load_detector
-from pipeline.scoring.judges.outcomes import (
-    Judgement,
-    Outcome,
-    View,
-    columns_with,
-    judged,
-    subjects_of_look,
+from pipeline.scoring.judges.detectors import (
+    Detector,
+    DetectorKind,
+    Wanted,
+    load_detector,
+    seen_by,
 )
+from pipeline.scoring.judges.judge import Judge
+from pipeline.scoring.judges.outcomes import Judgement, Outcome, View, columns_with
 from pipeline.scoring.judges.questions import Questions, questions_of
-from pipeline.scoring.judges.settings import JudgeSettings, model_folder, pinned_model
-from pipeline.scoring.scorers import Score, ScoringInput, TorchDevice
-from schemas.scores import ColumnType
+from pipeline.scoring.judges.settings import JudgeSettings
+from pipeline.scoring.scorers import TorchDevice
 from schemas.specs import CATEGORY_KEY, Category
 
 _NMS_IOU = 0.5
@@ -49,6 +46,7 @@ _LOCALITIES = (  # T2I-CompBench looks for these words, in this order
 
 
 class LayoutSettings(JudgeSettings):
+    MODELS = ("model", "depth")
     MODES = (Mode.FIXED, Mode.OFFICIAL)
 
     kind: DetectorKind = "grounding-dino"
@@ -57,11 +55,6 @@ class LayoutSettings(JudgeSettings):
     """A network of relative depth, for relations such as behind."""
     depth_revision: str | None = None
     threshold: float = Field(default=BOX_THRESHOLD, ge=0, le=1)  # a score has to be above it
-
-    def pinned(self) -> Self:
-        depth, revision = pinned_model(self.depth, self.depth_revision)
-        both = {"depth": depth, "depth_revision": revision}
-        return super().pinned().model_copy(update=both)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,61 +70,57 @@ class _Task:
         return self.relation is not None and self.relation.relation in DEPTH_RELATIONS
 
 
-class Layout:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Eyes:
+    """What looks: depth is looked at where it is asked for alone."""
+
+    detector: Detector
+    depth: DepthModel
+
+    def start(self, pictures: Sequence[Pixels]) -> None:
+        self.detector.start(pictures)
+
+
+class Layout(Judge[LayoutSettings, _Eyes, _Task]):
     """T2I-CompBench's formulae (mode official), or the right ones, on what a detector sees."""
 
     name = "layout"
-    version = "1"
-    needs_pictures = True
-    columns: Mapping[str, ColumnType] = columns_with("num_seen")
+    columns = columns_with("num_seen")
     Settings = LayoutSettings
 
-    def __init__(self, settings: LayoutSettings) -> None:
-        self.settings = settings
-        self.subjects = subjects_of_look(settings.look)
-        self._detector: Detector | None = None
-        self._depth: DepthModel | None = None
-
-    def load(self, device: TorchDevice) -> None:
-        """Read the weights. Raises InputError."""
+    def load_model(self, device: TorchDevice) -> _Eyes:
         settings = self.settings
-        folder = model_folder(settings.model, settings.revision)
-        self._detector = load_detector(settings.kind, folder, settings.dtype, device)
-        depth_folder = model_folder(settings.depth, settings.depth_revision)
-        self._depth = DepthModel(depth_folder, dtype=settings.dtype, device=device)
+        return _Eyes(
+            detector=load_detector(settings.kind, settings.folder(), settings.dtype, device),
+            depth=DepthModel(settings.folder("depth"), dtype=settings.dtype, device=device),
+        )
 
-    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return judged(batch, self.settings.look, self.settings.batch_size, self._judge)
+    def ask(self, view: View) -> _Task | Judgement:
+        task = _task_of(view, self.settings.mode)
+        return task if isinstance(task, _Task) else Judgement.without(task)
 
-    def _judge(self, views: Sequence[View]) -> list[Judgement]:
-        assert self._detector is not None, "load it first"
-        assert self._depth is not None, "load it first"
-        tasks = [_task_of(view, self.settings.mode) for view in views]
-        wanted: list[Wanted] = []
-        deep: list[Pixels] = []
-        for view, task in zip(views, tasks, strict=True):
-            if isinstance(task, _Task):
-                wanted.append(Wanted(pixels=view.pixels, nouns=task.nouns))
-                deep += [view.pixels] if task.needs_depth else []
-        seen = iter(self._detector.detect(wanted) if wanted else ())
-        depths = iter(self._depth.depths(deep) if deep else ())
+    def answers(
+        self, model: _Eyes, views: Sequence[View], questions: Sequence[_Task]
+    ) -> list[Judgement]:
+        asked = list(zip(views, questions, strict=True))
+        wanted = [Wanted(pixels=view.pixels, nouns=task.nouns) for view, task in asked]
+        deep = [view.pixels for view, task in asked if task.needs_depth]
+        depths = iter(model.depth.depths(deep))
         return [
-            self._judgement(view, task, next(seen), next(depths) if task.needs_depth else None)
-            if isinstance(task, _Task)
-            else Judgement.without(task)
-            for view, task in zip(views, tasks, strict=True)
+            self._judgement(view, task, seen, next(depths) if task.needs_depth else None)
+            for (view, task), seen in zip(asked, seen_by(model.detector, wanted), strict=True)
         ]
 
     def _judgement(
-        self, view: View, task: _Task, seen: Sequence[Queries], depth: Depth | None
+        self,
+        view: View,
+        task: _Task,
+        seen: Sequence[Sequence[Query]] | Outcome,
+        depth: Depth | None,
     ) -> Judgement:
-        queries = [rows for rows in seen if rows is not None]
-        if len(queries) < len(seen):
-            return Judgement.without(Outcome.TOO_LONG)
-        numbers = (number for rows in queries for row in rows for number in row)
-        if not all(map(math.isfinite, numbers)):
-            return Judgement.without(Outcome.NOT_FINITE)
-        detections = detections_of(view, task.nouns, queries, self.settings.threshold)
+        if isinstance(seen, Outcome):
+            return Judgement.without(seen)
+        detections = detections_of(view, task.nouns, seen, self.settings.threshold)
         value = _value(view, task, detections, depth, self.settings.mode)
         outcome = Outcome.OK if value is not None else Outcome.NOT_APPLICABLE
         parts = {"num_seen": float(len(detections))}
@@ -139,7 +128,7 @@ class Layout:
 
 
 def detections_of(
-    view: View, nouns: Sequence[str], queries: Sequence[Queries], threshold: float
+    view: View, nouns: Sequence[str], queries: Sequence[Sequence[Query]], threshold: float
 ) -> list[Detection]:
     """What was seen of each noun above the threshold, in pixels within the picture, surest first,
     and nothing twice.
@@ -148,7 +137,7 @@ def detections_of(
     for noun, rows in zip(nouns, queries, strict=True):
         sure = [
             Detection(label=noun, score=row[0], box=box_in_pixels(row, view.width, view.height))
-            for row in rows or ()
+            for row in rows
             if row[0] > threshold
         ]
         kept += kept_by_nms(seen_within(sure, view.width, view.height), _NMS_IOU)

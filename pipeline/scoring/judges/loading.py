@@ -81,10 +81,12 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         raise _unreadable(folder, error) from error
 
 
-def load_image_processor(kind: "type[Processor]", folder: Path) -> "Processor":
-    """The image processor of a folder, by its class without torchvision. Raises InputError."""
+def load_image_processor(kind: "type[Processor]", folder: Path, **settings: Any) -> "Processor":
+    """The image processor of a folder, by its class without torchvision, with other settings than
+    the folder has. Raises InputError.
+    """
     try:
-        return kind.from_pretrained(folder, local_files_only=True)
+        return kind.from_pretrained(folder, local_files_only=True, **settings)
     except Exception as error:  # whatever is wrong with its files
         raise _unreadable(folder, error) from error
 

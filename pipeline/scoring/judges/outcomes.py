@@ -1,7 +1,7 @@
 """What came of asking a judge. Whatever is not a score has a name, and is never a number."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, TypeAlias
@@ -33,6 +33,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # the model answered something else than yes or no
     TOO_LONG = "too_long"  # the question does not fit
     NOT_FINITE = "not_finite"  # the model gave no number
+    FAILED = "failed"  # its server failed at this question, and answers others
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,33 +66,12 @@ class Judgement:
     def without(cls, outcome: Outcome) -> "Judgement":
         return cls(value=None, outcome=outcome)
 
-
-def judged(
-    batch: Sequence[ScoringInput],
-    look: Look,
-    batch_size: int,
-    judge: Callable[[Sequence[View]], Sequence[Judgement]],
-) -> list[Score]:
-    """Ask a judge about what can be looked at, so many pictures at once; one score an input.
-
-    A value that is no finite number becomes an outcome, and so does a part.
-    """
-    judgements: list[Judgement | None] = [None] * len(batch)
-    views: list[View] = []
-    seen: list[int] = []
-    for index, scoring_input in enumerate(batch):
-        view = view_of(scoring_input, look)
-        if isinstance(view, Outcome):
-            judgements[index] = Judgement.without(view)
-        else:
-            views.append(view)
-            seen.append(index)
-    for start in range(0, len(views), batch_size):
-        some_views = views[start : start + batch_size]
-        told = judge(some_views)
-        for index, judgement in zip(seen[start : start + batch_size], told, strict=True):
-            judgements[index] = judgement
-    return [_as_score(judgement) for judgement in judgements if judgement is not None]
+    def as_score(self) -> Score:
+        """A value that is no finite number becomes an outcome, and so does a part."""
+        numbers = [self.value, *self.parts.values()]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            return Judgement.without(Outcome.NOT_FINITE).as_score()
+        return Score(value=self.value, parts={**self.parts, OUTCOME: self.outcome.value})
 
 
 def view_of(scoring_input: ScoringInput, look: Look) -> View | Outcome:
@@ -108,20 +88,7 @@ def view_of(scoring_input: ScoringInput, look: Look) -> View | Outcome:
     return View(pixels=pixels, prompt=scoring_input.thought or scoring_input.prompt)
 
 
-def subjects_of_look(look: Look) -> frozenset[str]:
-    """What a judge that looks so is asked about."""
-    return frozenset({"draw" if look == "crop" else look})
-
-
-def columns_with(*names: str) -> Mapping[str, ColumnType]:
-    """The columns of a judge's sidecar: its value, the outcome, and these numbers."""
+def columns_with(*numbers: str, **others: ColumnType) -> Mapping[str, ColumnType]:
+    """The columns of a judge's sidecar: its value, the outcome, these numbers, and others."""
     columns: dict[str, ColumnType] = {"value": "float32", OUTCOME: "string"}
-    return {**columns, **dict.fromkeys(names, "float32")}
-
-
-def _as_score(judgement: Judgement) -> Score:
-    numbers = [judgement.value, *judgement.parts.values()]
-    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-        judgement = Judgement.without(Outcome.NOT_FINITE)
-    parts = {**judgement.parts, OUTCOME: judgement.outcome.value}
-    return Score(value=judgement.value, parts=parts)
+    return {**columns, **dict.fromkeys(numbers, "float32"), **others}

@@ -1,16 +1,18 @@
 """How well a picture goes with its prompt, by CLIP: HPS v2.1, PickScore, and CLIPScore."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.pictures import Pixels
 from pipeline.scoring.formulae.answers import cosine, published_cosine
 from pipeline.scoring.formulae.modes import Mode
 from pipeline.scoring.formulae.phrases import FloatArray
 from pipeline.scoring.judges import open_clip
+from pipeline.scoring.judges.judge import Judge
 from pipeline.scoring.judges.loading import (
     load_image_processor,
     load_model,
@@ -18,23 +20,11 @@ from pipeline.scoring.judges.loading import (
     read_state_dict,
     refuse_missing,
 )
-from pipeline.scoring.judges.outcomes import (
-    Judgement,
-    Outcome,
-    View,
-    columns_with,
-    judged,
-    subjects_of_look,
-)
-from pipeline.scoring.judges.settings import (
-    FILES,
-    JudgeSettings,
-    model_folder,
-    pinned_model,
-)
-from pipeline.scoring.scorers import Score, ScoringInput, TorchDevice
+from pipeline.scoring.judges.outcomes import Judgement, Outcome, View, columns_with
+from pipeline.scoring.judges.picture_reader import PictureReader
+from pipeline.scoring.judges.settings import FILES, JudgeSettings
+from pipeline.scoring.scorers import TorchDevice
 from schemas.errors import InputError
-from schemas.scores import ColumnType
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +41,9 @@ class Towers:
 
         self._model = model
         self._tokenizer = load_tokenizer(folder)
-        self._processor = load_image_processor(CLIPImageProcessorPil, folder)
+        processor = load_image_processor(CLIPImageProcessorPil, folder)
+        self._reader = PictureReader(processor, on_device=True)
+        self.start = self._reader.start
         config: Any = model.config  # its annotation allows for less than it has
         self._max_tokens: int = config.text_config.max_position_embeddings
 
@@ -60,35 +52,47 @@ class Towers:
         """What the model multiplies a cosine with."""
         return float(self._model.logit_scale.double().exp())
 
-    def embed(self, views: Sequence[View]) -> tuple[FloatArray, FloatArray]:
-        """Of pictures and of their prompts, [views, dimensions] each."""
+    def embed_pictures(self, pictures: Sequence[Pixels]) -> FloatArray:
+        """[pictures, dimensions]."""
         import torch
 
-        model = self._model
-        texts = list(dict.fromkeys(view.prompt for view in views))
+        with torch.inference_mode():
+            # Beside the outputs stands the pooled one: projected, and not normalised.
+            return _as_doubles(
+                self._model.get_image_features(
+                    pixel_values=self._reader.read(pictures, self._model)
+                ).pooler_output
+            )
+
+    def embed_texts(self, texts: Sequence[str]) -> FloatArray:
+        """[texts, dimensions]. The same text again costs nothing."""
+        import torch
+
+        distinct = list(dict.fromkeys(texts))
         tokens = self._tokenizer(
-            texts,
+            distinct,
             padding="max_length",
             max_length=self._max_tokens,
             truncation=True,
             return_tensors="pt",
-        ).to(model.device)
-        pictures = [view.pixels for view in views]
-        pixels = self._processor(pictures, return_tensors="pt", input_data_format="channels_last")
+        ).to(self._model.device)
         with torch.inference_mode():
-            # Beside the outputs stands the pooled one: projected, and not normalised.
-            shown = model.get_image_features(
-                pixel_values=pixels["pixel_values"].to(model.device, model.dtype)
-            ).pooler_output
-            said = model.get_text_features(
+            said = self._model.get_text_features(
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             ).pooler_output
-        rows = [texts.index(view.prompt) for view in views]
-        return _as_doubles(shown), _as_doubles(said)[rows]
+        row_of = {text: row for row, text in enumerate(distinct)}
+        return _as_doubles(said)[[row_of[text] for text in texts]]
 
     def is_cut(self, text: str) -> bool:
         """Whether the text is longer than the model reads."""
         return len(self._tokenizer(text)["input_ids"]) > self._max_tokens
+
+
+def load_towers(folder: Path, dtype: str, device: str) -> Towers:
+    """The CLIP of a folder. Raises InputError."""
+    from transformers import CLIPModel
+
+    return Towers(load_model(CLIPModel, folder, dtype, device), folder)
 
 
 def _as_doubles(tensor: "torch.Tensor") -> FloatArray:
@@ -96,50 +100,37 @@ def _as_doubles(tensor: "torch.Tensor") -> FloatArray:
     return numbers
 
 
-class _ClipJudge:
+class _ClipJudge(Judge[JudgeSettings, Towers, str]):
     """What the three have in common: the value is the cosine, without the model's logit scale."""
 
-    name: ClassVar[str]
-    version = "1"
-    needs_pictures = True
-    columns: Mapping[str, ColumnType] = columns_with(
+    columns = columns_with(
         "logit",  # the cosine times the model's own scale
         "prompt_cut",  # 1: the model read only the beginning of the prompt
     )
 
-    def __init__(self, settings: JudgeSettings) -> None:
-        self.settings = settings
-        self.subjects = subjects_of_look(settings.look)
-        self._towers: Towers | None = None
+    def load_model(self, device: TorchDevice) -> Towers:
+        return load_towers(self.settings.folder(), self.settings.dtype, device)
 
-    def load(self, device: TorchDevice) -> None:
-        """Read the weights. Raises InputError."""
-        from transformers import CLIPModel
+    def ask(self, view: View) -> str:
+        return view.prompt
 
-        folder = model_folder(self.settings.model, self.settings.revision)
-        self._towers = Towers(load_model(CLIPModel, folder, self.settings.dtype, device), folder)
-
-    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        assert self._towers is not None, "load it first"
-        judge = partial(_judge, self._towers, self.settings.mode)
-        return judged(batch, self.settings.look, self.settings.batch_size, judge)
-
-
-def _judge(towers: Towers, mode: Mode, views: Sequence[View]) -> list[Judgement]:
-    likeness = cosine if mode is Mode.FIXED else published_cosine
-    is_cut = {prompt: towers.is_cut(prompt) for prompt in {view.prompt for view in views}}
-    judgements: list[Judgement] = []
-    for view, shown, said in zip(views, *towers.embed(views), strict=True):
-        value = likeness(shown, said) if np.isfinite([*shown, *said]).all() else float("nan")
-        if value is None:
-            judgements.append(Judgement.without(Outcome.NOT_APPLICABLE))
-            continue
-        parts = {
-            "logit": value * towers.logit_scale,
-            "prompt_cut": float(is_cut[view.prompt]),
-        }
-        judgements.append(Judgement(value=value, parts=parts))
-    return judgements
+    def answers(
+        self, model: Towers, views: Sequence[View], questions: Sequence[str]
+    ) -> list[Judgement]:
+        likeness = cosine if self.settings.mode is Mode.FIXED else published_cosine
+        is_cut = {prompt: model.is_cut(prompt) for prompt in set(questions)}
+        judgements: list[Judgement] = []
+        embedded = model.embed_pictures([view.pixels for view in views])
+        for prompt, shown, said in zip(
+            questions, embedded, model.embed_texts(questions), strict=True
+        ):
+            value = likeness(shown, said) if np.isfinite([*shown, *said]).all() else math.nan
+            if value is None:
+                judgements.append(Judgement.without(Outcome.NOT_APPLICABLE))
+                continue
+            parts = {"logit": value * model.logit_scale, "prompt_cut": float(is_cut[prompt])}
+            judgements.append(Judgement(value=value, parts=parts))
+        return judgements
 
 
 class PickScoreSettings(JudgeSettings):
@@ -169,16 +160,13 @@ class ClipScore(_ClipJudge):
 
 
 class HpsSettings(JudgeSettings):
+    MODELS = ("model", "base")
+
     model: str = "xswu/HPSv2"
     """Where HPS's checkpoint lies: open_clip's names, or `CLIPModel`'s own."""
     base: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
     """A `CLIPModel` of the same sizes, for its config, tokenizer and image processor."""
     base_revision: str | None = None
-
-    def pinned(self) -> Self:
-        base, base_revision = pinned_model(self.base, self.base_revision)
-        both = {"base": base, "base_revision": base_revision}
-        return super().pinned().model_copy(update=both)
 
 
 class Hps(_ClipJudge):
@@ -190,21 +178,14 @@ class Hps(_ClipJudge):
 
     name = "hps"
     Settings = HpsSettings
-    settings: HpsSettings
 
-    def __init__(self, settings: HpsSettings) -> None:
-        super().__init__(settings)
-        self.settings = settings
-
-    def load(self, device: TorchDevice) -> None:
-        """Read the weights. Raises InputError."""
-        settings = self.settings
+    def load_model(self, device: TorchDevice) -> Towers:
         small_files = tuple(
             name for name in FILES if "safetensors" not in name and "bin" not in name
         )
-        base = model_folder(settings.base, settings.base_revision, small_files)
-        folder = model_folder(settings.model, settings.revision, (*_HPS_WEIGHTS, *FILES[:1]))
-        self._towers = Towers(_hps_model(folder, base, settings.dtype, device), base)
+        base = self.settings.folder("base", small_files)
+        folder = self.settings.folder(patterns=(*_HPS_WEIGHTS, *FILES[:1]))
+        return Towers(_hps_model(folder, base, self.settings.dtype, device), base)
 
 
 def _hps_model(folder: Path, base: Path, dtype: str, device: str) -> "CLIPModel":

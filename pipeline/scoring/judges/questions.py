@@ -77,11 +77,12 @@ def questions_of(view: View, mode: Mode) -> Questions | None:
     annotated = _annotated(view.metadata)
     if annotated is not None and mode is Mode.T2I_R1:
         return annotated
-    spec = _spec_of(view)
+    spec = spec_of(view)
     return _from_spec(spec, view.prompt) if spec is not None else annotated
 
 
-def _spec_of(view: View) -> PromptSpec | None:
+def spec_of(view: View) -> PromptSpec | None:
+    """What a view is to show, by its record's own spec or by the parser; None: nobody can tell."""
     if SPEC_KEY not in view.metadata:
         return parse(view.prompt).spec
     table = view.metadata[SPEC_KEY]

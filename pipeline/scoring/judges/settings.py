@@ -23,6 +23,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 class JudgeSettings(ScorerSettings):
     """What every judge can be told."""
 
+    MODELS: ClassVar[tuple[str, ...]] = ("model",)  # settings that name one, `NAME_revision` beside
     NOT_COMPARED: ClassVar[frozenset[str]] = frozenset({"batch_size"})
     MODES: ClassVar[tuple[Mode, ...]] = (Mode.FIXED, Mode.T2I_R1)  # that the judge has
 
@@ -45,14 +46,39 @@ class JudgeSettings(ScorerSettings):
     @property
     def digest(self) -> str:
         """8 hex digits; where a folder of weights lies does not count, what is in it does."""
-        if self.revision is not None and self.revision.startswith(_DIGEST):
-            return super(JudgeSettings, self.model_copy(update={"model": ""})).digest
-        return super().digest
+        folders = [
+            name for name in self.MODELS if (self.revision_of(name) or "").startswith(_DIGEST)
+        ]
+        unplaced = self.model_copy(update=dict.fromkeys(folders, ""))
+        return super(JudgeSettings, unplaced).digest
 
     def pinned(self) -> Self:
-        """With the model's path whole and its revision as it is now. Raises InputError."""
-        model, revision = pinned_model(self.model, self.revision)
-        return self.model_copy(update={"model": model, "revision": revision})
+        """With each model's path whole and its revision as it is now. Raises InputError."""
+        pins: dict[str, str] = {}
+        for name in self.MODELS:
+            pinned = pinned_model(getattr(self, name), self.revision_of(name))
+            pins |= zip((name, _revision_field(name)), pinned, strict=True)
+        return self.model_copy(update=pins)
+
+    def revision_of(self, model: str) -> str | None:
+        """The revision of the model that this setting names."""
+        revision: str | None = getattr(self, _revision_field(model))
+        return revision
+
+    def folder(self, model: str = "model", patterns: tuple[str, ...] = FILES) -> Path:
+        """The folder of the model that this setting names, on this machine. Raises InputError, also
+        for a folder whose files are not those that it was pinned to.
+        """
+        name, revision = getattr(self, model), self.revision_of(model)
+        folder = as_folder(name)
+        if folder is None:
+            return hub.download(name, revision, patterns)
+        pinned_model(name, revision)
+        return folder
+
+
+def _revision_field(model: str) -> str:
+    return "revision" if model == "model" else f"{model}_revision"
 
 
 def pinned_model(model: str, revision: str | None) -> tuple[str, str]:
@@ -78,17 +104,6 @@ def pinned_model(model: str, revision: str | None) -> tuple[str, str]:
         if downloaded is None or not _COMMIT.fullmatch(downloaded.name):
             raise
         return model, downloaded.name
-
-
-def model_folder(model: str, revision: str | None, patterns: tuple[str, ...] = FILES) -> Path:
-    """The folder of a pinned model on this machine. Raises InputError, also for a folder whose
-    files are not those that it was pinned to.
-    """
-    folder = as_folder(model)
-    if folder is None:
-        return hub.download(model, revision, patterns)
-    pinned_model(model, revision)
-    return folder
 
 
 def folder_digest(folder: Path) -> str:

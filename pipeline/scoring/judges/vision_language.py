@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import field_validator
 
+from pipeline.pictures import Pixels
 from pipeline.scoring.formulae.answers import (
     is_spelling,
     published_yes_no,
@@ -23,22 +24,17 @@ from pipeline.scoring.formulae.answers import (
 from pipeline.scoring.formulae.modes import Mode
 from pipeline.scoring.formulae.phrases import FloatArray
 from pipeline.scoring.judges.batches import grouped
+from pipeline.scoring.judges.judge import Judge
 from pipeline.scoring.judges.loading import load_image_processor, load_model, load_tokenizer
-from pipeline.scoring.judges.outcomes import (
-    Judgement,
-    Outcome,
-    View,
-    columns_with,
-    judged,
-    subjects_of_look,
-)
-from pipeline.scoring.judges.settings import JudgeSettings, model_folder
-from pipeline.scoring.scorers import Score, ScoringInput, TorchDevice
+from pipeline.scoring.judges.outcomes import Judgement, Outcome, View, columns_with
+from pipeline.scoring.judges.picture_reader import PictureReader
+from pipeline.scoring.judges.settings import JudgeSettings
+from pipeline.scoring.scorers import TorchDevice
 from schemas.errors import InputError
 from schemas.json_values import read_json_object
-from schemas.scores import ColumnType
 
 if TYPE_CHECKING:
+    import torch
     from transformers import (
         BatchFeature,
         PreTrainedModel,
@@ -68,6 +64,9 @@ class VisionLanguageModel:
         kinds = _kinds_of(folder)
         self._model = load_model(kinds.model, folder, dtype, device)
         self.processor = _processor(kinds, folder)
+        ahead = _ReadAhead(self.processor.image_processor)
+        self.processor.image_processor = ahead
+        self.start = ahead.reader.start
         self._tokenizer = self.processor.tokenizer
         self.spelled = _spellings(self._tokenizer)
         if not all(word in self.spelled.values() for word in ("yes", "no")):
@@ -109,6 +108,21 @@ class VisionLanguageModel:
             return_tensors="pt",
             input_data_format="channels_last",
         )
+
+
+class _ReadAhead:
+    """An image processor that gives what was read of a picture before."""
+
+    def __init__(self, processor: "PilBackend") -> None:
+        self._processor = processor
+        self.reader = PictureReader(processor)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+    def __call__(self, images: list[Pixels], **_: object) -> dict[str, "torch.Tensor"]:
+        (pixels,) = images
+        return dict(self.reader.features(pixels))
 
 
 def _shapes(inputs: "BatchFeature") -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -224,33 +238,23 @@ class VqaSettings(JudgeSettings):
         return question
 
 
-class VqaJudge:
+class VqaJudge(Judge[VqaSettings, VisionLanguageModel, str]):
     """P(yes) of yes and no, by a vision-language model (Lin et al. 2024, VQAScore)."""
 
     name = "lmm_yes"
-    version = "1"
-    needs_pictures = True
-    columns: Mapping[str, ColumnType] = columns_with("mass")  # on yes and no together
+    columns = columns_with("mass")  # on yes and no together
     Settings = VqaSettings
 
-    def __init__(self, settings: VqaSettings) -> None:
-        self.settings = settings
-        self.subjects = subjects_of_look(settings.look)
-        self._model: VisionLanguageModel | None = None
-
-    def load(self, device: TorchDevice) -> None:
-        """Read the weights. Raises InputError."""
+    def load_model(self, device: TorchDevice) -> VisionLanguageModel:
         settings = self.settings
-        folder = model_folder(settings.model, settings.revision)
-        self._model = VisionLanguageModel(folder, dtype=settings.dtype, device=device)
+        return VisionLanguageModel(settings.folder(), dtype=settings.dtype, device=device)
 
-    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return judged(batch, self.settings.look, self.settings.batch_size, self._judge)
+    def ask(self, view: View) -> str:
+        return self.settings.question.replace("{prompt}", view.prompt)
 
-    def _judge(self, views: Sequence[View]) -> list[Judgement]:
-        model = self._model
-        assert model is not None, "load it first"
-        questions = [self.settings.question.replace("{prompt}", view.prompt) for view in views]
+    def answers(
+        self, model: VisionLanguageModel, views: Sequence[View], questions: Sequence[str]
+    ) -> list[Judgement]:
         logits = model.first_logits(views, questions)
         if self.settings.mode is not Mode.FIXED:
             return list(_published(model, views, logits))

@@ -2,9 +2,9 @@
 
 import importlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pipeline.pictures import Pixels
 from pipeline.scoring.formulae.answers import (
@@ -18,20 +18,14 @@ from pipeline.scoring.formulae.answers import (
 )
 from pipeline.scoring.formulae.modes import Mode
 from pipeline.scoring.judges.batches import grouped
+from pipeline.scoring.judges.judge import Judge
 from pipeline.scoring.judges.loading import load_image_processor, load_model, load_tokenizer
-from pipeline.scoring.judges.outcomes import (
-    Judgement,
-    Outcome,
-    View,
-    columns_with,
-    judged,
-    subjects_of_look,
-)
+from pipeline.scoring.judges.outcomes import Judgement, Outcome, View, columns_with
+from pipeline.scoring.judges.picture_reader import PictureReader
 from pipeline.scoring.judges.questions import Questions, questions_of
-from pipeline.scoring.judges.settings import JudgeSettings, model_folder
-from pipeline.scoring.scorers import Score, ScoringInput, TorchDevice
+from pipeline.scoring.judges.settings import JudgeSettings
+from pipeline.scoring.scorers import TorchDevice
 from schemas.errors import InputError
-from schemas.scores import ColumnType
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +36,10 @@ Question = tuple[int, str]  # index of the picture, and what to ask about it
 
 class Answering(Protocol):
     """Answers questions about pictures by yes or no."""
+
+    def start(self, pictures: Sequence[Pixels]) -> None:
+        """Begin to read pictures that are shown soon."""
+        ...
 
     def answers(self, pictures: Sequence[Pixels], questions: Sequence[Question]) -> list[YesNo]:
         """The probabilities of yes and of no of each question, of all that could be answered."""
@@ -56,16 +54,16 @@ class Git:
 
         self._model = load_model(GitForCausalLM, folder, dtype, device)
         self._tokenizer = load_tokenizer(folder)
-        self._processor = load_image_processor(CLIPImageProcessorPil, folder)
+        processor = load_image_processor(CLIPImageProcessorPil, folder)
+        self._reader = PictureReader(processor, on_device=True)
+        self.start = self._reader.start
         self._yes_no = _single_tokens(self._tokenizer, folder)
 
     def answers(self, pictures: Sequence[Pixels], questions: Sequence[Question]) -> list[YesNo]:
         import torch
 
         model, tokenizer = self._model, self._tokenizer
-        pixels = self._processor(
-            list(pictures), return_tensors="pt", input_data_format="channels_last"
-        )["pixel_values"].to(model.device, model.dtype)
+        pixels = self._reader.read(pictures, model)
         ids_of = {
             text: [tokenizer.cls_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
             for text in {text for _, text in questions}
@@ -92,17 +90,18 @@ class BlipVqa:
 
         self._model = load_model(BlipForQuestionAnswering, folder, dtype, device)
         self._tokenizer = load_tokenizer(folder)
-        self._processor = load_image_processor(BlipImageProcessorPil, folder)
+        processor = load_image_processor(
+            BlipImageProcessorPil, folder, size={"height": side, "width": side}
+        )
+        self._reader = PictureReader(processor, on_device=True)
+        self.start = self._reader.start
         self._yes_no = _single_tokens(self._tokenizer, folder)
-        self._size = {"height": side, "width": side}
 
     def answers(self, pictures: Sequence[Pixels], questions: Sequence[Question]) -> list[YesNo]:
         import torch
 
         model = self._model
-        pixels = self._processor(
-            list(pictures), return_tensors="pt", input_data_format="channels_last", size=self._size
-        )["pixel_values"].to(model.device, model.dtype)
+        pixels = self._reader.read(pictures, model)
         with torch.inference_mode():  # once a picture, however many questions it gets
             shown = model.vision_model(pixel_values=pixels, interpolate_pos_encoding=True)[0]
         ids = [self._tokenizer(text)["input_ids"] for _, text in questions]
@@ -152,59 +151,52 @@ def _masses(logits: "torch.Tensor", yes_no: tuple[int, int]) -> list[YesNo]:
     return [(yes, no) for yes, no in probabilities]
 
 
+_Phrases: TypeAlias = tuple[Questions, Sequence[str]]
+"""What a prompt asks for, and the phrases of it that GIT is asked about."""
+
+
 class GitSettings(JudgeSettings):
     model: str = "microsoft/git-large-vqav2"
 
 
-class GitVqa:
+class GitVqa(Judge[GitSettings, Git, _Phrases]):
     """Each phrase of the prompt is asked as `red cup?`: the mean of P(yes)."""
 
     name = "git_vqa"
-    version = "1"
-    needs_pictures = True
-    columns: Mapping[str, ColumnType] = columns_with("num_asked", "num_refused")
+    columns = columns_with("num_asked", "num_refused")
     Settings = GitSettings
 
-    def __init__(self, settings: GitSettings) -> None:
-        self.settings = settings
-        self.subjects = subjects_of_look(settings.look)
-        self._model: Answering | None = None
+    def load_model(self, device: TorchDevice) -> Git:
+        return Git(self.settings.folder(), dtype=self.settings.dtype, device=device)
 
-    def load(self, device: TorchDevice) -> None:
-        """Read the weights. Raises InputError."""
-        settings = self.settings
-        folder = model_folder(settings.model, settings.revision)
-        self._model = Git(folder, dtype=settings.dtype, device=device)
-
-    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return judged(batch, self.settings.look, self.settings.batch_size, self._judge)
-
-    def _judge(self, views: Sequence[View]) -> list[Judgement]:
-        assert self._model is not None, "load it first"
+    def ask(self, view: View) -> _Phrases | Judgement:
         mode = self.settings.mode
-        asked = [questions_of(view, mode) for view in views]
-        phrases = [_phrases(questions, mode) for questions in asked]
-        answers = _ask(self._model, views, phrases)
+        questions = questions_of(view, mode)
+        if questions is None:
+            return Judgement.without(Outcome.NOTHING_ASKED)
+        phrases = _phrases(questions, mode)
+        return (questions, phrases) if phrases else _phrase_judgement(questions, (), mode)
+
+    def answers(
+        self, model: Git, views: Sequence[View], questions: Sequence[_Phrases]
+    ) -> list[Judgement]:
+        told = _ask(model, views, [phrases for _, phrases in questions])
         return [
-            _phrase_judgement(questions, own, mode)
-            for questions, own in zip(asked, answers, strict=True)
+            _phrase_judgement(asked, own, self.settings.mode)
+            for (asked, _), own in zip(questions, told, strict=True)
         ]
 
 
-def _phrases(questions: Questions | None, mode: Mode) -> Sequence[str]:
+def _phrases(questions: Questions, mode: Mode) -> Sequence[str]:
     """What GIT is asked about."""
-    if questions is None or questions.task_type in ("spatial", "numeracy"):
+    if questions.task_type in ("spatial", "numeracy"):
         return ()
     if mode is not Mode.FIXED and questions.attr_nouns is not None:
         return questions.attr_nouns  # even if there are none
     return questions.phrases
 
 
-def _phrase_judgement(
-    questions: Questions | None, answers: Sequence[YesNo], mode: Mode
-) -> Judgement:
-    if questions is None:
-        return Judgement.without(Outcome.NOTHING_ASKED)
+def _phrase_judgement(questions: Questions, answers: Sequence[YesNo], mode: Mode) -> Judgement:
     if not _is_finite(answers):
         return Judgement.without(Outcome.NOT_FINITE)
     if mode is not Mode.FIXED:
@@ -230,42 +222,35 @@ class BlipSettings(JudgeSettings):
     """
 
 
-class BlipVqaJudge:
+class BlipVqaJudge(Judge[BlipSettings, BlipVqa, list[str]]):
     """T2I-CompBench's BLIP-VQA: each noun chunk is asked as a question; the product of P(yes)."""
 
     name = "blip_vqa"
-    version = "1"
-    needs_pictures = True
-    columns: Mapping[str, ColumnType] = columns_with("num_asked", "num_refused")
+    columns = columns_with("num_asked", "num_refused")
     Settings = BlipSettings
 
     def __init__(self, settings: BlipSettings) -> None:
-        self.settings = settings
-        self.subjects = subjects_of_look(settings.look)
+        super().__init__(settings)
         self._chunks_of = _chunker(settings.chunker) if settings.chunker else self._own_chunks
-        self._model: Answering | None = None
+        self._is_fixed = settings.mode is Mode.FIXED
 
-    def load(self, device: TorchDevice) -> None:
-        """Read the weights. Raises InputError."""
+    def load_model(self, device: TorchDevice) -> BlipVqa:
         settings = self.settings
-        self._model = BlipVqa(
-            model_folder(settings.model, settings.revision),
-            dtype=settings.dtype,
-            device=device,
-            side=settings.image_size,
+        return BlipVqa(
+            settings.folder(), dtype=settings.dtype, device=device, side=settings.image_size
         )
 
-    def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
-        return judged(batch, self.settings.look, self.settings.batch_size, self._judge)
+    def ask(self, view: View) -> list[str] | Judgement:
+        chunks = self._chunks_of(view)
+        choose = chunks_asked if self._is_fixed else published_chunks_asked
+        asked = [chunks[index] for index in choose(chunks)]
+        return asked or _chunk_judgement((), is_fixed=self._is_fixed)
 
-    def _judge(self, views: Sequence[View]) -> list[Judgement]:
-        assert self._model is not None, "load it first"
-        is_fixed = self.settings.mode is Mode.FIXED
-        choose = chunks_asked if is_fixed else published_chunks_asked
-        chunks = [self._chunks_of(view) for view in views]
-        asked = [[own[index] for index in choose(own)] for own in chunks]
-        answers = _ask(self._model, views, asked)
-        return [_chunk_judgement(own, is_fixed=is_fixed) for own in answers]
+    def answers(
+        self, model: BlipVqa, views: Sequence[View], questions: Sequence[list[str]]
+    ) -> list[Judgement]:
+        told = _ask(model, views, questions)
+        return [_chunk_judgement(own, is_fixed=self._is_fixed) for own in told]
 
     def _own_chunks(self, view: View) -> Sequence[str]:
         questions = questions_of(view, self.settings.mode)
@@ -304,9 +289,9 @@ def _chunker(path: str) -> "Callable[[View], Sequence[str]]":
 def _ask(
     model: Answering, views: Sequence[View], phrases: Sequence[Sequence[str]]
 ) -> list[list[YesNo]]:
-    """The answers of each view, by phrase. No model is run where nothing is asked."""
+    """The answers of each view, by phrase."""
     questions = [(index, f"{phrase}?") for index, own in enumerate(phrases) for phrase in own]
-    answers = iter(model.answers([view.pixels for view in views], questions) if questions else ())
+    answers = iter(model.answers([view.pixels for view in views], questions))
     return [[next(answers) for _ in own] for own in phrases]
 
 

@@ -13,7 +13,7 @@ from jobs.cluster.crew import LEFT_ALONE_SECONDS, Crew
 from jobs.cluster.placement import Cluster, Node, NodeType
 from pipeline.store.open import open_store
 from schemas.errors import InputError
-from schemas.runs import Attempt, Grow
+from schemas.runs import Attempt, Grow, RunManifest
 from tests.pipeline.store.test_objects import FakeTime
 from tests.support import fake_config, plan_run
 
@@ -21,7 +21,13 @@ from tests.support import fake_config, plan_run
 class Scene:
     """A crew on a cluster that the test changes, and what it had said."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **execution: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        fleet: Any = None,
+        **execution: Any,
+    ) -> None:
         self.time = FakeTime()
         self.cluster = Cluster(nodes=())
         self.said: list[str] = []
@@ -32,22 +38,24 @@ class Scene:
         monkeypatch.setattr(crew_module, "start_actor", self.start)
         monkeypatch.setattr(RemoteActor, "drop", lambda actor: self.dropped.append(actor))
         manifest = plan_run(open_store(str(folder)), 3, fake_config(**execution))
-        self.crew = Crew("run", manifest, clock=self.time.clock, note=self.said.append)
+        self.crew = Crew("run", manifest, clock=self.time.clock, note=self.said.append, fleet=fleet)
 
     def start(
         self,
         url: str,
-        manifest: object,
+        manifest: RunManifest,
         *,
         device: Any,
         need: Mapping[str, float],
         shunned: Collection[str],
+        keys: Mapping[str, str],
     ) -> RemoteActor:
         return RemoteActor(
             SimpleNamespace(),
             placing=f"placing {self.time.now}",
             opening="opening",
             device=device,
+            config=manifest.config,
             shunned=frozenset(shunned),
         )
 
@@ -125,6 +133,29 @@ def test_actors_of_a_draining_node_leave_and_others_take_their_place(scene: Scen
     scene.has(Node(node_id="head", name="head", resources={}, is_draining=True), gpu_node("b"))
     scene.follow()
     assert scene.crew.is_own_node_going
+
+
+def test_servers_of_the_run_keep_their_gpus_and_actors_follow_one_that_has_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    addresses = [fake_config(cpus_per_actor=1.0)]
+    fleet = SimpleNamespace(
+        addressed=lambda: addresses[-1], taken=lambda: {"a": {"GPU": 2.0}}, keys={"KEY": "secret"}
+    )
+    scene = Scene(tmp_path, monkeypatch, fleet)
+    scene.has(gpu_node("a", 2))
+    (actor,) = scene.follow()
+    assert scene.crew.waiting == (
+        "waiting for 1 GPU: this Ray has 0, beside what the servers of this run hold"
+    )
+
+    scene.has(gpu_node("a", 3))
+    scene.place(actor, "a")
+    assert scene.follow() == [actor]
+
+    addresses.append(fake_config(cpus_per_actor=2.0))  # stands for another address
+    assert [other.config for other in scene.follow()] == [addresses[-1]]
+    assert scene.dropped == [actor]
 
 
 def test_actors_that_no_shard_is_left_for_go(scene: Scene):

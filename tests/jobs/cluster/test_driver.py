@@ -160,7 +160,7 @@ def _plan_janus(store: Store, device: str) -> RunManifest:
     return commit_plan(store, plan, prompts, resolved.config, resolved.facts)
 
 
-@pytest.mark.parametrize("device", ["gpu", "auto"])
+@pytest.mark.parametrize("device", ["gpu", pytest.param("auto", marks=pytest.mark.slow)])
 def test_actors_that_were_given_a_gpu_use_it_or_end_the_run(tmp_path: Path, device: str):
     if torch.cuda.is_available():
         pytest.skip("torch sees a GPU here")
@@ -216,6 +216,7 @@ def test_a_record_that_ends_every_process_is_dead_and_costs_no_other(tmp_path: P
     assert len(_keys(store, manifest)) == 8
 
 
+@pytest.mark.slow
 def test_a_frozen_worker_is_ended_and_its_work_is_done_by_others(tmp_path: Path):
     store = open_store(str(tmp_path))
     config = fake_config(

@@ -1,5 +1,7 @@
 """How many actors a cluster holds, and what is said while some have no place."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +42,19 @@ def autoscaled(*gpus: float, per_node: float = 4, max_nodes: int = 2) -> Cluster
         name="gpu-worker", resources={"CPU": 48.0, "GPU": per_node}, max_nodes=max_nodes
     )
     return Cluster(nodes=(head, *workers), node_types=(kind,), max_nodes=max_nodes)
+
+
+def test_what_others_took_of_a_node_holds_no_actor():
+    cluster = replace(nodes(4, 2), taken={"node-0": {"GPU": 3.0}, "node-1": {"GPU": 2.0}})
+    brought = replace(autoscaled(4, 4), taken={"node-1": {"GPU": 1.0}})
+
+    assert num_held(ON_GPUS, nodes(4, 2)) == 6
+    assert num_held(ON_GPUS, cluster) == 1
+    assert num_reachable(ON_GPUS, brought) == 7
+    assert num_wanted(ON_GPUS, cluster, DEFAULT, num_shards=99) == 1
+    all_taken = replace(nodes(2), taken={"node-0": {"GPU": 2.0}})
+    assert waits_for(ON_GPUS, all_taken, 1) == "waiting for 1 GPU: this Ray has 0"
+    assert decide_device(DEFAULT, all_taken, None) == "gpu"
 
 
 @pytest.mark.parametrize(

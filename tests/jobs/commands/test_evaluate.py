@@ -25,14 +25,14 @@ def files_of(run: Path) -> dict[str, int]:
 
 
 @pytest.mark.ray
-def test_the_toy_is_evaluated_once_goes_on_and_is_compared(coppice_on_ray: Coppice, tmp_path: Path):
-    trial = ("--suite", "toy", "--limit", "3", "--images-per-prompt", "1", "--model", "toy")
+def test_the_toy_is_evaluated_once_and_compared(coppice_on_ray: Coppice, tmp_path: Path):
+    trial = ("--suite", "toy", "--limit", "2", "--images-per-prompt", "1", "--model", "toy")
     first = coppice_on_ray("eval", "run", *trial)
     made = files_of(tmp_path / "run")
     again = coppice_on_ray("eval", "run", "--suite", "toy", "--json", "--against", "run")
 
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr
-    assert "3 prompts x 1 image" in first.stdout
+    assert "2 prompts x 1 image" in first.stdout
     assert "Judge toy@1" in first.stdout
     assert files_of(tmp_path / "run") == made
     table = json.loads(again.stdout)
@@ -40,16 +40,25 @@ def test_the_toy_is_evaluated_once_goes_on_and_is_compared(coppice_on_ray: Coppi
     assert table["images_per_prompt"] == 1
     assert table["seed"] == 0
     assert [judge["id"] for judge in table["judges"]] == ["toy@1"]
-    assert table["lines"][0]["num_prompts"] == 3
+    assert table["lines"][0]["num_prompts"] == 2
     assert {line["value"] for line in table["against"]["lines"]} <= {0.0, None}
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_an_evaluation_goes_on_and_grows(coppice_on_ray: Coppice, tmp_path: Path):
+    trial = ("--suite", "toy", "--limit", "2", "--images-per-prompt", "1", "--model", "toy")
+    first = coppice_on_ray("eval", "run", *trial, "--json")
+    made = files_of(tmp_path / "run")
     # What a killed call left: traces without their scores. The next call makes these alone.
     (tmp_path / "run/scores/toy@1/shard-00000.parquet").unlink()
     (tmp_path / "run/eval/toy.json").unlink()
     resumed = coppice_on_ray("eval", "run", "--suite", "toy", "--json")
-    assert json.loads(resumed.stdout)["lines"] == table["lines"]
+
+    assert json.loads(resumed.stdout)["lines"] == json.loads(first.stdout)["lines"]
     assert "Nothing is missing." in resumed.stderr
-    more = coppice_on_ray("eval", "run", "--suite", "toy", "--limit", "4", "--json")
-    assert json.loads(more.stdout)["num_prompts"] == 4
+    more = coppice_on_ray("eval", "run", "--suite", "toy", "--limit", "3", "--json")
+    assert json.loads(more.stdout)["num_prompts"] == 3
     assert files_of(tmp_path / "run").items() >= made.items() - {
         item for item in made.items() if "scores/" in item[0]
     }
@@ -58,6 +67,7 @@ def test_the_toy_is_evaluated_once_goes_on_and_is_compared(coppice_on_ray: Coppi
     assert (tmp_path / "run/eval/toy.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_model_is_evaluated_on_ten_prompts_of_compbench_by_tiny_judges(
     coppice_on_ray: Coppice, tmp_path: Path

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,9 +56,7 @@ def as_version_0_1(name: str, dtype: str) -> None:
 def test_the_plan_says_what_is_computed_with_what(workplace: Path):
     _, said = plan("method.model=model")
 
-    assert f"think-while with {workplace}/model (engine, bfloat16), fingerprint " in " ".join(
-        said.split()
-    )
+    assert f"think-while with {workplace}/model (engine, bfloat16)." in " ".join(said.split())
 
 
 def test_the_same_weights_by_another_name_are_the_same_method(
@@ -115,3 +114,91 @@ def test_a_dtype_that_nothing_is_computed_in_is_refused_before_anything_is_writt
         plan("method.model=model", "method.dtype=float16")
 
     assert not Path("run").exists()
+
+
+def test_a_prompt_that_the_toys_world_does_not_hold_is_warned_of_by_the_models_name(
+    workplace: Path,
+):
+    (workplace / "prompts.txt").write_text("a red star\na red cube\nan owl")
+    warning = "Warning: 2 of 3 prompts speak of what the world of toy, the default model, does not"
+
+    _, said = plan()
+    assert f"{warning} hold, such as 'cube'; for other pictures name another model: --model" in said
+    _, of_another_model = plan_elsewhere("method.model=model")
+    _, of_the_fake = plan_elsewhere("method.backend=fake")
+    assert "Warning" not in of_another_model + of_the_fake
+
+
+def plan_elsewhere(*settings: str) -> tuple[RunManifest, str]:
+    """Another plan than that of `plan`."""
+    said = io.StringIO()
+    asked = replace(request(*settings), url=f"run-{len(list(Path.cwd().iterdir()))}")
+    return plan_run(asked, Terminal(said)), said.getvalue()
+
+
+def endpoint(*settings: str) -> tuple[str, ...]:
+    """The settings of a run whose critic is an endpoint."""
+    return (
+        "method.model=model",
+        "method.endpoints.critic.model=qwen",
+        "method.backends.reflect=critic",
+        "execution.endpoints.critic.url=http://127.0.0.1:9/v1",
+        *settings,
+    )
+
+
+def test_the_plan_says_who_answers_and_what_that_does_to_strict_mode():
+    _, said = plan(*endpoint())
+
+    assert "Endpoint critic: reflect by qwen, at 127.0.0.1:9." in said
+    assert "not promised to be the same twice, in strict mode, too" in " ".join(said.split())
+
+
+def test_a_key_that_is_not_there_is_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    settings = endpoint("execution.endpoints.critic.api_key_env=CRITIC_KEY")
+    monkeypatch.delenv("CRITIC_KEY", raising=False)
+    with pytest.raises(InputError, match="CRITIC_KEY, which this environment does not have"):
+        plan(*settings)
+    assert not Path("run/run.json").exists()
+
+    monkeypatch.setenv("CRITIC_KEY", "sk-swordfish")
+    _, said = plan(*settings)
+    assert "key from CRITIC_KEY" in said
+    assert "swordfish" not in said + Path("run/run.json").read_text()
+    monkeypatch.delenv("CRITIC_KEY")
+    with pytest.raises(InputError, match="CRITIC_KEY"):
+        load_run(request(sources=()))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "execution.endpoints.critic.api_key_env=sk-swordfish-1",
+        "execution.endpoints.critic.api_key=sk-swordfish-1",
+        "execution.endpoints.critic.url=http://u:sk-swordfish-1@127.0.0.1/v1",
+        'execution.endpoints.critic={api_key="sk-swordfish-1", url="x"}',
+        "method.endpoints.critic.key=sk-swordfish-1",
+    ],
+)
+def test_a_key_in_a_config_is_refused_and_not_shown(setting: str):
+    with pytest.raises(InputError) as refused:
+        plan(*endpoint(setting))
+
+    assert "swordfish" not in str(refused.value)
+
+
+def test_an_endpoint_that_is_named_and_not_there_is_refused():
+    with pytest.raises(InputError, match="an endpoint of that name"):
+        plan("method.model=model", "method.backends.reflect=critic")
+    with pytest.raises(InputError, match="with url or serve"):
+        plan(*endpoint()[:3])
+
+
+def test_an_endpoint_may_move_and_may_not_become_another():
+    plan(*endpoint())
+    moved = load_run(request("execution.endpoints.critic.url=http://127.0.0.1:8/v1", sources=()))
+    assert moved.config.execution.endpoints["critic"].url == ("http://127.0.0.1:8/v1",)
+    with pytest.raises(ConfigMismatch, match=r"endpoints\.critic\.model: qwen -> llama"):
+        load_run(request("method.endpoints.critic.model=llama", sources=()))

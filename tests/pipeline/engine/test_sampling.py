@@ -145,7 +145,7 @@ def assert_chosen(
     request: Text | Visual, chosen: tuple[list[int], list[float], list[float]], choice: _Choice
 ) -> None:
     tokens, sample, cond = chosen
-    expected = choice.logps()
+    expected = {"logp_sample": choice.logp_sample, "logp_cond": choice.logp_cond}
     assert tokens == choice.tokens
     if expected["logp_sample"] is not None:
         assert request.with_logp

@@ -21,7 +21,7 @@ FAKE: Tables = {"method": {"backend": "fake", "fake": {"image_size": 32, "patch_
 
 
 def a_pack(folder: Path, **more: str) -> Path:
-    """A pack of one's own, with only the questions that every pack needs."""
+    """A pack of one's own, with only the questions that every run needs, unless told otherwise."""
     path = folder / "mine.toml"
     questions = {"think_first": "{prompt}?", "think_next": "And?", "reflect": "Score?"} | more
     lines = [f"{name} = {json.dumps(text)}" for name, text in questions.items()]
@@ -71,7 +71,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path):
         ("method.sampling.cfg_weight=[1, 2]", [1, 2]),
         ("method.sampling.cfg_weight=a=b", "a=b"),
         ("method.sampling.cfg_weight=", ""),
-        ("method.sampling.cfg_weight=1\nmethod = 2", 1),
+        ("method.sampling.cfg_weight=1\nmethod = 2", "1\nmethod = 2"),  # nothing is dropped
     ],
 )
 def test_a_setting_is_a_toml_value_or_a_word(pair: str, value: Any):
@@ -219,6 +219,7 @@ def test_a_table_of_another_shape_is_refused(tables: Tables):
     [
         ("method.schedule.kind=adaptive", "schedule"),
         ("method.reflection.on_unparseable=ask_again", "ask_again"),
+        ("method.seed=0", "reflect"),
     ],
 )
 def test_a_pack_without_a_question_that_will_be_asked_is_refused(
@@ -227,8 +228,10 @@ def test_a_pack_without_a_question_that_will_be_asked_is_refused(
     def tables(pack: Path) -> Tables:
         return with_settings(FAKE, [f"method.pack={json.dumps(str(pack))}", setting])
 
+    lacking = a_pack(tmp_path)
+    lacking.write_text(lacking.read_text().replace(f"{question} = ", "ask_again = "))
     with pytest.raises(InputError, match=f'lacks the question "{question}"'):
-        resolve(tables(a_pack(tmp_path)))
+        resolve(tables(lacking))
     assert resolve(tables(a_pack(tmp_path, **{question: "Well?"}))).pack.name == "mine"
 
 

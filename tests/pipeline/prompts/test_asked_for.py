@@ -33,6 +33,19 @@ def shown(prompt: str) -> list[tuple[str, int | None]]:
         ("a line of six taxis", [("taxi", 6)]),
         ("a tall stack of five blue plates", [("blue plate", 5)]),
         ("two glasses", [("glass", 2)]),
+        ("twenty one candles", [("candle", 21)]),
+        ("one hundred and one dalmatians", [("dalmatian", 101)]),
+        ("half a dozen eggs", [("egg", 6)]),
+        ("2girls", [("girl", 2)]),
+        ("at least two dogs", [("dog", None)]),
+        ("three or four birds", [("bird", None)]),
+        ("2-3 birds", [("bird", None)]),
+        ("a dozen or so crows", [("crow", None)]),
+        ("a few dozen people", [("person", None)]),
+        ("a six string guitar", [("6-string guitar", None)]),
+        ("a three legged dog", [("3-legged dog", None)]),
+        ("a soldier with the number 7", [("soldier", None)]),
+        ("a route 66 sign", [("route sign", None)]),
     ],
 )
 def test_a_number_is_of_what_it_counts_and_never_part_of_a_noun(
@@ -123,6 +136,28 @@ def test_of_a_long_caption_only_known_nouns_are_told():
     assert not {"hinting", "beyond", "few gull", "lighthouse seem"} & {
         thing.noun for thing in spec.objects
     }
+
+
+@pytest.mark.parametrize(
+    ("sentence", "related"),
+    [
+        ("Two candles stand on either side of a clock", [("candle", "next to", "clock")]),
+        ("A mirror above the sink is covered with steam", [("mirror", "above", "sink")]),
+        ("A towel hangs over the edge of the tub", []),
+        ("A mountain rises into a clear sky", []),
+        ("A bucket full of fish stands near a boat", []),
+        ("Three men sit around a table, drinking coffee from cups", [("man", "around", "table")]),
+        ("A chef in a tall hat slices vegetables", [("chef", "in", "hat")]),
+        ("A vase of pink roses stands in the center, near a lamp", [("vase", "of", "rose")]),
+    ],
+)
+def test_of_a_long_caption_relations_are_told_that_nothing_stands_between(
+    sentence: str, related: list[tuple[str, str, str]]
+):
+    spec = read(f"{sentence}. The weather is fine. All this was seen from far away.")
+
+    assert spec.confidence is Confidence.LOW
+    assert relations(spec) == related
 
 
 @pytest.mark.parametrize(

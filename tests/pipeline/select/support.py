@@ -29,6 +29,7 @@ from pipeline.select.shard_candidates import (
     reasons_of,
 )
 from schemas.recipes import Recipe
+from schemas.trace import GIVEN
 
 
 def recipe_of(text: str) -> Recipe:
@@ -63,6 +64,7 @@ def columns_of(
         score=np.array([of["score"] for _, _, of in rows], np.float64),
         verdict=np.array([of["verdict"] for _, _, of in rows], np.object_),
         finish=np.array([of["finish"] for _, _, of in rows], np.object_),
+        is_given=np.array([of.get("backend") == GIVEN for _, _, of in rows], np.bool_),
         successor=np.array([of["successor"] for _, _, of in rows], np.int64),
     )
     num = len(traces)

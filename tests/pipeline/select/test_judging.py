@@ -79,6 +79,17 @@ def test_what_cannot_be_read_and_what_was_cut_off_comes_before_any_filter():
     }
 
 
+def test_a_thought_that_came_with_the_prompt_is_learned_by_nobody():
+    columns = columns_of(
+        (
+            event("think", backend="given"),
+            event("draw", backend="engine"),
+            event("think", 1, backend="engine"),
+        )
+    )
+    assert judged(recipe_of(""), columns) == {(0, 0): "given", (0, 1): "", (0, 2): ""}
+
+
 def test_leaks_come_before_filters_and_are_of_all_rows_of_a_trace():
     evaluation = EvaluationSet(
         levels=("L0", "L1"),

@@ -1,6 +1,7 @@
 """Sets hold what follows from their runs, as `tests.recompute` has it, which is other code."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -53,12 +54,14 @@ filters = [
 agreement = { by = "tokens.entropy", accept_min = 0.0, revise_max = 4 }
 per_prompt = { keep = 3, by = "tokens.entropy", min_distance = 1 }
 """
+EXPORTS = 'exports = ["trl", "llama-factory", "ms-swift", "verl", "webdataset", "nemo-curator"]\n'
 MIX = SFT + "mix = { weights = { think = 9, reflect = 2, draw = 9 }, max_rows = 40 }"
 REGIONS = SFT + 'mix = { weights = { think = 1, draw = 1 }, regions = "equal" }'
 GAIN = SFT.replace("revise_max = 4", "revise_max = 4, gain_min = 0, balance = false")
 GROUPS = """
 name = "groups"
 kind = "grpo"
+exports = ["verl-grpo"]
 scorers = ["tokens@1", "thoughts@1"]
 split = { validation = 0.4 }
 [groups]
@@ -74,13 +77,14 @@ pairs = { by = "tokens.entropy", min_margin = 0.01 }
 """
 
 
-def wrong_with(out: Path, recipe: str, *runs: Store) -> list[str]:
+def wrong_with(out: Path, recipe: str, *runs: Store, evaluation: Sequence[Path] = ()) -> list[str]:
     """What a set by a recipe has that does not follow from these runs."""
     read = read_recipe(recipe, origin="test")
-    curation = open_curation([open_run(run.url) for run in runs], read, Path())
+    sources = [open_run(run.url) for run in runs]
+    curation = open_curation(sources, read, Path(), evaluation=[str(path) for path in evaluation])
     write_set(curation, open_store(str(out)))
     assert pq.read_metadata(out / "decisions.parquet").num_rows
-    return list(problems(out, [Path(run.url) for run in runs]))
+    return list(problems(out, [Path(run.url) for run in runs], list(evaluation)))
 
 
 def grow_on(folder: Path, *, is_finished: bool) -> Store:
@@ -127,6 +131,36 @@ def test_a_run_with_dead_rollouts_supplements_and_extensions(
     assert wrong_with(tmp_path / "both", recipe, unfinished, grown) == []
 
 
+FORMS = (
+    *("a red car", "A red car.", "red cars", "a photo of a red car", "A red\u00adcar, 4K"),
+    *("two dogs", "2 dogs", "a caf\u00e9 with three cats", "The cafe with three cats"),
+    *("a blue cup", "the blue cups!", "generate a picture of a tree", "trees", "a tree photo"),
+    *("a green bus", "a bench by a lake", "four men", "a church", "churches", "a yellow bus"),
+)
+
+
+def test_forms_of_a_prompt_are_one_and_evaluation_prompts_are_left_out(tmp_path: Path):
+    store = open_store(str(tmp_path / "run"))
+    fake = FAKE.model_copy(update={"dead_share": 0.0})
+    config = fake_config(fake_method(fake, pictures=Pictures.ALL))
+    run_all(store, plan_run(store, FORMS, config, rollouts_per_record=2, rollouts_per_shard=10))
+    score(store, "tokens", "thoughts", "critiques", "phash")
+    own = tmp_path / "own.txt"
+    own.write_text("A BLUE cup\n\nthe benches by the lake\n")
+    geneval = tmp_path / "geneval.jsonl"
+    lines = [{"tag": "x", "prompt": prompt} for prompt in ("a photo of a green bus", "a chair")]
+    geneval.write_text("\n".join(map(json.dumps, lines)))
+
+    assert wrong_with(tmp_path / "all", SFT, store) == []
+    assert wrong_with(tmp_path / "groups", GROUPS, store) == []
+    left = wrong_with(tmp_path / "left", EXPORTS + SFT, store, evaluation=[own, geneval])
+    assert left == []
+    table = pq.read_table(tmp_path / "left" / "decisions.parquet").to_pylist()
+    assert {row["reason"] for row in table} >= {"leak_L0", "leak_L1"}
+    told = list(problems(tmp_path / "left", [Path(store.url)], [geneval]))
+    assert told, "of other files other decisions follow"
+
+
 @pytest.mark.parametrize("kind", ["sft", "grpo", "dpo"])
 def test_runs_of_the_toy_alone_and_together(toy_run: Store, tmp_path: Path, kind: str):
     first = open_store(str(V01 / "run"))
@@ -166,15 +200,17 @@ def test_groups_are_of_all_that_was_planned_and_none_is_left_out_for_being_exten
 
 
 def test_what_was_tampered_with_is_seen(grown: Store, tmp_path: Path):
-    assert wrong_with(tmp_path / "out", MIX, grown) == []
-    for file, column in (
-        ("decisions.parquet", "value"),
-        ("sft/draw_1/train-00000.parquet", "text"),
+    assert wrong_with(tmp_path / "out", EXPORTS + MIX, grown) == []
+    for file, column, other in (
+        ("decisions.parquet", "value", 7.5),
+        ("sft/draw_1/train-00000.parquet", "text", "other words"),
+        ("exports/ms-swift/train/part-00000.parquet", "images", []),
     ):
         path = tmp_path / "out" / file
         body, table = path.read_bytes(), pq.read_table(path)
         rows = table.to_pylist()
-        rows[0][column] = 7.5 if column == "value" else "other words"
+        row = next((row for row in rows if row[column]), rows[0])
+        row[column] = other
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
         told = list(problems(tmp_path / "out", [Path(grown.url)]))
         path.write_bytes(body)

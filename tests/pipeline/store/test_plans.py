@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -12,39 +13,45 @@ from pipeline.store.objects import Store
 from pipeline.store.plans import (
     PlanRow,
     commit_manifest,
+    plan_file,
     read_manifest,
     read_plan_shard,
     try_read_manifest,
     write_plan_shard,
 )
-from schemas.errors import InputError, ObjectMissing
-from schemas.runs import RUN_FORMAT
+from schemas.errors import DamagedPlan, InputError
+from schemas.ids import record_id
+from schemas.json_values import JsonObject
+from schemas.runs import RUN_FORMAT, RunManifest
 from tests.support import plan_run
 
+
+def row_of(prompt: str, start: int, stop: int, metadata: JsonObject | None = None) -> PlanRow:
+    return PlanRow(
+        record_id=record_id(prompt),
+        prompt=prompt,
+        metadata=metadata or {},
+        rollout_start=start,
+        rollout_stop=stop,
+    )
+
+
 ROWS = [
-    PlanRow(
-        record_id="0123456789abcdef",
-        prompt="un caf\u00e9 \U0001f33f",
-        metadata={"tags": ["a", None], "deep": {"caf\u00e9": 1.5}},
-        rollout_start=3,
-        rollout_stop=7,
-    ),
-    PlanRow(
-        record_id="fedcba9876543210",
-        prompt="a red cube",
-        metadata={},
-        rollout_start=0,
-        rollout_stop=1,
-    ),
+    row_of("un caf\u00e9 \U0001f33f", 3, 7, {"tags": ["a", None], "deep": {"caf\u00e9": 1.5}}),
+    row_of("a red cube", 0, 1),
 ]
 
 
+def planned(store: Store, num_shards: int = 1) -> RunManifest:
+    """A run whose plan has `ROWS` in each shard, as no planner would have it."""
+    manifest = plan_run(store, 5 * num_shards, rollouts_per_shard=5)
+    digests = [write_plan_shard(store, manifest.plan.folder, n, ROWS) for n in range(num_shards)]
+    part = manifest.plan.model_copy(update={"digests": "".join(digests)})
+    return manifest.model_copy(update={"plan": part})
+
+
 def test_a_shard_of_a_plan_comes_back_as_it_went_in(store: Store):
-    manifest = plan_run(store)
-
-    write_plan_shard(store, manifest.plan.folder, 0, ROWS)
-
-    assert read_plan_shard(store, manifest, 0) == ROWS
+    assert read_plan_shard(store, planned(store), 0) == ROWS
 
 
 def test_any_parquet_reader_reads_a_plan(store: Store):
@@ -56,24 +63,76 @@ def test_any_parquet_reader_reads_a_plan(store: Store):
     assert [json.loads(row["metadata"]) for row in rows] == [row.metadata for row in ROWS]
 
 
-def test_equal_rows_make_equal_bytes(store: Store):
-    for shard in (0, 1):
-        write_plan_shard(store, "plan/0001-abc", shard, ROWS)
+def test_equal_rows_make_equal_bytes():
+    first, second = (plan_file("plan/0001-abc", 3, ROWS) for _ in range(2))
 
-    first, second = (store.read(layout.plan_key("plan/0001-abc", shard)) for shard in (0, 1))
     assert first == second
+    assert first != plan_file("plan/0001-abc", 4, ROWS)
 
 
 def test_a_row_stands_for_a_range_of_rollouts():
-    assert list(ROWS[0].rollout_keys()) == [("0123456789abcdef", index) for index in range(3, 7)]
+    assert list(ROWS[0].rollout_keys()) == [(ROWS[0].record_id, index) for index in range(3, 7)]
 
 
-def test_a_shard_that_the_plan_lost_is_missing(store: Store):
+def test_a_file_that_the_plan_lost_is_named(store: Store):
     manifest = plan_run(store)
     store.delete(layout.plan_key(manifest.plan.folder, 0))
 
-    with pytest.raises(ObjectMissing):
+    with pytest.raises(DamagedPlan, match=r"shard-00000\.parquet: found nothing"):
         read_plan_shard(store, manifest, 0)
+
+
+def cut(store: Store, key: str, other: str) -> None:
+    del other
+    store.put(key, store.read(key)[:-20])
+
+
+def copied_from_another_shard(store: Store, key: str, other: str) -> None:
+    store.put(key, store.read(other))
+
+
+def written_by_hand(store: Store, key: str, other: str) -> None:
+    """Whole, of this shard by its own word, and with other rows than were planned."""
+    folder = key.rpartition("/")[0]
+    store.put(key, plan_file(folder, 0, [row_of("a blue cube", 0, 5)]))
+
+
+def of_another_run(store: Store, key: str, other: str) -> None:
+    store.put(key, plan_file("plan/0001-of-another", 0, ROWS))
+
+
+def a_flipped_bit(store: Store, key: str, other: str) -> None:
+    body = bytearray(store.read(key))
+    body[60] ^= 1  # in the first page
+    store.put(key, bytes(body))
+
+
+Spoil = Callable[[Store, str, str], None]
+SPOILT = [cut, copied_from_another_shard, written_by_hand, of_another_run, a_flipped_bit]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_a_file_that_is_not_the_one_that_was_planned_is_never_read(store: Store, spoil: Spoil):
+    manifest = planned(store, num_shards=2)
+    keys = [layout.plan_key(manifest.plan.folder, shard) for shard in (0, 1)]
+
+    spoil(store, *keys)
+
+    with pytest.raises(DamagedPlan, match="coppice repair"):
+        read_plan_shard(store, manifest, 0)
+    assert read_plan_shard(store, manifest, 1) == ROWS
+
+
+def test_a_plan_of_an_older_version_has_no_digests_and_is_read(store: Store):
+    manifest = planned(store)
+    key = layout.plan_key(manifest.plan.folder, 0)
+    table = pq.read_table(io.BytesIO(store.read(key))).replace_schema_metadata(None)
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    store.put(key, sink.getvalue())
+    older = manifest.plan.model_copy(update={"digests": ""})
+
+    assert read_plan_shard(store, manifest.model_copy(update={"plan": older}), 0) == ROWS
 
 
 # run.json

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.store import layout, repair
+from pipeline.store import layout
+from pipeline.store.evidence import digests
+from pipeline.store.evidence.digests import exists
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.repair import Moved, find_damage, move_aside
-from pipeline.store.shard_check import exists
 from pipeline.store.traces import read_footer
 from pipeline.store.verify import Verification
 from schemas.errors import InputError, StoreRefused
@@ -158,7 +159,7 @@ def test_nothing_is_deleted_before_its_copy_reads_back(store: Store, manifest: R
 def test_an_object_larger_than_a_piece_is_copied_whole(
     store: Store, manifest: RunManifest, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(repair, "_PIECE_BYTES", 100)
+    monkeypatch.setattr(digests, "PIECE_BYTES", 100)
     body = bytes(range(256)) * 3
     store.put(layout.traces_key(1), body)
 

@@ -7,13 +7,15 @@ import pytest
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
+from pipeline.store.plans import commit_manifest
 from pipeline.store.status import committed_shards, read_logs, read_status
-from schemas.errors import DamagedObject, ForeignObject
+from schemas.errors import ForeignObject
 from schemas.runs import RunManifest
 from tests.support import (
     SMALL,
     at_work,
     attempt_at,
+    bring_back,
     fake_config,
     fake_method,
     plan_run,
@@ -83,21 +85,37 @@ def test_other_objects_in_the_folder_are_not_shards(store: Store):
 
 
 def test_the_shards_of_another_run_are_never_counted(store: Store):
-    run_all(store, plan_run(store))
-    store.delete(layout.MANIFEST)  # as one does who wants to plan it anew
-
-    manifest = plan_run(store, config=fake_config(fake_method(seed=9)))
+    first = plan_run(store)
+    run_all(store, first)
+    store.delete(layout.MANIFEST)
+    manifest = commit_manifest(store, first.model_copy(update={"run_id": "another"}))
 
     with pytest.raises(ForeignObject, match="two runs share a folder"):
         read_status(store, manifest)
 
 
-def test_an_object_that_is_no_shard_file_is_named(store: Store):
-    manifest = plan_run(store)
-    store.put(layout.traces_key(0), b"something else")
+def test_a_shard_that_cannot_be_read_is_told_of_and_the_others_are_counted(store: Store):
+    manifest = plan_run(store, 6, rollouts_per_shard=2)
+    run_all(store, manifest)
+    store.put(layout.traces_key(1), b"something else")
 
-    with pytest.raises(DamagedObject, match=r"traces/shard-00000\.parquet"):
-        read_status(store, manifest)
+    status = read_status(store, manifest)
+
+    assert (status.num_ok, status.num_unreadable, status.num_missing) == (4, 2, 0)
+    assert (status.num_committed, list(status.damage)) == (2, [1])
+    assert "coppice repair" in status.damage[1]
+
+
+def test_a_supplement_that_cannot_be_read_makes_its_shard_unreadable(store: Store, tmp_path: Path):
+    method = fake_method(SMALL.model_copy(update={"dead_share": 0.5}))
+    manifest = plan_run(store, 8, fake_config(method), rollouts_per_shard=8)
+    run_all(store, manifest, attempt=2)
+    bring_back(store, manifest, 0, tmp_path)
+    store.put(layout.traces_key(0, 1), b"something else")
+
+    status = read_status(store, manifest)
+
+    assert (status.num_ok, status.num_unreadable, list(status.damage)) == (0, 8, [0])
 
 
 def test_a_status_says_which_run_it_is_of(tmp_path: Path):

@@ -31,7 +31,7 @@ from pipeline.store.verify import PlannedKeys, Verification
 from schemas.config import Pictures
 from schemas.errors import StoreUnavailable
 from schemas.runs import PlanPart, RunManifest
-from schemas.scores import scores_schema
+from schemas.scores import SCORES_KEY, ScoresFooter, parse_scorer, scores_schema
 from tests.support import (
     SMALL,
     Wrapped,
@@ -105,6 +105,7 @@ def extend(store: Store, manifest: RunManifest, **changes: Any) -> PlanPart:
         "first_shard": manifest.num_shards,
         "num_shards": 1,
         "num_rollouts": len(rows),
+        "digests": "",
     }
     part = PlanPart.model_validate(fields | changes)
     write_plan_shard(store, part.folder, manifest.num_shards, rows)
@@ -251,8 +252,9 @@ def test_a_plan_file_with_another_prompt_is_found(store: Store, manifest: RunMan
 def test_a_key_that_is_planned_in_two_shards_is_found(store: Store):
     manifest = plan_run(store, 4, rollouts_per_record=2, rollouts_per_shard=4)
     write_plan_shard(store, manifest.plan.folder, 1, read_plan_shard(store, manifest, 0))
+    older = manifest.plan.model_copy(update={"digests": ""})
 
-    findings = found(store)
+    findings = found(store, manifest.model_copy(update={"plan": older}))
 
     assert len(findings) == 2
     assert {finding.shard for finding in findings} == {1}
@@ -639,7 +641,16 @@ def test_numbers_of_any_size_and_none_at_all_are_no_damage(store: Store, manifes
 
 
 def put_scores(store: Store, name: str, rows: Rows, scorer: str = "mine@1") -> str:
-    schema = scores_schema({"value": "float32", "hash": "uint64", "other": "float32"})
+    footer = ScoresFooter(
+        scorer=parse_scorer(scorer),
+        source=name,
+        source_digest="",
+        num_rows=len(rows),
+        digest="",
+        settings=None,
+    )
+    columns = scores_schema({"value": "float32", "hash": "uint64", "other": "float32"})
+    schema = columns.with_metadata({SCORES_KEY: footer.as_json()})
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink)
     key = f"scores/{scorer}/{name}"

@@ -12,8 +12,10 @@ from schemas.errors import InputError
 from schemas.geometry import Geometry
 from schemas.trace import Verdict
 
+# Those that a run can be asked in: a caption is thought of alone, and nothing is judged.
+OF_RUNS = [name for name in bundled_packs() if name != "caption"]
 # The toy was trained on its short questions: it knows the form without being told.
-SPOKEN = [name for name in bundled_packs() if name != "toy"]
+SPOKEN = [name for name in OF_RUNS if name != "toy"]
 
 QUESTIONS = {
     "think_first": "What is in the {region_name} of {prompt}?",
@@ -153,7 +155,7 @@ def test_regions_are_called_by_the_names_of_the_pack_or_else_by_number():
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("name = ", "is not valid TOML"),
+        ("name = ", "cannot be read"),
         ("", "questions"),
         (pack_text(head=""), "name"),
         (pack_text(head='name = "small"\ncolour = "red"'), "colour"),
@@ -174,7 +176,7 @@ def test_a_pack_that_cannot_be_used_is_refused_with_the_reason(text: str, reason
     assert reason in refusal(text)
 
 
-@pytest.mark.parametrize("question", ["think_first", "think_next", "reflect"])
+@pytest.mark.parametrize("question", ["think_first", "think_next"])
 def test_a_pack_without_a_needed_question_is_refused(question: str):
     questions = {key: body for key, body in QUESTIONS.items() if key != question}
     lines = [f"{key} = '{body}'" for key, body in questions.items()]
@@ -248,7 +250,7 @@ def test_a_bundled_pack_goes_by_the_name_in_it(name: str):
     assert load_pack(name).name == name
 
 
-@pytest.mark.parametrize("name", bundled_packs())
+@pytest.mark.parametrize("name", OF_RUNS)
 def test_a_bundled_pack_has_a_wording_for_every_setting(name: str):
     pack = load_pack(name)
 
@@ -273,7 +275,7 @@ def test_a_bundled_question_mentions_all_that_its_answer_depends_on(
     assert all(value in asked for value in objects)
 
 
-@pytest.mark.parametrize("name", bundled_packs())
+@pytest.mark.parametrize("name", OF_RUNS)
 def test_a_bundled_critique_of_the_first_region_quotes_no_empty_thought(name: str):
     pack = load_pack(name)
     question = "reflect_first" if "reflect_first" in pack.questions else "reflect"
@@ -293,7 +295,7 @@ def test_a_bundled_pack_asks_for_the_form_that_is_read(name: str, question: str)
     assert read_reflection(form, theta=90).verdict is Verdict.UNPARSEABLE
 
 
-@pytest.mark.parametrize("name", bundled_packs())
+@pytest.mark.parametrize("name", OF_RUNS)
 def test_a_bundled_pack_asks_for_bands_in_the_form_that_is_read(name: str):
     values = {"prompt": "a red cube", "num_regions": 3, "num_rows": 24}
     asked = load_pack(name).render("schedule", values)

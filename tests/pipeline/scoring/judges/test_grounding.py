@@ -139,30 +139,11 @@ def test_boxes_of_a_padded_square_are_shares_of_the_picture_again():
     assert query == (0.5, 0.5, 0.5, 0.5, 0.5)
 
 
-class SquarePictures:
-    """In place of OWLv2's image processor, which needs scipy: pads to a square, and halves."""
-
-    def __call__(self, pictures: list[np.ndarray], **_: str) -> dict[str, torch.Tensor]:
-        squares = torch.zeros(len(pictures), 3, 64, 64)
-        for square, shown in zip(squares, pictures, strict=True):
-            small = torch.from_numpy(shown[::2, ::2].copy()).permute(2, 0, 1) / 255
-            square[:, : small.shape[1], : small.shape[2]] = small
-        return {"pixel_values": squares}
-
-
-@pytest.mark.parametrize("has_scipy", [True, False])
 def test_owlv2_scores_each_noun_by_itself_and_places_boxes_in_the_padded_square(
-    checkpoint: Checkpoints, monkeypatch: pytest.MonkeyPatch, has_scipy: bool
+    checkpoint: Checkpoints,
 ):
     folder = checkpoint("owlv2")
-    if has_scipy:
-        pytest.importorskip("scipy")
-        processor = tf.Owlv2ImageProcessorPil.from_pretrained(folder)
-    else:
-        processor = SquarePictures()
-        detectors = "pipeline.scoring.judges.detectors"
-        monkeypatch.setattr(f"{detectors}.find_spec", lambda name: True)
-        monkeypatch.setattr(f"{detectors}.load_image_processor", lambda kind, path: processor)
+    processor = tf.Owlv2ImageProcessorPil.from_pretrained(folder)
     record: JsonObject = {"task_type": "object", "nouns": ["dog", "cat"]}
     inputs = [
         asked("x", 5, record, width=64),

@@ -26,7 +26,7 @@ def generated(folder: Path, name: str, scoring_input: ScoringInput) -> np.ndarra
     question = "Does it show " + scoring_input.prompt
     marks = "<image>" if name.startswith("llava") else "<|vision_start|><|image_pad|><|vision_end|>"
     text = f"<|im_start|>user\n{marks}{question}<|im_end|>\n<|im_start|>assistant\n"
-    inputs = wrapped.processor(images=scoring_input.pixels, text=text, return_tensors="pt")
+    inputs = wrapped.processor(images=[scoring_input.pixels], text=[text], return_tensors="pt")
     with torch.no_grad():
         told = model.generate(
             **inputs,

@@ -1,0 +1,121 @@
+"""Runs as they are looked at: each key once, with its scores, chosen, ordered and read again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pipeline.store import layout
+from pipeline.store.objects import Store
+from pipeline.store.open import open_store
+from pipeline.view.runs import ListedTrace, ViewedRun, choose, view_run
+from pipeline.view.where import Choice, Value
+from schemas.errors import InputError
+from tests.pipeline.conftest import score
+from tests.support import (
+    all_rows,
+    bring_back,
+    fake_config,
+    fake_method,
+    plan_run,
+    replace_object,
+    run_all,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """12 rollouts, some dead, one of which a rerun brought back; critiques are scored."""
+    store = open_store(str(tmp_path / "run"))
+    fake = fake_method().fake.model_copy(update={"dead_share": 0.3})
+    manifest = plan_run(store, 6, fake_config(fake_method(fake)), rollouts_per_record=2)
+    run_all(store, manifest, attempt=2)
+    bring_back(store, manifest, 0, tmp_path, num_keys=1)
+    score(store, "critiques")
+    return store
+
+
+def chosen(run: ViewedRun, where: str = "", sort: str = "", number: int | None = None):
+    condition, order = Choice(where=where, sort=sort).read(run.columns)
+    return [trace for _, trace in choose([run], where=condition, sort=order, number=number)]
+
+
+def column(traces: Sequence[ListedTrace], name: str) -> list[Value]:
+    return [trace.facts.get(name) for trace in traces]
+
+
+def test_each_key_is_listed_once_as_it_stands(store: Store):
+    run = view_run(store.url)
+    traces = chosen(run)
+
+    keys = list(zip(column(traces, "record_id"), column(traces, "rollout_index"), strict=True))
+    assert len(keys) == len(set(keys)) == 12
+    num_dead = sum(row["status"] == "dead" for row in all_rows(store, run.source.manifest))
+    assert len(chosen(run, "dead")) == num_dead - 1 > 0
+    assert len(chosen(run, "not dead and trace_id contains '-'")) == 12 - num_dead + 1
+
+
+def test_facts_are_those_of_the_row(store: Store):
+    run = view_run(store.url)
+
+    for trace, row in run.read_rows(chosen(run)):
+        scores = [event["score"] for event in row["events"] if event["score"] is not None]
+        replaced = [event for event in row["events"] if event["superseded_by"] is not None]
+        assert trace.facts["trace_id"] == row["trace_id"]
+        assert trace.facts["score"] == min(scores, default=None)
+        assert trace.facts["num_revisions"] == len(replaced)
+        assert trace.facts["revised"] == bool(replaced)
+
+
+def test_rows_are_read_in_any_order(store: Store):
+    run = view_run(store.url)
+    traces = chosen(run, sort="-score, rollout_index")
+
+    rows = [row["trace_id"] for _, row in run.read_rows(traces)]
+
+    assert rows == column(traces, "trace_id") != column(chosen(run), "trace_id")
+
+
+def test_a_scorer_has_columns_and_says_the_lowest_of_events(store: Store):
+    run = view_run(store.url)
+
+    assert run.columns["critiques.value"] == "number"
+    for trace in chosen(run, "critiques.value is not null"):
+        of_events = run.scores_at(trace.source)[str(trace.facts["trace_id"])]
+        values = [scores["critiques.value"] for scores in of_events.values()]
+        assert trace.facts["critiques.value"] == min(v for v in values if isinstance(v, float))
+    assert chosen(run, "critiques.value is null and not dead and score is null")
+
+
+def test_two_versions_of_a_scorer_go_by_their_names(store: Store):
+    old = layout.SCORES + "/critiques@1"
+    for entry in list(store.list_folder(old)):
+        store.put(
+            f"{layout.SCORES}/critiques@2/{layout.object_name(entry.key)}", store.read(entry.key)
+        )
+
+    columns = view_run(store.url).columns
+
+    assert {"critiques@1.value", "critiques@2.value"} <= set(columns)
+    assert "critiques.value" not in columns
+
+
+def test_a_sidecar_that_is_none_is_refused(store: Store):
+    store.put(layout.SCORES + "/critiques@1/shard-00000.parquet", b"nothing")
+
+    with pytest.raises(InputError, match="no sidecar of scores"):
+        chosen(view_run(store.url))
+
+
+def test_a_larger_sample_by_lot_holds_the_smaller_one(store: Store):
+    run = view_run(store.url)
+    samples = [set(column(chosen(run, number=number), "trace_id")) for number in (3, 6, 50)]
+
+    assert [len(sample) for sample in samples] == [3, 6, 12]
+    assert samples[0] < samples[1] < samples[2]
+
+
+def test_metadata_that_is_no_object_is_none(store: Store):
+    replace_object(store, 0, rows=lambda rows: [row | {"metadata": "[1"} for row in rows])
+
+    assert column(chosen(view_run(store.url)), "category") == [None] * 12
