@@ -159,7 +159,7 @@ def _drawing_pair(
     canvas, other = map(list, canvases)
     return DrawingPair(
         has_one_prompt=chosen["prefix_ids"] == rejected["prefix_ids"] and canvas == other,
-        prompt_ids=chosen["prefix_ids"],
+        prompt_ids=chosen["prefix_ids"] or [],
         canvas=canvas,
         chosen=chosen["codes"],
         rejected=rejected["codes"],

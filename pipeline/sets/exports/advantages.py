@@ -47,4 +47,4 @@ def token_weight(segments: Sequence[SegmentRow]) -> float:
     """What each learned token of a rollout weighs where all of them are to weigh 1 together: so a
     rollout counts once, however often it was revised.
     """
-    return 1 / max(1, sum(len(segment["tokens"]) for segment in segments))
+    return 1 / max(1, sum(len(segment["tokens"] or ()) for segment in segments))

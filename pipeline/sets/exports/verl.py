@@ -81,15 +81,16 @@ def _segment_row(
     source: Source, row: GroupRow, segment: SegmentRow, index: int, weight: float
 ) -> ExportRow:
     """A drawing goes on from its canvas, which stands in the response and is not learned."""
-    canvas = segment["canvas"] if segment["modality"] == "image" else []
+    canvas, tokens = segment["canvas"], segment["tokens"] or []
+    canvas = canvas if segment["modality"] == "image" else []
     return names_of(row) | {
         "id": segment_name(row, segment),
         "uid": row["group_id"].replace("_", "-"),  # verl joins names by low lines
         "session_id": row["rollout_index"],
         "index": index,
         "prompt_ids": segment["prefix_ids"],
-        "response_ids": canvas + segment["tokens"],
-        "response_mask": [0] * len(canvas) + [1] * len(segment["tokens"]),
+        "response_ids": canvas + tokens,
+        "response_mask": [0] * len(canvas) + [1] * len(tokens),
         "response_logprobs": [0.0] * len(canvas) + (segment["logp_sample"] or []),
         "reward_score": row["reward"],
         "advantage": advantage_of("verl", source),
