@@ -7,7 +7,6 @@ may hold an endpoint with a password in it.
 
 import http.client
 import re
-from collections.abc import Mapping
 
 from botocore import exceptions as botocore_errors
 from botocore.exceptions import BotoCoreError, ClientError
@@ -197,8 +196,7 @@ def _told(error: Exception) -> tuple[int, str, str]:
 
 def _region_of(error: ClientError) -> str:
     """The region that a redirection names; empty if this is none, or names none."""
-    said: Mapping[str, object] = {**error.response.get("Error", {})}
-    if match := _REGION.search(str(said.get("Message", ""))):
+    if match := _REGION.search(error.response.get("Error", {}).get("Message", "")):
         return match[1]
     metadata = error.response.get("ResponseMetadata", {})
     headers = metadata.get("HTTPHeaders", {})
@@ -206,7 +204,7 @@ def _region_of(error: ClientError) -> str:
     return _quoted(headers.get("x-amz-bucket-region", "")) if is_redirection else ""
 
 
-def _quoted(text: object) -> str:
+def _quoted(text: str) -> str:
     """A server's words on one line, and not too many of them."""
-    words = " ".join(str(text).split())
+    words = " ".join(text.split())
     return words if len(words) <= _KEPT else f"{words[:_KEPT]} ..."
