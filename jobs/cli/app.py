@@ -6,19 +6,15 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import endpoints, evaluation, looking, sets
+from jobs.cli import endpoints, evaluation, looking, recovery, sets
 from jobs.cli.options import (
     ActorResources,
     Actors,
     Address,
-    Apply,
     Backend,
     ConfigFile,
-    DamagedShards,
-    Deep,
     DtypeName,
-    LostPlans,
-    LostRun,
+    GpuHourPrice,
     MaxDeadFraction,
     MinActors,
     Model,
@@ -47,9 +43,11 @@ from jobs.cli.usage import PrintableUsage
 from jobs.commands.terminal import Terminal
 from schemas import __version__
 
+_PLAN_AND_GROW, _LOOK = "Plan and grow", "Look"
+
 app = typer.Typer(
     cls=PrintableUsage,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -74,7 +72,7 @@ def version(
         raise typer.Exit
 
 
-@app.command()
+@app.command(rich_help_panel=_PLAN_AND_GROW)
 def plan(
     prompts: Prompts,
     model: Model = None,
@@ -107,14 +105,16 @@ def plan(
     Nothing is written unless every prompt can be used. Planning the same again changes nothing.
     An extension adds what is missing to so many rollouts of each prompt, in shards of its own.
 
-        coppice plan prompts.txt runs/first --model deepseek-ai/Janus-Pro-7B --rollouts 8
+        coppice plan prompts.txt runs/first --model deepseek-ai/Janus-Pro-7B
         coppice plan --extend more-prompts.txt runs/first --rollouts 8
         coppice plan --extend runs/first --rollouts 16
     """
-    from jobs.commands.plan import PlanRequest, extend_run, plan_run
-
     if len(prompts) < 2 and not extend:
         raise typer.BadParameter("give at least one prompt file, and last the run")
+    terminal = Terminal()
+    terminal.doing("reading prompts")
+    from jobs.commands.plan import PlanRequest, extend_run, plan_run
+
     flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
     request = PlanRequest(
         sources=prompts[:-1],
@@ -127,10 +127,10 @@ def plan(
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
-    (extend_run if extend else plan_run)(request, Terminal())
+    (extend_run if extend else plan_run)(request, terminal)
 
 
-@app.command()
+@app.command(rich_help_panel=_PLAN_AND_GROW)
 def run(
     prompts: Prompts,
     model: Model = None,
@@ -155,6 +155,7 @@ def run(
     resources: ActorResources = None,
     max_dead_fraction: MaxDeadFraction = None,
     address: Address = None,
+    gpu_hour_price: GpuHourPrice = None,
 ) -> None:
     """Make what is missing of a run; with prompts, plan it first.
 
@@ -164,14 +165,13 @@ def run(
         coppice run prompts.txt runs/first
         coppice run runs/first --actors 8
     """
+    terminal = Terminal()
+    terminal.doing("reading prompts" if len(prompts) > 1 else "reading the run")
     from jobs.commands.plan import PlanRequest, load_run, plan_run
     from jobs.commands.runs import grow_run
 
-    terminal = Terminal()
     flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
-    flags += execution_flags(actors, min_actors, resources)
-    if max_dead_fraction is not None:
-        flags.append(f"execution.max_dead_fraction={max_dead_fraction}")
+    flags += execution_flags(actors, min_actors, resources, max_dead_fraction)
     request = PlanRequest(
         sources=prompts[:-1],
         url=prompts[-1],
@@ -188,154 +188,54 @@ def run(
             "RUN is planned already; to add to it: coppice plan --extend RUN --rollouts N"
         )
     manifest = plan_run(request, terminal) if request.sources else load_run(request)
-    raise typer.Exit(grow_run(request.url, manifest, terminal, address=address))
-
-
-@app.command()
-def rerun(
-    run: RunUrl,
-    reason: Annotated[
-        list[str] | None,
-        typer.Option(help="Only those dead for this reason, such as timeout. Repeatable."),
-    ] = None,
-    shards: Annotated[
-        str | None, typer.Option(metavar="3,7-9", help="Only those of these shards.")
-    ] = None,
-    record: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this record's: its id or the start of it. Repeatable."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be tried again, and end.")
-    ] = False,
-    settings: Settings = None,
-    actors: Actors = None,
-    min_actors: MinActors = None,
-    resources: ActorResources = None,
-    address: Address = None,
-) -> None:
-    """Try dead rollouts of a run again, and keep those that come out well.
-
-    What is ok is never touched. The same command again goes on where it stopped; once it is
-    complete, it tries what is still dead once more.
-
-        coppice rerun runs/first --reason timeout
-        coppice rerun runs/first --shards 3,7-9 --dry-run
-    """
-    from jobs.commands.plan import PlanRequest, load_run
-    from jobs.commands.runs import rerun_dead
-    from jobs.commands.shard_lists import parse_shards
-    from pipeline.plan.reruns import RerunSelection
-
-    flags = execution_flags(actors, min_actors, resources)
-    request = PlanRequest(sources=[], url=run, settings=[*flags, *(settings or [])])
-    manifest = load_run(request)
-    selection = RerunSelection(
-        reasons=tuple(sorted(reason or ())),
-        shards=parse_shards(shards, manifest.num_shards) if shards else (),
-        records=tuple(sorted(record or ())),
-    )
-    code = rerun_dead(run, manifest, selection, Terminal(), address=address, is_dry=dry_run)
+    code = grow_run(request.url, manifest, terminal, address=address, gpu_hour_price=gpu_hour_price)
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(rich_help_panel=_LOOK)
 def status(
     run: RunUrl,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the run until it ends, or its driver does.")
+    ] = False,
+    gpu_hour_price: GpuHourPrice = None,
 ) -> None:
-    """Say how far a run is. Reads the store alone; the run may be at work.
+    """Say how far a run is, what the dead died of, and what to do next.
 
-    coppice status runs/first
+    Reads the store alone; the run may be at work. Ends with the exit code of `coppice run`.
+
+        coppice status runs/first
+        coppice status runs/first --watch
     """
-    from jobs.commands.status import show_status
+    terminal = Terminal()
+    terminal.doing("reading the run", is_logged=False)
+    from jobs.commands.status import show_status, watch_status
 
-    raise typer.Exit(show_status(run, Terminal(), as_json=as_json))
+    if watch and as_json:
+        raise typer.BadParameter("--watch shows a line that moves, and --json prints one object")
+    if watch:
+        raise typer.Exit(watch_status(run, terminal, gpu_hour_price=gpu_hour_price))
+    code = show_status(run, terminal, as_json=as_json, gpu_hour_price=gpu_hour_price)
+    raise typer.Exit(code)
 
 
-@app.command()
-def verify(
-    run: RunUrl,
-    deep: Deep = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Prove that a run is whole: each planned key once, as ok, dead or missing; or that a set is.
+@app.command(rich_help_panel=_PLAN_AND_GROW)
+def config() -> None:
+    """Print every setting of a run with its default and what it means, as a config file.
 
-    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if it is whole,
-    else with 9 and what is wrong, what was expected, and what to do. What is missing is no damage.
+    What stands under \\[method] decides what is made, and is frozen with the plan; \\[execution] is
+    how fast and where. What is printed is taken by --config.
 
-        coppice verify runs/first --deep
-        coppice verify sets/first
+        coppice config > settings.toml
+        coppice run prompts.txt runs/first --config settings.toml
     """
-    from jobs.commands.verify import verify_run
+    from pipeline.plan.configs import DEFAULTS
 
-    raise typer.Exit(verify_run(run, Terminal(), is_deep=deep, as_json=as_json))
-
-
-@app.command()
-def why(
-    run: RunUrl,
-    record: Annotated[str, typer.Argument(help="A record id or the start of one.")],
-    rollout: Annotated[
-        int | None, typer.Option(min=0, help="One rollout of the record; without it, all.")
-    ] = None,
-) -> None:
-    """Tell a record's whole story: where it is planned, what came of it, what went wrong.
-
-    coppice why runs/first 3f2a
-    """
-    from jobs.commands.why import tell_why
-
-    tell_why(run, record, rollout, Terminal())
+    Terminal().say(*DEFAULTS.read_text().splitlines())
 
 
-@app.command()
-def repair(
-    run: RunUrl,
-    shards: DamagedShards = None,
-    plan: LostPlans = False,
-    lost_run: LostRun = False,
-    apply: Apply = False,
-) -> None:
-    """Mend what `coppice verify` found: damaged shards, plan files, or a lost run.json.
-
-    `--shards` moves base and supplements to `_quarantine/`, and the next run makes them again.
-    Stop runs and reruns of the shards first. `--plan` and `--run` make anew what traces still say.
-
-        coppice repair runs/first --shards 3,7-9
-        coppice repair runs/first --plan --apply
-    """
-    from jobs.commands.repair import repair_lost_run, repair_plan, repair_run
-
-    if (shards is not None) + plan + lost_run != 1:
-        raise typer.BadParameter("give one of --shards, --plan and --run")
-    if shards is not None:
-        repair_run(run, shards, Terminal())
-    elif plan:
-        raise typer.Exit(repair_plan(run, Terminal(), is_dry=not apply))
-    else:
-        repair_lost_run(run, Terminal(), is_dry=not apply)
-
-
-@app.command()
-def gc(
-    run: RunUrl,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it.")] = False,
-    settle_seconds: Annotated[
-        float, typer.Option(min=0, max=1e9, help="How long temporary ones must stand unchanged.")
-    ] = 10.0,
-) -> None:
-    """Remove what killed commands left behind: plans not committed, temporary files, old drivers.
-
-    Safe beside a live run: only what cannot come to be needed is removed, and no trace ever.
-
-        coppice gc runs/first --dry-run
-    """
-    from jobs.commands.gc import collect_garbage
-
-    collect_garbage(run, Terminal(), is_dry=dry_run, settle_seconds=settle_seconds)
-
-
+app.add_typer(recovery.app)
 app.add_typer(looking.app)
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jobs.cli.app import app
 from jobs.commands.stopping import Stop
-from jobs.commands.terminal import Terminal
+from jobs.commands.terminal import Terminal, settled
 from schemas.errors import CoppiceError, ExitCode, InputError, Stopped, StoreUnavailable
 
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -15,7 +15,7 @@ _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, e
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, or these arguments of one, and exit."""
     try:
-        with Stop(Terminal(sys.stderr)):
+        with Stop(Terminal(sys.stderr)), settled():
             app(arguments)
     except (KeyboardInterrupt, Stopped):  # what there is to say was said
         sys.exit(ExitCode.INCOMPLETE)

@@ -11,7 +11,7 @@ from jobs.commands.terminal import Terminal
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel="Look")
 def show(
     run: RunUrl,
     record: Annotated[
@@ -23,7 +23,7 @@ def show(
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the first traces of the run as one PNG instead."),
+        typer.Option(metavar="FILE", help="Write telling traces of the run as one PNG instead."),
     ] = None,
     where: WhereText = "",
     sort: SortText = "",
@@ -32,7 +32,8 @@ def show(
 ) -> None:
     """Show a trace: what was thought, drawn, judged and drawn again.
 
-    A contact sheet shows several at a glance; canvases are in it if the run keeps all pictures.
+    A contact sheet shows several at a glance: each drawing, what the critic said of it, and what
+    the exact scorer says where there is one. Canvases that were not kept are painted from tokens.
 
         coppice show runs/first 3f2a --png pictures
         coppice show runs/first --sheet contact-sheet.png
@@ -55,7 +56,7 @@ def show(
     show_trace(run, record, rollout, Terminal(), png)
 
 
-@app.command()
+@app.command(rich_help_panel="Look")
 def view(
     source: Annotated[
         str, typer.Argument(metavar="RUN|SET", help="A run or a training set; s3:// too.")
@@ -87,8 +88,10 @@ def view(
 
         coppice view runs/first
         coppice view sets/first s3://bucket/gallery --number 2000
-        coppice view runs/first --beside runs/second --where 'toy.value < 1' --sort score
+        coppice view runs/first --beside runs/second --where 'toy.value < 1'
     """
+    terminal = Terminal()
+    terminal.doing("reading traces")
     from jobs.commands.view import ViewRequest, write_view
     from pipeline.view.where import Choice
 
@@ -100,4 +103,4 @@ def view(
         choice=Choice(where=where, sort=sort, is_dead=dead, is_revised=revised),
         number=number,
     )
-    write_view(request, Terminal())
+    write_view(request, terminal)

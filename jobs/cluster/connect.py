@@ -18,6 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from jobs.cluster.addresses import check_address
 from jobs.cluster.ray_errors import told
+from jobs.commands.terminal import keep_stderr_to_python
 from schemas.errors import ClusterLost, InputError
 
 _PACKAGES = ("schemas", "pipeline", "jobs")
@@ -36,6 +37,7 @@ def on_ray(address: str | None) -> Iterator[None]:
     """
     _check_folder(Path.cwd())
     logging.getLogger("ray").setLevel(logging.ERROR)  # Ray itself does so too late for some
+    keep_stderr_to_python()  # Ray's core writes errors past it that are none
     if address:
         check_address(address)
     try:

@@ -25,6 +25,7 @@ from schemas.errors import DriverAlive, ObjectMissing, StoreError, StoreRefused
 from schemas.small_files import UnreadableFile, read_small
 
 _SILENT_BEATS = 3  # that a living driver may miss
+_DRIVERS_ASKED = 3  # how far they came: one that was killed at its start said nothing
 
 
 class DriverNote(Frozen):
@@ -42,6 +43,25 @@ class Beat(Frozen):
 
     count: int
     is_over: bool = False
+
+
+class DriverProgress(Frozen):
+    """`_drivers/000007.progress`: how far the driver was when it beat last, and all that the work
+    of this run took so far, that of drivers before it included.
+    """
+
+    told_at: str  # UTC, ISO 8601
+    num_finished: int  # rollouts, as the following
+    num_planned: int
+    num_accepted: int  # since this driver began
+    num_revised: int
+    dead: dict[str, int]  # by reason
+    rollouts_per_second: float  # lately
+    num_actors: int
+    seconds: dict[str, float]  # by phase and device: "generate gpu"
+    tokens: dict[str, int]  # by role
+    gpu_share: float  # of a GPU, or how many, that an actor holds
+    num_ok_grown: int  # rollouts that came of that work
 
 
 class ActorPlaces(Frozen):
@@ -73,6 +93,7 @@ class DriverHeartbeat:
         self._count = 0
         self._is_over = threading.Event()
         self._successor: DriverNote | None = None
+        self._progress: DriverProgress | None = None
 
     def __enter__(self) -> Self:
         # All of it anew after an outage: a watch with one in its midst says nothing.
@@ -102,6 +123,10 @@ class DriverHeartbeat:
         with suppress(StoreError):
             key = layout.actors_key(self._number)
             self._store.impatient.put(key, listed.model_dump_json(indent=1).encode())
+
+    def tell(self, progress: DriverProgress) -> None:
+        """Have the next beat say how far the run is."""
+        self._progress = progress
 
     def say_over(self) -> None:
         """Beat for the last time, as a process does that is about to end by force."""
@@ -151,6 +176,9 @@ class DriverHeartbeat:
         with suppress(StoreError):  # a store that is away; the next beat may come through
             beat = Beat(count=self._count, is_over=is_over)
             store.put(layout.beat_key(self._number), beat.model_dump_json().encode())
+            if self._progress:
+                progress = self._progress.model_dump_json(indent=1)
+                store.put(layout.progress_key(self._number), progress.encode())
             self._successor = _try_note(store, self._number + 1)
 
 
@@ -168,6 +196,15 @@ def read_newest_driver(store: Store) -> tuple[DriverNote, tuple[str, ...]] | Non
     with suppress(ObjectMissing, StoreRefused, UnreadableFile):  # it is for people alone
         return note, read_small(store, layout.actors_key(number), ActorPlaces).actors
     return note, ()
+
+
+def read_newest_progress(store: Store) -> DriverProgress | None:
+    """What the newest driver that said anything said last; it may be gone."""
+    highest = _highest(store)
+    for number in range(highest, max(0, highest - _DRIVERS_ASKED), -1):
+        with suppress(ObjectMissing, StoreRefused, UnreadableFile):  # it is for people alone
+            return read_small(store, layout.progress_key(number), DriverProgress)
+    return None
 
 
 def _highest(store: Store) -> int:

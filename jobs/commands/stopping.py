@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
-from jobs.commands.terminal import Terminal, silence
+from jobs.commands.terminal import Terminal, silence, silence_stderr
 from schemas.errors import ExitCode
 
 CLEAN_UP_SECONDS = 10.0
@@ -129,6 +129,8 @@ class Stop:
         if number == signal.SIGHUP:
             for descriptor in self._ttys:
                 silence(descriptor)
+            if 2 in self._ttys:
+                silence_stderr()  # another one since Ray is up
         with self._counting:
             self._num_asked += 1
             is_first, was_ending = self._num_asked == 1, self._is_ending

@@ -3,11 +3,14 @@
 In a config file the model and the template pack are names; here they get their digests.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import partial
+from pathlib import Path
 from typing import TypeAlias, TypeVar, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.plan.models import ModelFacts, describe_model, fake_facts
@@ -20,6 +23,7 @@ from schemas.config import (
     FakeConfig,
     Frozen,
     MethodConfig,
+    ModelConfig,
     PackConfig,
     Program,
     RunConfig,
@@ -30,6 +34,11 @@ from schemas.small_files import parse_toml, read_toml_file
 from schemas.trace import Role
 
 DEFAULT_MODEL = "toy"
+DEFAULTS = Path(__file__).parent / "defaults.toml"
+"""A config file with every setting at its default, and what it means."""
+
+_FOUND_BY_PLANNING = "model_files"
+_ALIKE = 0.6  # of names, from where on the other is told
 _LEAST_AMOUNT = 0.0001  # Ray counts in such steps
 _MOST_AMOUNT = 1e6
 _OWN_RESOURCES = {
@@ -248,11 +257,19 @@ def validated(kind: type[Table], tables: JsonValue) -> Table:
     try:
         return kind.model_validate(tables)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}{_found(problem)}"
-            for problem in error.errors()
-        ]
+        lines = [f"  {_describe_problem(problem, kind)}" for problem in error.errors()]
         raise InputError("the config cannot be used:\n" + "\n".join(lines)) from None
+
+
+def _describe_problem(problem: ErrorDetails, kind: type[Frozen]) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{name}: {problem['msg']}{_found(problem)}"
+    names = list(setting_names(kind))
+    tables = dict.fromkeys(known.rpartition(".")[0] for known in names if "." in known)
+    best = max([*names, *tables], key=partial(_likeness, name))
+    hint = f" Did you mean {best}?" if _likeness(name, best) >= _ALIKE else ""
+    return f"{name}: no such setting{_found(problem)}.{hint} See: coppice config"
 
 
 def _found(problem: ErrorDetails) -> str:
@@ -261,3 +278,21 @@ def _found(problem: ErrorDetails) -> str:
     if problem["type"] == "missing" or is_of_endpoint or isinstance(value, dict):
         return ""
     return f" (found {value!r:.60})"
+
+
+def _likeness(name: str, other: str) -> float:
+    """How well a name fits another: 0 to 1 by letters, and 1 more where its last word is in it."""
+    word, in_other = (each.rpartition(".")[2] for each in (name, other))
+    return SequenceMatcher(None, name, other).ratio() + (word in in_other)
+
+
+def setting_names(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all settings of a config table and the tables in it."""
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if inner in (ModelConfig, PackConfig):  # a user names them, and planning takes digests
+            yield f"{prefix}{name}"
+        elif isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from setting_names(inner, f"{prefix}{name}.")
+        elif name != _FOUND_BY_PLANNING:
+            yield f"{prefix}{name}"

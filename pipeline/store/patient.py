@@ -58,6 +58,7 @@ class PatientStore:
         self._clock = clock
         self._lock = threading.Lock()
         self._calls: list[_Call] = []  # that are under way
+        self.spent_seconds = 0.0  # in all calls of all threads, waits included
 
     def __reduce__(self) -> "tuple[Callable[[], PatientStore], tuple[()]]":
         remade = partial(
@@ -138,6 +139,7 @@ class PatientStore:
         finally:
             with self._lock:
                 self._calls.remove(noted)
+                self.spent_seconds += self._clock() - noted.started
 
     def _pause(self, noted: _Call, seconds: float) -> None:
         noted.is_paused = True

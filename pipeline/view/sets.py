@@ -52,13 +52,13 @@ def view(url: str, runs: Sequence[str] = ()) -> ViewedRun | ViewedSet:
                 f"(no {layout.MANIFEST}, no {MANIFEST})"
             )
         return view_run(url)
-    found_at = _places_of(store, [run.run_id for run in manifest.inputs.runs], runs)
+    run_urls = _places_of(store, [run.run_id for run in manifest.inputs.runs], runs)
     with open_object(store, DECISIONS_KEY) as file:
         decisions = pq.ParquetFile(file).read(use_threads=False)
     return ViewedSet(
         store=store,
         manifest=manifest,
-        runs=tuple(view_run(run_url, decisions=decisions) for run_url in found_at),
+        runs=tuple(view_run(run_url, decisions=decisions) for run_url in run_urls),
     )
 
 

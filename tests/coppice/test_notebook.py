@@ -23,6 +23,7 @@ def run_cell(source: str, names: dict[str, Any]) -> Any:
     return eval(compile(ast.Expression(last.value), str(NOTEBOOK), "eval"), names)
 
 
+@pytest.mark.slow
 def test_every_cell_of_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "runs").mkdir()
     url = grow_toy(tmp_path, num_records=2, num_rollouts=2, pictures="none")

@@ -1,6 +1,7 @@
 """A run that starts its vLLM for itself, on Ray, and leaves nothing of it behind."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -85,6 +86,11 @@ def test_a_run_serves_its_own_critic_and_takes_it_along(
     assert "The server of replica 1 of endpoint teacher answers." in said
     assert len(served) >= 3  # the server, its engine, a worker
     assert not any(map(is_alive, served))
+    told = re.search(r"log (/\S+\.log)", said)
+    assert told is not None
+    log_of_server = Path(told[1]).read_text()
+    assert "Application startup complete" in log_of_server
+    assert not [prompt for prompt in PROMPTS.splitlines() if prompt in log_of_server + said]
     verify = [sys.executable, "-m", "jobs.cli", "verify", "run", "--deep"]
     assert subprocess.run(verify, cwd=tmp_path, check=False).returncode == 0
 

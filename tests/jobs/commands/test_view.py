@@ -22,20 +22,26 @@ def coppice(*words: str) -> tuple[str, int]:
     return out.getvalue(), int(end.value.code or 0)
 
 
-@pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of the same prompts, some dead, with scores of critiques."""
+    folder = tmp_path_factory.mktemp("runs")
     for name, seed in (("run", 0), ("other", 1)):
         fake = SMALL.model_copy(update={"dead_share": 0.4})
         config = fake_config(fake_method(fake, pictures=Pictures.NONE, seed=seed))
-        store = open_store(str(tmp_path / name))
+        store = open_store(str(folder / name))
         run_all(store, plan_run(store, 8, config), attempt=2)
         score(store, "critiques")
-    return str(tmp_path / "run")
+    return folder
 
 
-def test_a_run_gets_a_gallery_in_its_own_folder(url: str):
+@pytest.fixture(autouse=True)
+def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_a_run_gets_a_gallery_in_its_own_folder():
     said, code = coppice("view", "run")
 
     assert code == 0
@@ -45,7 +51,7 @@ def test_a_run_gets_a_gallery_in_its_own_folder(url: str):
     assert coppice("view", "run")[1] == 0  # again, in its place
 
 
-def test_traces_are_chosen_alike_by_view_and_show(url: str):
+def test_traces_are_chosen_alike_by_view_and_show():
     viewed, _ = coppice("view", "run", "out", "--where", "score < 60", "--sort", "-score")
     shown, _ = coppice("show", "run", "--where", "score < 60", "--sort", "-score")
 
@@ -56,7 +62,7 @@ def test_traces_are_chosen_alike_by_view_and_show(url: str):
     assert shown.splitlines()[0].split() == ["record", "rollout", "status", "score", "prompt"]
 
 
-def test_the_dead_and_the_revised_are_asked_for_in_a_word(url: str):
+def test_the_dead_and_the_revised_are_asked_for_in_a_word():
     dead, _ = coppice("show", "run", "--dead")
     revised, _ = coppice("show", "run", "--revised", "--where", "not dead")
 
@@ -68,7 +74,7 @@ def test_the_dead_and_the_revised_are_asked_for_in_a_word(url: str):
     assert Path("sheet.png").is_file()
 
 
-def test_two_runs_are_set_side_by_side(url: str):
+def test_two_runs_are_set_side_by_side():
     said, code = coppice("view", "run", "out", "--beside", "other", "--number", "6")
 
     assert code == 0, said
@@ -92,7 +98,7 @@ def test_two_runs_are_set_side_by_side(url: str):
         (("show", "run", "3f", "--dead"), "a record is chosen by its id alone"),
     ],
 )
-def test_what_cannot_be_done_is_told(url: str, words: tuple[str, ...], told: str):
+def test_what_cannot_be_done_is_told(words: tuple[str, ...], told: str):
     said, code = coppice(*words)
 
     assert code == 2

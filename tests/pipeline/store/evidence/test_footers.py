@@ -6,7 +6,7 @@ from contextlib import suppress
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.store.evidence.footers import footer_problems
@@ -64,6 +64,7 @@ def test_a_least_value_that_is_another_is_found_wherever_it_is_said():
     assert any("of page" in problem for each in found for problem in each)
 
 
+@settings(deadline=None, max_examples=60)  # each reads a file
 @given(st.data())
 def test_no_flip_in_a_footer_ends_the_process(data: st.DataObject):
     """An exception of C++ that nothing catches would."""
