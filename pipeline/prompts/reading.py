@@ -178,12 +178,7 @@ class Reading:
         self._group, self._subject, self._group_link = list(head), list(head), None
         self._is_joined = self._has_verb = False
         if join is Join.WHOSE:
-            self._open = Link(
-                subjects=list(head),
-                relation="with",
-                kind=_SAID,
-                is_verb=False,
-            )
+            self._open = Link(subjects=list(head), relation="with", kind=_SAID, is_verb=False)
         elif _is_subject_and_verb(ahead):
             self._clause.object_of = list(head)
             self._group, self._subject = [], []
@@ -393,9 +388,6 @@ class Reading:
 
 def _is_subject_and_verb(ahead: Sequence[Piece]) -> bool:
     """Whether a relative clause goes on with a subject of its own."""
-    return (
-        len(ahead) > 1
-        and isinstance(ahead[0], NounPhrase)
-        and bool(ahead[0].nouns)
-        and isinstance(ahead[1], Verb)
-    )
+    if len(ahead) < 2 or not isinstance(ahead[0], NounPhrase):
+        return False
+    return bool(ahead[0].nouns) and isinstance(ahead[1], Verb)

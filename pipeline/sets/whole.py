@@ -138,8 +138,8 @@ class SetCheck:
                     yield _finding(entry.key, "a file", "none of this name, by manifest.json")
 
 
-def _finding(key: str, found: str, expected: str) -> Finding:
-    return Finding(shard=None, key=key, found=found, expected=expected, advice=_ADVICE)
+def _finding(key: str, problem: str, expected: str) -> Finding:
+    return Finding(shard=None, key=key, found=problem, expected=expected, advice=_ADVICE)
 
 
 def _digest(manifest: SetManifest) -> str:
