@@ -173,7 +173,7 @@ def curate(
     if len(runs) < 2:
         raise typer.BadParameter("give at least one run, and last the place of the set")
     terminal = Terminal()
-    terminal.doing("reading the recipe")
+    terminal.doing("reading the recipe", is_logged=False)
     from jobs.commands.curate import CurateRequest, curate_runs
 
     request = CurateRequest(

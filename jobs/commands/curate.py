@@ -74,7 +74,10 @@ def curate_runs(request: CurateRequest, terminal: Terminal) -> None:
     check_exports(exports, recipe.kind)
     recipe = with_judge(recipe, request.judges, request.held_out)
     recipe = recipe.model_copy(update={"exports": exports})
-    with terminal.progress("judging traces") as line, _spread_of(request) as spread:
+    with (
+        terminal.progress("judging traces", is_logged=False) as line,
+        _spread_of(request) as spread,
+    ):
         _curate(request, recipe, folder, spread, terminal, line)
 
 
