@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/first
 
-.PHONY: run test slow test-vllm test-all chaos check format bench clean
+.PHONY: run test slow test-vllm test-browser test-docs test-all chaos check format bench clean
 
 run: $(VENV)/ready  ## the main job, on this machine, with the bundled prompts and model
-	$(BIN)/coppice run examples/toy.jsonl $(RUN) --shard-rollouts 8 --pictures all
+	$(BIN)/coppice run examples/toy.jsonl $(RUN) --config examples/first-run.toml --shard-rollouts 8
 	$(BIN)/coppice show $(RUN) --sheet $(RUN)/contact-sheet.png
 
 test: $(VENV)/ready  ## the tests: the main path on a real Ray, S3 over the wire, the toy, and all else that is quick
@@ -18,18 +18,25 @@ slow: $(VENV)/ready  ## what takes minutes: cuts of the fault suite, the toy's t
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --s3 real tests/pipeline/store tests/s3 tests/faults
 
+test-browser: $(VENV)/ready  ## the gallery's page in Chromium, which apt-get install chromium brings
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'
+	$(BIN)/python -m pytest -m browser tests/browser
+
 test-vllm: $(VENV)/ready  ## runs with a real vLLM on this machine's CPU; its environment goes to .vllm, 2.5 GB
 	$(BIN)/python -m tests.vllm.environment
 	$(BIN)/python -m pytest -m vllm tests/vllm
 
 test-all:  ## everything there is, part by part, each with its time
-	@for part in check test slow test-vllm chaos; do \
+	@for part in check test slow test-docs test-vllm test-browser chaos; do \
 	  begun=$$(date +%s); $(MAKE) --no-print-directory $$part || exit 1; \
 	  echo "make $$part: $$(($$(date +%s) - begun)) s"; \
 	done
 
 chaos: $(VENV)/ready  ## the fault suite: hundreds of faults, and nothing lost, doubled or wrong
 	$(BIN)/python -m tests.chaos --real
+
+test-docs: $(VENV)/ready  ## every command of README and docs, typed in a clean clone
+	$(BIN)/python -m tests.docs
 
 check: $(VENV)/ready  ## formatter, linter, types
 	$(BIN)/ruff format --check .

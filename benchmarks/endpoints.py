@@ -27,9 +27,11 @@ from schemas.ids import record_id
 from schemas.json_values import JsonObject
 
 _IN_FLIGHT = 192
-_NUM_ROLLOUTS = {"fake": 4 * _IN_FLIGHT, "toy": 2 * _IN_FLIGHT}
+_NUM_ROLLOUTS = {"fake": 288, "toy": 3 * _IN_FLIGHT}
 _ANSWER_SECONDS = 1.0
-_FAKE_SECONDS = 0.008  # of each request of the fake; a rollout has six or more
+_FAKE_SECONDS = (
+    0.06  # of each request of the fake: 2.4 rollouts a second, as Janus-Pro-7B on an H200
+)
 _SERVER = """
 import sys, time
 from tests.stand_in_server import StandIn, good_answer
@@ -57,7 +59,7 @@ def _measured(name: str, url: str) -> Rows:
     config, meter = resolved.config, _Meter()
     loaded = meter.metered(open_backends(config))
     settings = Settings(method=config.method, pack=resolved.pack, geometry=resolved.facts.geometry)
-    source = _Source(name, settings, meter)
+    source = _Source(_NUM_ROLLOUTS[name], settings, meter)
     started_at = time.perf_counter()
     for outcome in drive(source, loaded.backends, max_live=_IN_FLIGHT):
         assert outcome.error is None, outcome.error
@@ -91,9 +93,9 @@ def _tables(name: str, url: str) -> JsonObject:
 class _Source:
     """Rollouts to take up, and when the first so many were, and the last."""
 
-    def __init__(self, name: str, settings: Settings, meter: "_Meter") -> None:
+    def __init__(self, num_rollouts: int, settings: Settings, meter: "_Meter") -> None:
         self._settings, self._meter = settings, meter
-        self._num_left = _NUM_ROLLOUTS[name]
+        self._num_left = num_rollouts
         self._marks: list[tuple[float, float, float]] = []
 
     def take(self, *, wait: bool) -> Rollout | None:

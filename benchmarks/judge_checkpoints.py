@@ -27,6 +27,16 @@ _CLIP_B = (  # CLIP ViT-B/32
     32,
     512,
 )
+CLIPS = {  # of these shapes, whichever judge it is
+    "vit-b16": (*_CLIP_B[:2], 16, 512),
+    "vit-l14": (
+        {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "heads": 12},
+        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "heads": 16},
+        14,
+        768,
+    ),
+}
+CLIP_JUDGES = ("clipscore", "hps", "pickscore")
 _GIT_SIDE, _BLIP_SIDE = 480, 480  # pixels, as they were fine-tuned for questions
 
 
@@ -34,7 +44,7 @@ def _clip(folder: Path, size: str, sizes: tuple[dict[str, int], dict[str, int], 
     tiny.clip(folder)
     if size == "tiny":
         return
-    text, vision, patch, dimensions = sizes
+    text, vision, patch, dimensions = CLIPS.get(size, sizes)
     config: Any = tiny.clip_config()
     config.projection_dim = dimensions
     for tower, changes in ((config.text_config, text), (config.vision_config, vision)):

@@ -2,7 +2,8 @@
 
 `python -m benchmarks.judges [--judge NAME ...] [--size tiny|published] [--pictures 32]`: random
 weights, made on the spot; speed does not depend on values. Published sizes have the published
-geometry with a small vocabulary, and want a GPU and many gigabytes of memory. Pictures are of 384
+geometry with a small vocabulary, and want a GPU and many gigabytes of memory; of judges by CLIP
+there are `vit-b16` and `vit-l14`, too, which a CPU can do. Pictures are of 384
 by 384 pixels, as Janus draws them. `--dry-run` walks through the same code with two pictures.
 
 Outside of the model are cutting and resizing pictures, tokens, questions, formulae, and copies to
@@ -25,7 +26,7 @@ import torch
 from torch import nn
 
 from benchmarks.harness import Rows, environment, show_lines
-from benchmarks.judge_checkpoints import BUILDERS
+from benchmarks.judge_checkpoints import BUILDERS, CLIP_JUDGES, CLIPS
 from pipeline.scoring.find import find_scorer
 from pipeline.scoring.scorers import LoadsWeights, Scorer, ScoringInput, TorchDevice
 
@@ -37,21 +38,25 @@ _NUM_RUNS = 5
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--judge", action="append", choices=sorted(BUILDERS), help="all by default")
-    parser.add_argument("--size", choices=("tiny", "published"), default="tiny")
+    parser.add_argument("--size", choices=("tiny", "published", *CLIPS), default="tiny")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--pictures", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write judges.json here, too")
+    parser.add_argument("--runs", type=int, default=_NUM_RUNS)
     options = parser.parse_args(arguments)
+    judges = options.judge or list(CLIP_JUDGES if options.size in CLIPS else BUILDERS)
+    if options.size in CLIPS and not set(judges) <= set(CLIP_JUDGES):
+        parser.error(f"{options.size} is a CLIP: for {', '.join(CLIP_JUDGES)}")
     torch.set_num_threads(options.threads)
     device: TorchDevice = "cuda" if torch.cuda.is_available() else "cpu"
-    num_pictures, num_runs = (2, 1) if options.dry_run else (options.pictures, _NUM_RUNS)
+    num_pictures, num_runs = (2, 1) if options.dry_run else (options.pictures, options.runs)
     rows: Rows = {"benchmark": "judges", "size": options.size, "dtype": options.dtype}
     rows |= {"computed_on": device, "pictures": num_pictures, "threads": options.threads}
     rows |= {"load_average": round(os.getloadavg()[0], 1)} | environment()
     show_lines(rows)
-    for name in options.judge or BUILDERS:
+    for name in judges:
         with tempfile.TemporaryDirectory() as folder:
             judge = made(name, options.size, Path(folder), device, options.dtype)
         fresh = {

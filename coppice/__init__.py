@@ -15,7 +15,8 @@ check_neighbours()
 from schemas import __version__  # noqa: E402
 
 if TYPE_CHECKING:
-    from coppice.reading import Critique, Run, Trace, Traces, TrainingSet, open, paint
+    from coppice.reading import Run, TrainingSet, open, paint
+    from coppice.traces import Critique, Trace, Traces
     from pipeline.engine.collator import Collator, janus_loss
     from pipeline.scoring.scorers import Score, Scorer, ScoringInput
     from pipeline.scoring.settings import ScorerSettings
@@ -39,14 +40,14 @@ __all__ = [
 
 _MODULES = {
     "Collator": "pipeline.engine.collator",
-    "Critique": "coppice.reading",
+    "Critique": "coppice.traces",
     "Run": "coppice.reading",
     "Score": "pipeline.scoring.scorers",
     "Scorer": "pipeline.scoring.scorers",
     "ScorerSettings": "pipeline.scoring.settings",
     "ScoringInput": "pipeline.scoring.scorers",
-    "Trace": "coppice.reading",
-    "Traces": "coppice.reading",
+    "Trace": "coppice.traces",
+    "Traces": "coppice.traces",
     "TrainingSet": "coppice.reading",
     "janus_loss": "pipeline.engine.collator",
     "open": "coppice.reading",

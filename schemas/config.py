@@ -5,8 +5,10 @@ the same tokens from the same records, on the same stack in strict mode.
 """
 
 import hashlib
+import math
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +16,13 @@ from schemas.endpoints import MODEL_BACKENDS, EndpointExecution, EndpointMethod,
 from schemas.frozen import Frozen as Frozen
 from schemas.json_values import JsonMapping, JsonObject, canonical_json
 from schemas.trace import TRACE_VERSION, Role
+
+_MOST_ROWS = 2**20  # of a canvas
+
+LONGEST_SECONDS = 1e9
+"""Of any time that is waited: some thirty years, which every clock can wait."""
+
+Seconds = Annotated[float, Field(le=LONGEST_SECONDS)]
 
 
 class Program(StrEnum):
@@ -27,6 +36,12 @@ class Program(StrEnum):
 
 THINKING_PROGRAMS = (Program.THINK_WHILE, Program.THINK_BEFORE)
 """Those that draw from thoughts."""
+
+
+def can_divide_by(ratios: Sequence[float]) -> bool:
+    """Whether the share of each of them is a number."""
+    total = sum(ratios)
+    return math.isfinite(total) and math.isfinite(_MOST_ROWS / total)
 
 
 class ScheduleConfig(Frozen):
@@ -44,6 +59,8 @@ class ScheduleConfig(Frozen):
             raise ValueError(f"{len(self.ratios)} ratios for {self.num_regions} regions")
         if self.ratios is not None and min(self.ratios) <= 0:
             raise ValueError("every ratio must be above 0")
+        if self.ratios is not None and not can_divide_by(self.ratios):
+            raise ValueError("no number can be divided by the sum of the ratios; give some near 1")
         return self
 
 
@@ -94,7 +111,7 @@ class FakeConfig(Frozen):
     revise_share: float = Field(default=0.5, ge=0, le=1)
     unparseable_share: float = Field(default=0.0, ge=0, le=1)
     dead_share: float = Field(default=0.0, ge=0, le=1)
-    delay_seconds: float = Field(default=0.0, ge=0)
+    delay_seconds: Seconds = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
     def _whole_patches(self) -> Self:
@@ -221,12 +238,12 @@ class ExecutionConfig(Frozen):
     max_shard_attempts: int = Field(default=3, ge=1)
     max_shard_infrastructure_failures: int = Field(default=20, ge=1)
     max_dead_fraction: float = Field(default=0.5, ge=0, le=1)  # more than that stops the run
-    rollout_timeout_seconds: float = Field(default=3600.0, gt=0)  # then it is dead
-    no_progress_seconds: float = Field(default=900.0, gt=0)  # without any answer: the worker hangs
-    node_check_seconds: float = Field(default=20.0, ge=0)  # until Ray knows that a node is gone
-    grace_seconds: float = Field(default=30.0, ge=0)  # to commit in, after a first Ctrl-C
-    store_patience_seconds: float = Field(default=600.0, ge=0)
-    beat_seconds: float = Field(default=5.0, gt=0)  # of the driver, for others to see
+    rollout_timeout_seconds: Seconds = Field(default=3600.0, gt=0)  # then it is dead
+    no_progress_seconds: Seconds = Field(default=900.0, gt=0)  # of a worker: then it hangs
+    node_check_seconds: Seconds = Field(default=20.0, ge=0)  # until Ray knows that a node is gone
+    grace_seconds: Seconds = Field(default=30.0, ge=0)  # to commit in, after a first Ctrl-C
+    store_patience_seconds: Seconds = Field(default=600.0, ge=0)
+    beat_seconds: Seconds = Field(default=5.0, gt=0)  # of the driver, for others to see
     endpoints: dict[str, EndpointExecution] = Field(default_factory=dict)
     fake_harms: dict[str, Harm] = Field(default_factory=dict)  # by a text in the prompt; for tests
 

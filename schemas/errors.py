@@ -6,6 +6,7 @@
     |-- DriverAlive              6  another driver is at work on this run
     |-- ClusterLost              3  the Ray that the work was done on is gone
     |-- EndpointAway             3  an endpoint does not answer, and was waited for long enough
+    |-- Stopped                  3  the command was stopped from outside
     |-- TooManyDead              8  more rollouts, or workers, died than the run puts up with
     |-- StoreError               7
     |   |-- ObjectMissing           no object at this key
@@ -81,6 +82,12 @@ class DriverAlive(CoppiceError):
 
 class ClusterLost(CoppiceError):
     """The Ray that the work was done on is gone. What is committed stays, the rest is missing."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
+class Stopped(CoppiceError):
+    """The command was stopped from outside, by a signal. The same command goes on."""
 
     exit_code = ExitCode.INCOMPLETE
 

@@ -64,6 +64,12 @@ class Filter(Frozen):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
+        field = self.column.partition(".")[0]
+        if (field == "trace" and self.of != "trace") or (field == "event" and self.of == "drawing"):
+            raise ValueError(
+                f'of = "{self.of}" says whose score a column is, and {self.column} is none; '
+                "leave it out"
+            )
         if self.min is None and self.max is None and self.equals is None and self.null == "keep":
             raise ValueError(f"the filter on {self.column} drops nothing; give min, max or equals")
         if self.equals is not None and (self.min, self.max) != (None, None):

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from pydantic import Field
 
@@ -276,6 +276,60 @@ class ShardFailure:
     remedy: Remedy
 
 
+Name = TypeVar("Name")
+Number = TypeVar("Number", int, float)
+
+
+def added(first: Mapping[Name, Number], second: Mapping[Name, Number]) -> dict[Name, Number]:
+    """Numbers of equal names added up."""
+    added = dict(first)
+    for name, number in second.items():
+        added[name] = added[name] + number if name in added else number
+    return added
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ends:
+    """How rollouts ended."""
+
+    num_accepted: int = 0  # ok, and no region was drawn again
+    num_revised: int = 0  # ok, and some region was
+    dead: Mapping[str, int] = field(default_factory=dict)  # by reason
+
+    @property
+    def num_dead(self) -> int:
+        return sum(self.dead.values())
+
+    @property
+    def total(self) -> int:
+        return self.num_accepted + self.num_revised + self.num_dead
+
+    def __add__(self, other: "Ends") -> "Ends":
+        return Ends(
+            num_accepted=self.num_accepted + other.num_accepted,
+            num_revised=self.num_revised + other.num_revised,
+            dead=added(self.dead, other.dead),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What work took, since a process began. Added up, it is of several."""
+
+    seconds: Mapping[tuple[str, str], float] = field(default_factory=dict)  # by phase and device
+    tokens: Mapping[str, int] = field(default_factory=dict)  # chosen, by the role that asked
+    ends: Ends = field(default_factory=Ends)
+    store_seconds: float = 0.0  # that threads spent in calls of the store, waits included
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(
+            seconds=added(self.seconds, other.seconds),
+            tokens=added(self.tokens, other.tokens),
+            ends=self.ends + other.ends,
+            store_seconds=self.store_seconds + other.store_seconds,
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardReport:
     """What an attempt at a shard came to, as its worker tells the driver."""
@@ -286,13 +340,26 @@ class ShardReport:
     num_ok: int = 0  # of rollouts that count from now on, by whomever they were committed
     num_dead: int = 0
     num_bytes: int = 0  # committed by this attempt
+    ends: Ends = field(default_factory=Ends)  # of the rollouts that this attempt grew and committed
     failure: ShardFailure | None = None  # of one that FAILED
+    work: Work = field(default_factory=Work)  # of the worker, up to now
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wait:
+    """What a worker waits for."""
+
+    since: float  # seconds since the epoch
+    whom: str = "the store"
+    what: str = ""  # is to be done then, as `put traces/shard-00003.parquet`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerStatus:
     """What a worker says of itself when asked."""
 
-    num_finished: int = 0  # rollouts that ended there, of shards that are open
-    is_store_away: bool = False  # something waits for it to come back
+    ends: Mapping[str, Ends] = field(default_factory=dict)  # in open shards, by attempt id
+    store_wait: Wait | None = None  # for it, or for room on the scratch disk
+    work: Work = field(default_factory=Work)
+    num_rows_busy: int = 0  # requests that models work at, or that wait for them
     endpoints_away: tuple[str, ...] = ()  # those that some question waits for

@@ -245,8 +245,39 @@ DAMAGE: dict[str, Callable[[Site], None]] = {
     "scores are gone": _remove("scores"),
     "digests are gone": _remove("_digests"),
     "notes of drivers are gone": _remove("_drivers"),
-    "reruns are gone": _remove("_reruns"),
 }
+
+
+# Following advice
+
+FIRST = (f"verify {RUN} --deep", f"status {RUN}", f"run {RUN}", f"rerun {RUN}", f"verify {SET}")
+"""The commands that walks begin with."""
+
+_MAX_COMMANDS = 12  # of one walk
+
+
+def is_told(answer: Answer) -> bool:
+    """Ended with a code that means something, and a word about it."""
+    return answer.code not in (1, 130) and bool(answer.text.strip())
+
+
+def walk(site: Site, first: str) -> list[tuple[str, int]]:
+    """Give a command, and whatever is advised then, until nothing new is: with their exit codes.
+
+    Asserts that no key is lost or doubled, and that each command ends well, on any step.
+    """
+    kept = site.ok_keys() | site.keys_set_aside()
+    waiting, given = [first], list[tuple[str, int]]()
+    while waiting and len(given) < _MAX_COMMANDS:
+        command = waiting.pop(0)
+        answer = site.coppice(command)
+        given.append((command, answer.code))
+        assert is_told(answer), f"no word: {given}"
+        assert not site.doubled(), f"twice: {given}"
+        assert kept <= site.ok_keys() | site.keys_set_aside(), f"lost: {given}"
+        names = [name for name, _ in given]
+        waiting += [advised for advised in answer.advice() if names.count(advised) < 2]
+    return given
 
 
 # The command line without Ray

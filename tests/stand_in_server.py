@@ -99,6 +99,8 @@ class StandIn:
         self.num_in_flight = self.most_in_flight = 0
         self.connections: list[socket.socket] = []
         self.answers_probes = True
+        self.is_awake = threading.Event()  # cleared: it connects and says nothing, as if stopped
+        self.is_awake.set()
         self.tokens: dict[str, int] = {}  # ids of words that are one token; empty: it tells none
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", port), partial(_Handler, self))
@@ -119,6 +121,7 @@ class StandIn:
 
     def close(self) -> None:
         """End as a killed process does: its connections break."""
+        self.is_awake.set()
         self._server.shutdown()
         self._server.server_close()
         for connection in self.connections:
@@ -184,6 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._stand_in.forget()
 
     def _send(self, reaction: Reaction) -> None:
+        self._stand_in.is_awake.wait(timeout=60)
         self.close_connection = reaction.is_dropped
         if reaction.is_dropped:
             return

@@ -12,13 +12,13 @@ from tests.test_imports import module_paths
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
 MAX_ANY_PER_THOUSAND_LINES = 3.0
-MAX_ESCAPES = 20  # ways around the type checker that are not `Any`; the number only falls
+MAX_ESCAPES = 14  # ways around the type checker that are not `Any`; the number only falls
 
 PRONOUNS = {"one", "ones", "found", "there", "here", "place", "places", "some", "it", "that"}
 PRONOUNS |= {"these", "those", "thing", "things", "stuff", "made"}
 FOUND_AND_EXPECTED = {("shard_check.py", "found"), ("verify.py", "found")}  # of a finding
 
-_ESCAPE = re.compile(r"\bcast\(|# type: ignore|\bobject\]|: object\b|-> object\b")
+_ESCAPE = re.compile(r"(?<!\.)\bcast\(|# type: ignore|(?<![.\w])object\]|: object\b|-> object\b")
 
 
 def sources() -> Iterator[tuple[Path, str]]:

@@ -1,5 +1,5 @@
 """What a command takes. `main` is the console script."""
 
-from jobs.cli.app import main
+from jobs.cli.ending import main
 
 __all__ = ["main"]

@@ -1,6 +1,6 @@
 """`python -m jobs.cli` is `coppice`."""
 
-from jobs.cli.app import main
+from jobs.cli.ending import main
 
 if __name__ == "__main__":
     main()

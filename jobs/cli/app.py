@@ -2,14 +2,11 @@
 imported late so that `coppice --help` answers at once.
 """
 
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jobs.cli import endpoints, evaluation, looking, sets
+from jobs.cli import endpoints, evaluation, looking, recovery, sets
 from jobs.cli.options import (
     ActorResources,
     Actors,
@@ -17,11 +14,10 @@ from jobs.cli.options import (
     Backend,
     ConfigFile,
     DtypeName,
+    GpuHourPrice,
     MaxDeadFraction,
     MinActors,
     Model,
-    OnlyDead,
-    OnlyRevised,
     Pack,
     PicturesKept,
     ProgramName,
@@ -32,9 +28,7 @@ from jobs.cli.options import (
     Settings,
     ShardRollouts,
     SkipBad,
-    SortText,
     Thoughts,
-    WhereText,
     execution_flags,
     method_flags,
 )
@@ -48,11 +42,12 @@ from jobs.cli.prompt_options import (
 from jobs.cli.usage import PrintableUsage
 from jobs.commands.terminal import Terminal
 from schemas import __version__
-from schemas.errors import CoppiceError, ExitCode
+
+_PLAN_AND_GROW, _LOOK = "Plan and grow", "Look"
 
 app = typer.Typer(
     cls=PrintableUsage,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -77,7 +72,7 @@ def version(
         raise typer.Exit
 
 
-@app.command()
+@app.command(rich_help_panel=_PLAN_AND_GROW)
 def plan(
     prompts: Prompts,
     model: Model = None,
@@ -110,14 +105,16 @@ def plan(
     Nothing is written unless every prompt can be used. Planning the same again changes nothing.
     An extension adds what is missing to so many rollouts of each prompt, in shards of its own.
 
-        coppice plan prompts.txt runs/first --model deepseek-ai/Janus-Pro-7B --rollouts 8
+        coppice plan prompts.txt runs/first --model deepseek-ai/Janus-Pro-7B
         coppice plan --extend more-prompts.txt runs/first --rollouts 8
         coppice plan --extend runs/first --rollouts 16
     """
-    from jobs.commands.plan import PlanRequest, extend_run, plan_run
-
     if len(prompts) < 2 and not extend:
         raise typer.BadParameter("give at least one prompt file, and last the run")
+    terminal = Terminal()
+    terminal.doing("reading prompts")
+    from jobs.commands.plan import PlanRequest, extend_run, plan_run
+
     flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
     request = PlanRequest(
         sources=prompts[:-1],
@@ -130,10 +127,10 @@ def plan(
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
-    (extend_run if extend else plan_run)(request, Terminal())
+    (extend_run if extend else plan_run)(request, terminal)
 
 
-@app.command()
+@app.command(rich_help_panel=_PLAN_AND_GROW)
 def run(
     prompts: Prompts,
     model: Model = None,
@@ -158,6 +155,7 @@ def run(
     resources: ActorResources = None,
     max_dead_fraction: MaxDeadFraction = None,
     address: Address = None,
+    gpu_hour_price: GpuHourPrice = None,
 ) -> None:
     """Make what is missing of a run; with prompts, plan it first.
 
@@ -167,14 +165,13 @@ def run(
         coppice run prompts.txt runs/first
         coppice run runs/first --actors 8
     """
+    terminal = Terminal()
+    terminal.doing("reading prompts" if len(prompts) > 1 else "reading the run")
     from jobs.commands.plan import PlanRequest, load_run, plan_run
     from jobs.commands.runs import grow_run
 
-    terminal = Terminal()
     flags = method_flags(model, dtype, backend, program, pack, seed, pictures, thoughts)
-    flags += execution_flags(actors, min_actors, resources)
-    if max_dead_fraction is not None:
-        flags.append(f"execution.max_dead_fraction={max_dead_fraction}")
+    flags += execution_flags(actors, min_actors, resources, max_dead_fraction)
     request = PlanRequest(
         sources=prompts[:-1],
         url=prompts[-1],
@@ -186,224 +183,60 @@ def run(
         config_file=config,
         settings=[*flags, *(settings or [])],
     )
+    if not request.sources and (rollouts != 1 or shard_rollouts):
+        raise typer.BadParameter(
+            "RUN is planned already; to add to it: coppice plan --extend RUN --rollouts N"
+        )
     manifest = plan_run(request, terminal) if request.sources else load_run(request)
-    raise typer.Exit(grow_run(request.url, manifest, terminal, address=address))
-
-
-@app.command()
-def rerun(
-    run: RunUrl,
-    reason: Annotated[
-        list[str] | None,
-        typer.Option(help="Only those dead for this reason, such as timeout. Repeatable."),
-    ] = None,
-    shards: Annotated[
-        str | None, typer.Option(metavar="3,7-9", help="Only those of these shards.")
-    ] = None,
-    record: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this record's: its id or the start of it. Repeatable."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be tried again, and end.")
-    ] = False,
-    settings: Settings = None,
-    actors: Actors = None,
-    min_actors: MinActors = None,
-    resources: ActorResources = None,
-    address: Address = None,
-) -> None:
-    """Try dead rollouts of a run again, and keep those that come out well.
-
-    What is ok is never touched. The same command again goes on where it stopped; once it is
-    complete, it tries what is still dead once more.
-
-        coppice rerun runs/first --reason timeout
-        coppice rerun runs/first --shards 3,7-9 --dry-run
-    """
-    from jobs.commands.plan import PlanRequest, load_run
-    from jobs.commands.runs import rerun_dead
-    from jobs.commands.shard_lists import parse_shards
-    from pipeline.plan.reruns import RerunSelection
-
-    flags = execution_flags(actors, min_actors, resources)
-    request = PlanRequest(sources=[], url=run, settings=[*flags, *(settings or [])])
-    manifest = load_run(request)
-    selection = RerunSelection(
-        reasons=tuple(sorted(reason or ())),
-        shards=parse_shards(shards, manifest.num_shards) if shards else (),
-        records=tuple(sorted(record or ())),
-    )
-    code = rerun_dead(run, manifest, selection, Terminal(), address=address, is_dry=dry_run)
+    code = grow_run(request.url, manifest, terminal, address=address, gpu_hour_price=gpu_hour_price)
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(rich_help_panel=_LOOK)
 def status(
     run: RunUrl,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Say how far a run is. Reads the store alone; the run may be at work.
-
-    coppice status runs/first
-    """
-    from jobs.commands.status import show_status
-
-    raise typer.Exit(show_status(run, Terminal(), as_json=as_json))
-
-
-@app.command()
-def show(
-    run: RunUrl,
-    record: Annotated[
-        str | None, typer.Argument(help="A record id or the start of one; none lists some.")
-    ] = None,
-    rollout: Annotated[int, typer.Option(min=0, help="Which rollout of the record.")] = 0,
-    png: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the trace's pictures here.")
-    ] = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the first traces of the run as one PNG instead."),
-    ] = None,
-    where: WhereText = "",
-    sort: SortText = "",
-    dead: OnlyDead = False,
-    revised: OnlyRevised = False,
-) -> None:
-    """Show a trace: what was thought, drawn, judged and drawn again.
-
-    A contact sheet shows several at a glance; canvases are in it if the run keeps all pictures.
-
-        coppice show runs/first 3f2a --png pictures
-        coppice show runs/first --sheet contact-sheet.png
-        coppice show runs/first --where 'score < 60 and revised' --sort score
-    """
-    from jobs.commands.show import list_records, show_trace, write_sheet
-    from pipeline.view.where import Choice
-
-    choice = Choice(where=where, sort=sort, is_dead=dead, is_revised=revised)
-    if record is not None and not choice.is_of_all:
-        raise typer.BadParameter("a record is chosen by its id alone")
-    if sheet is not None:
-        raise typer.Exit(write_sheet(run, sheet, Terminal(), choice))
-    if record is None:
-        raise typer.Exit(list_records(run, Terminal(), choice))
-    show_trace(run, record, rollout, Terminal(), png)
-
-
-@app.command()
-def verify(
-    run: RunUrl,
-    deep: Annotated[
-        bool,
-        typer.Option("--deep", help="Read every page, picture, footer and digest of a run."),
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the run until it ends, or its driver does.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    gpu_hour_price: GpuHourPrice = None,
 ) -> None:
-    """Prove that a run is whole: each planned key once, as ok, dead or missing; or that a set is.
+    """Say how far a run is, what the dead died of, and what to do next.
 
-    Reads the store alone and changes nothing; the run may be at work. Ends with 0 if the run is
-    whole, else with 9 and the list of what is wrong, what was expected, and what to do. What is
-    missing is no damage: `coppice run` makes it. Of a set, every file is held against its digest.
+    Reads the store alone; the run may be at work. Ends with the exit code of `coppice run`.
 
-        coppice verify runs/first --deep
-        coppice verify sets/first
+        coppice status runs/first
+        coppice status runs/first --watch
     """
-    from jobs.commands.verify import verify_run
+    terminal = Terminal()
+    terminal.doing("reading the run", is_logged=False)
+    from jobs.commands.status import show_status, watch_status
 
-    raise typer.Exit(verify_run(run, Terminal(), is_deep=deep, as_json=as_json))
+    if watch and as_json:
+        raise typer.BadParameter("--watch shows a line that moves, and --json prints one object")
+    if watch:
+        raise typer.Exit(watch_status(run, terminal, gpu_hour_price=gpu_hour_price))
+    code = show_status(run, terminal, as_json=as_json, gpu_hour_price=gpu_hour_price)
+    raise typer.Exit(code)
 
 
-@app.command()
-def why(
-    run: RunUrl,
-    record: Annotated[str, typer.Argument(help="A record id or the start of one.")],
-    rollout: Annotated[
-        int | None, typer.Option(min=0, help="One rollout of the record; without it, all.")
-    ] = None,
-) -> None:
-    """Tell a record's whole story: where it is planned, what came of it, what went wrong.
+@app.command(rich_help_panel=_PLAN_AND_GROW)
+def config() -> None:
+    """Print every setting of a run with its default and what it means, as a config file.
 
-    coppice why runs/first 3f2a
+    What stands under \\[method] decides what is made, and is frozen with the plan; \\[execution] is
+    how fast and where. What is printed is taken by --config.
+
+        coppice config > settings.toml
+        coppice run prompts.txt runs/first --config settings.toml
     """
-    from jobs.commands.why import tell_why
+    from pipeline.plan.configs import DEFAULTS
 
-    tell_why(run, record, rollout, Terminal())
-
-
-@app.command()
-def repair(
-    run: RunUrl,
-    shards: Annotated[
-        str | None, typer.Option(metavar="3,7-9", help="Move these damaged shards aside.")
-    ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Have damaged plan files back from traces.")
-    ] = False,
-    lost_run: Annotated[
-        bool, typer.Option("--run", help="Have a lost run.json back from traces.")
-    ] = False,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Do what --plan or --run found; else they only say it.")
-    ] = False,
-) -> None:
-    """Mend what `coppice verify` found: damaged shards, plan files, or a lost run.json.
-
-    With `--shards`, base and supplements go to `_quarantine/`, and the next run makes them again;
-    nothing is thrown away. A shard in which nothing is wrong is refused. Stop runs and reruns of
-    the shards first; started again after a kill, it goes on. `--plan` and `--run` make anew what
-    traces still say, and never replace an object that is there.
-
-        coppice repair runs/first --shards 3,7-9
-        coppice repair runs/first --plan --apply
-    """
-    from jobs.commands.repair import repair_lost_run, repair_plan, repair_run
-
-    if (shards is not None) + plan + lost_run != 1:
-        raise typer.BadParameter("give one of --shards, --plan and --run")
-    if shards is not None:
-        repair_run(run, shards, Terminal())
-    elif plan:
-        raise typer.Exit(repair_plan(run, Terminal(), is_dry=not apply))
-    else:
-        repair_lost_run(run, Terminal(), is_dry=not apply)
+    Terminal().say(*DEFAULTS.read_text().splitlines())
 
 
-@app.command()
-def gc(
-    run: RunUrl,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it.")] = False,
-    settle_seconds: Annotated[
-        float, typer.Option(min=0, help="How long a temporary object must stand unchanged.")
-    ] = 10.0,
-) -> None:
-    """Remove what killed commands left behind: plans not committed, temporary files, old drivers.
-
-    Safe beside a live run: only what cannot come to be needed is removed, and no trace ever.
-
-        coppice gc runs/first --dry-run
-    """
-    from jobs.commands.gc import collect_garbage
-
-    collect_garbage(run, Terminal(), is_dry=dry_run, settle_seconds=settle_seconds)
-
-
+app.add_typer(recovery.app)
 app.add_typer(looking.app)
 app.add_typer(sets.app)
 app.add_typer(evaluation.app)
 app.add_typer(endpoints.app)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line, or these arguments of one, and exit.
-
-    Errors that we raise on purpose are one message and an exit code.
-    """
-    try:
-        app(arguments)
-    except CoppiceError as error:
-        Terminal(sys.stderr).fail(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INCOMPLETE)

@@ -72,14 +72,16 @@ def caption(
     A line has the prompt, its thoughts, who thought them, and what the prompt file had; `coppice
     run OUT.jsonl RUN --thoughts` draws from them. The same command again adds what is missing.
 
-        coppice caption prompts.txt thoughts.jsonl --config teacher.toml --endpoint thinker
+        coppice caption prompts.txt thoughts.jsonl --config teacher.toml
         coppice run thoughts.jsonl runs/drawn --thoughts
     """
+    if len(files) < 2:
+        raise typer.BadParameter("give at least one prompt file, and last the file to write")
+    terminal = Terminal()
+    terminal.doing("reading prompts")
     from jobs.commands.endpoints.caption import CaptionRequest
     from jobs.commands.endpoints.caption import caption as caption_files
 
-    if len(files) < 2:
-        raise typer.BadParameter("give at least one prompt file, and last the file to write")
     flags = method_flags(model, dtype, backend, None, None, seed, None)
     request = CaptionRequest(
         sources=files[:-1],
@@ -92,7 +94,7 @@ def caption(
         num_records=limit,
         reading=read_options(prompt_column, drop_columns, fold_newlines),
     )
-    raise typer.Exit(caption_files(request, Terminal()))
+    raise typer.Exit(caption_files(request, terminal))
 
 
 @app.command(rich_help_panel="Endpoints")

@@ -77,9 +77,10 @@ def evaluate(
     stays as planned. Intervals are over redrawn prompts. The table is kept in RUN/eval/SUITE.json.
 
         coppice eval runs/toy-eval --suite toy --model toy
-        coppice eval runs/bench --suite t2i-compbench --prompts T2I-CompBench/examples/dataset \\
-          --model deepseek-ai/Janus-Pro-7B --gpus 1
+        coppice eval runs/bench --suite t2i-compbench --prompts DIR --gpus 1
     """
+    terminal = Terminal()
+    terminal.doing("reading the suite", is_logged=not as_json)
     from jobs.commands.evaluate import EvaluateRequest, evaluate_run
 
     flags = method_flags(model, dtype, backend, program, None, seed, None)
@@ -99,4 +100,4 @@ def evaluate(
         address=address,
         as_json=as_json,
     )
-    raise typer.Exit(evaluate_run(request, Terminal()))
+    raise typer.Exit(evaluate_run(request, terminal))

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
-from schemas.config import BackendName, Pictures, Program
+from schemas.config import BackendName, ExecutionConfig, MethodConfig, Pictures, Program
 from schemas.errors import InputError
 from schemas.json_values import read_json_object
+
+_METHOD, _EXECUTION = MethodConfig.model_fields, ExecutionConfig.model_fields
 
 RunUrl = Annotated[str, typer.Argument(metavar="RUN", help="The run: a folder, or s3://...")]
 Prompts = Annotated[
@@ -22,21 +24,32 @@ Prompts = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
+        show_default="toy",
         help="A bundled name (tiny), a folder, a hub id such as deepseek-ai/Janus-Pro-7B, or "
-        "s3://bucket/folder."
+        "s3://bucket/folder.",
     ),
 ]
 DtypeName = Annotated[
     str | None,
     typer.Option(
-        "--dtype", help="bfloat16 or float32. Without a word the model's own; toy, tiny: float32."
+        "--dtype",
+        show_default="the model's own",
+        help="bfloat16 or float32. The bundled toy and tiny are computed in float32.",
     ),
 ]
 Backend = Annotated[
-    BackendName | None, typer.Option(help="What answers. The fake needs no model, for trying out.")
+    BackendName | None,
+    typer.Option(
+        show_default=_METHOD["backend"].default,
+        help="What answers. The fake needs no model, for trying out.",
+    ),
 ]
 ProgramName = Annotated[
-    Program | None, typer.Option(help="The paper's method (think-while), or one of its baselines.")
+    Program | None,
+    typer.Option(
+        show_default=_METHOD["program"].default.value,
+        help="The paper's method, or one of its baselines.",
+    ),
 ]
 Thoughts = Annotated[
     bool,
@@ -46,14 +59,32 @@ Thoughts = Annotated[
     ),
 ]
 Pack = Annotated[
-    str | None, typer.Option(help="The wording of the questions: a bundled name or a TOML file.")
+    str | None,
+    typer.Option(
+        show_default="the model's own, or default",
+        help="The wording of the questions: a bundled name or a TOML file.",
+    ),
 ]
-Seed = Annotated[int | None, typer.Option(help="Everything drawn by lot follows from it.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        show_default=str(_METHOD["seed"].default), help="Everything drawn by lot follows from it."
+    ),
+]
 PicturesKept = Annotated[
-    Pictures | None, typer.Option(help="Which pictures to keep beside the tokens.")
+    Pictures | None,
+    typer.Option(
+        show_default=_METHOD["pictures"].default.value,
+        help="Which pictures to keep beside the tokens.",
+    ),
 ]
 ConfigFile = Annotated[
-    str | None, typer.Option("--config", help="A TOML file with [method] and [execution] tables.")
+    str | None,
+    typer.Option(
+        "--config",
+        show_default="none",
+        help="A TOML file with \\[method] and \\[execution] tables; coppice config prints one.",
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -65,25 +96,40 @@ Settings = Annotated[
 ]
 Rollouts = Annotated[int, typer.Option(min=1, help="Rollouts per record.")]
 ShardRollouts = Annotated[
-    int | None, typer.Option(min=1, help="Rollouts per shard, the unit of commit (256).")
+    int | None,
+    typer.Option(
+        min=1,
+        show_default="256, or fewer of large or slow ones",
+        help="Rollouts per shard, the unit of commit.",
+    ),
 ]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Record unusable prompts in a rejects file and go on.")
 ]
 MaxDeadFraction = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Stop (exit 8) when more than this share is dead (0.5)."),
+    typer.Option(
+        min=0,
+        max=1,
+        show_default=str(_EXECUTION["max_dead_fraction"].default),
+        help="Stop (exit 8) when more than this share is dead.",
+    ),
 ]
 Actors = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="At most so many actors. By default one for each GPU there is or can be, or CPU.",
+        show_default="one for each GPU there is or can be, or CPU",
+        help="At most so many actors.",
     ),
 ]
 MinActors = Annotated[
     int | None,
-    typer.Option(min=1, help="Ask Ray for so many actors, though it has no room for them yet."),
+    typer.Option(
+        min=1,
+        show_default="none",
+        help="Ask Ray for so many actors, though it has no room for them yet.",
+    ),
 ]
 ActorResources = Annotated[
     str | None,
@@ -96,7 +142,18 @@ ActorResources = Annotated[
 Address = Annotated[
     str | None,
     typer.Option(
-        envvar="RAY_ADDRESS", help="A Ray cluster to join. Without one, Ray starts here and ends."
+        envvar="RAY_ADDRESS",
+        show_default="a Ray that starts here and ends",
+        help="A Ray cluster to join.",
+    ),
+]
+GpuHourPrice = Annotated[
+    float | None,
+    typer.Option(
+        "--gpu-hour-price",
+        min=0,
+        show_default="none",
+        help="What an hour of a GPU costs: say what a thousand ok traces cost, too.",
     ),
 ]
 WhereText = Annotated[
@@ -115,6 +172,18 @@ SortText = Annotated[
 ]
 OnlyDead = Annotated[bool, typer.Option("--dead", help="Only those given up on.")]
 OnlyRevised = Annotated[bool, typer.Option("--revised", help="Only those drawn again.")]
+DamagedShards = Annotated[
+    str | None, typer.Option(metavar="3,7-9", help="Move these damaged shards aside.")
+]
+LostPlans = Annotated[bool, typer.Option("--plan", help="Have lost plan files back from traces.")]
+LostRun = Annotated[bool, typer.Option("--run", help="Have a lost run.json back from traces.")]
+Apply = Annotated[
+    bool, typer.Option("--apply", help="Do what --plan or --run found; else they only say it.")
+]
+Deep = Annotated[
+    bool,
+    typer.Option("--deep", help="Read every page, picture, footer and digest of a run."),
+]
 Judges = Annotated[
     list[str] | None,
     typer.Option(
@@ -131,7 +200,9 @@ HeldOutJudges = Annotated[
 CurateAddress = Annotated[
     str | None,
     typer.Option(
-        envvar="RAY_ADDRESS", help="A Ray cluster to join. Without one, processes of this machine."
+        envvar="RAY_ADDRESS",
+        show_default="processes of this machine",
+        help="A Ray cluster to join.",
     ),
 ]
 
@@ -200,12 +271,17 @@ def method_flags(
 
 
 def execution_flags(
-    actors: int | None, min_actors: int | None = None, resources: str | None = None
+    actors: int | None,
+    min_actors: int | None = None,
+    resources: str | None = None,
+    max_dead_fraction: float | None = None,
 ) -> list[str]:
     """The options of a run's actors, as `--set` would have them. Raises InputError."""
     flags = [] if actors is None else [f"execution.num_actors={actors}"]
     if min_actors is not None:
         flags.append(f"execution.min_actors={min_actors}")
+    if max_dead_fraction is not None:
+        flags.append(f"execution.max_dead_fraction={max_dead_fraction}")
     if resources is not None:
         flags.append(f"execution.resources={_as_toml(resources)}")
     return flags
@@ -214,7 +290,7 @@ def execution_flags(
 def _as_toml(resources: str) -> str:
     """An inline table of TOML, whose basic strings are written as JSON's are."""
     try:
-        amounts = read_json_object(resources)
+        amounts = read_json_object(resources, is_typed=True)
     except ValueError as error:
         raise InputError(
             f"--resources {resources!r:.80} is no JSON object ({error}); expected names and "

@@ -64,6 +64,8 @@ def prompts(
         coppice prompts 'train/*.txt' --out prompts.jsonl --against 'val/*.txt'
         coppice run prompts.jsonl runs/first
     """
+    terminal = Terminal()
+    terminal.doing("reading prompts")
     from jobs.commands.prompts import PromptsRequest, make_prompt_file
     from schemas.specs import PromptOrigin
 
@@ -80,7 +82,7 @@ def prompts(
         config=config,
         reading=read_options(prompt_column, drop_columns, fold_newlines),
     )
-    make_prompt_file(request, Terminal())
+    make_prompt_file(request, terminal)
 
 
 @app.command(rich_help_panel="Training sets")
@@ -115,6 +117,8 @@ def score(
         coppice score runs/first --scorer toy --scorer thoughts --scorer critiques
         coppice score runs/first --config judges.toml --workers 4 --gpus 1
     """
+    terminal = Terminal()
+    terminal.doing("reading the run")
     from jobs.commands.score import ScoreRequest, score_run
 
     request = ScoreRequest(
@@ -125,7 +129,7 @@ def score(
         num_gpus=gpus,
         address=address,
     )
-    score_run(request, Terminal())
+    score_run(request, terminal)
 
 
 @app.command(rich_help_panel="Training sets")
@@ -166,10 +170,12 @@ def curate(
         coppice curate runs/first sets/first --recipe twig-50k-toy --export trl
         coppice curate runs/second sets/second --recipe twig-50k --judge hps.value
     """
-    from jobs.commands.curate import CurateRequest, curate_runs
-
     if len(runs) < 2:
         raise typer.BadParameter("give at least one run, and last the place of the set")
+    terminal = Terminal()
+    terminal.doing("reading the recipe")
+    from jobs.commands.curate import CurateRequest, curate_runs
+
     request = CurateRequest(
         runs=runs[:-1],
         out=runs[-1],
@@ -183,4 +189,4 @@ def curate(
         address=address,
         dry_run=dry_run,
     )
-    curate_runs(request, Terminal())
+    curate_runs(request, terminal)

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from typer.core import TyperGroup
 
-from jobs.commands.terminal import printable
+from jobs.commands.terminal import printable, settle
+from schemas.errors import Stopped
 
 
 @contextmanager
@@ -15,9 +16,12 @@ def _printable_message() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # typer has no public name for its own
+        settle()
         if hasattr(error, "format_message") and hasattr(error, "message"):
             error.message = "\n".join(map(printable, str(error.message).split("\n")))
         raise
+    except KeyboardInterrupt as error:  # typer would end with 130
+        raise Stopped("stopped from outside") from error
 
 
 class PrintableUsage(TyperGroup):

@@ -18,15 +18,17 @@ from typing import Any, TypeAlias
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from jobs.cluster.metrics import WorkMetrics
 from pipeline.engine.backends import open_backends
 from pipeline.engine.soundness import Device
+from pipeline.rollout.meter import Meter, Phase
 from pipeline.rollout.worker import Worker
 from pipeline.store.open import open_store
 from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 from schemas.config import RunConfig
 from schemas.errors import InputError
-from schemas.runs import Assignment, RunManifest, ShardReport, WorkerStatus
+from schemas.runs import Assignment, Ends, RunManifest, ShardReport, Wait, WorkerStatus
 
 _ASK_SECONDS = 2.0  # between two questions how an actor is doing
 
@@ -65,6 +67,8 @@ class RolloutActor:
         self._manifest = manifest
         self._device = device
         self._worker: Worker | None = None
+        self._meter = Meter(device)
+        self._metrics = WorkMetrics(manifest.run_id)
 
     def where(self) -> ActorAddress:
         """Answers as soon as Ray found a place for it."""
@@ -88,9 +92,10 @@ class RolloutActor:
                 f"on node {socket.gethostname()}, {self._url} holds run {seen.run_id}, not "
                 f"{self._manifest.run_id}: give a path that all nodes share, or an s3:// URL"
             )
-        loaded = open_backends(self._manifest.config, device=self._device)
+        with self._meter.timing(Phase.LOAD):
+            loaded = open_backends(self._manifest.config, device=self._device)
         name = f"{socket.gethostname()}/{os.getpid()}"
-        self._worker = Worker(store, self._manifest, loaded, name=name)
+        self._worker = Worker(store, self._manifest, loaded, name=name, meter=self._meter)
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
         """Do what is assigned. Blocks; see `Worker.run_shard`."""
@@ -98,8 +103,10 @@ class RolloutActor:
         return self._worker.run_shard(assignment)
 
     def status(self) -> WorkerStatus:
-        """How it is doing."""
-        return self._worker.status() if self._worker else WorkerStatus()
+        """How it is doing, which its metrics are told, too."""
+        status = self._worker.status() if self._worker else WorkerStatus()
+        self._metrics.tell(status)
+        return status
 
 
 @dataclass(slots=True, eq=False)
@@ -117,8 +124,8 @@ class RemoteActor:
     asked_at: float = -math.inf  # on the driver's clock
     growing: dict[Reference, Assignment] = field(default_factory=dict)
     address: ActorAddress | None = None
-    num_finished: int = 0  # rollouts that ended there, in shards that are open
-    is_store_away: bool = False
+    ends: Mapping[str, Ends] = field(default_factory=dict)  # as it told last, by attempt id
+    store_wait: Wait | None = None  # None: it does not wait for the store
     endpoints_away: tuple[str, ...] = ()
     leaving_by: float | None = None  # on the driver's clock; None: it may take shards
 
@@ -142,6 +149,12 @@ class RemoteActor:
     @property
     def open_shards(self) -> list[Assignment]:
         return list(self.growing.values())
+
+    @property
+    def open_ends(self) -> Ends:
+        """How rollouts ended there, in shards that are open."""
+        told = (self.ends.get(assignment.attempt.attempt_id) for assignment in self.open_shards)
+        return sum(filter(None, told), Ends())
 
     def references(self) -> list[Reference]:
         """All that it has not answered."""
@@ -170,7 +183,7 @@ class RemoteActor:
 
     def note_status(self, status: WorkerStatus) -> None:
         self.asking = None
-        self.num_finished, self.is_store_away = status.num_finished, status.is_store_away
+        self.ends, self.store_wait = status.ends, status.store_wait
         self.endpoints_away = status.endpoints_away
 
     def end(self) -> None:

@@ -12,12 +12,17 @@ from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+import grpc
 import ray
+from ray.exceptions import RayError, RayTaskError
 
 from jobs.cluster.addresses import check_address
-from schemas.errors import InputError
+from jobs.cluster.ray_errors import told
+from jobs.commands.terminal import keep_stderr_to_python
+from schemas.errors import ClusterLost, InputError
 
 _PACKAGES = ("schemas", "pipeline", "jobs")
+_RAYS = (RayError, grpc.RpcError, OSError, RuntimeError, ValueError)
 _SENTENCE = re.compile(r"(?s)(.*?)(?:\.\s.*|\.?\s*)")
 
 
@@ -26,25 +31,47 @@ def on_ray(address: str | None) -> Iterator[None]:
     """A Ray to work on: the cluster at `address`, or one on this machine, ended afterwards.
 
     Raises InputError for an address that cannot be joined, within half a minute, and for a folder
-    in which workers would find another package in the place of ours.
+    in which workers would find another package in the place of ours; ClusterLost where none can be
+    started here, and for what Ray itself says in the block, but for errors of our own code that it
+    hands on.
     """
     _check_folder(Path.cwd())
     logging.getLogger("ray").setLevel(logging.ERROR)  # Ray itself does so too late for some
+    keep_stderr_to_python()  # Ray's core writes errors past it that are none
     if address:
         check_address(address)
     try:
         _join(address)
-    except Exception as error:  # of Ray's whole tree, of gRPC and of sockets, by its whim
-        if not address:
+    except Exception as error:
+        if not _is_rays(error):
             raise
+        if not address:
+            ray.shutdown()  # of what came up
+            raise ClusterLost(
+                f"Ray cannot be started on this machine ({first_sentence(error)}); see that /tmp "
+                "and /dev/shm have room, that no other Ray is in its way, and for a limit of "
+                "processes or memory; or give the --address of one that is up. Nothing is lost: "
+                "the same command goes on"
+            ) from error
         raise InputError(
             f"the Ray at {address} answers and cannot be joined ({first_sentence(error)}); see "
             "its logs, or submit the work there: ray job submit"
         ) from error
     try:
         yield
+    except RayTaskError:
+        raise
+    except RayError as error:
+        raise ClusterLost(
+            f"Ray could not go on: {told(error)}; what is made stays, and the same command goes on"
+        ) from error
     finally:
         ray.shutdown()
+
+
+def _is_rays(error: Exception) -> bool:
+    """Whether Ray could not start: some of what it says then has no type of its own."""
+    return isinstance(error, _RAYS) or type(error) is Exception
 
 
 def _join(address: str | None) -> None:

@@ -35,6 +35,7 @@ from schemas.errors import (
 from schemas.runs import (
     Assignment,
     BringBack,
+    Ends,
     Grow,
     Probe,
     Remedy,
@@ -42,6 +43,7 @@ from schemas.runs import (
     ShardEnd,
     ShardFailure,
     ShardReport,
+    Work,
     WorkerStatus,
 )
 
@@ -95,6 +97,7 @@ class Driver:
             clock=clock,
         )
         self._growing_since: float | None = None
+        self._work: dict[ActorAddress | None, Work] = {}  # of every actor that there was
         self._is_damaged = False
 
     def run(self) -> Summary:
@@ -134,20 +137,16 @@ class Driver:
 
     def snapshot(self) -> Snapshot:
         """How far the run is now."""
-        # A status may be older than a report: what it counts of settled shards is no work any more.
-        num_unsettled = sum(
-            min(actor.num_finished, sum(map(self._size_of, actor.open_shards)))
-            for actor in self._crew.actors
-        )
         since = self._growing_since
         return self._tally.snapshot(
-            num_unsettled=num_unsettled,
+            unsettled=sum((actor.open_ends for actor in self._crew.actors), Ends()),
             num_committed=self._book.count(ShardState.DONE) - self._num_left_out,
             num_actors=sum(actor.is_ready for actor in self._crew.actors),
             growing_seconds=0.0 if since is None else self._clock() - since,
-            is_store_away=any(actor.is_store_away for actor in self._crew.actors),
+            store_wait=next(filter(None, (actor.store_wait for actor in self._crew.actors)), None),
             endpoints_away={name for actor in self._crew.actors for name in actor.endpoints_away},
             waiting=self._crew.waiting,
+            work=sum(self._work.values(), Work()),
         )
 
     def _is_ending(self) -> bool:
@@ -256,6 +255,7 @@ class Driver:
                 self._settle(actor, assignment, answer)
             case WorkerStatus():
                 actor.note_status(answer)
+                self._work[actor.address] = answer.work
             case ActorAddress():
                 actor.placing, actor.address = None, answer
             case _:
@@ -282,8 +282,7 @@ class Driver:
 
     def _settle(self, actor: RemoteActor, assignment: Assignment, report: ShardReport) -> None:
         """An attempt at a shard came to its end on an actor."""
-        # Until the next status, what was its is not among the rollouts of open shards any more.
-        actor.num_finished = max(0, actor.num_finished - self._size_of(assignment))
+        self._work[actor.address] = report.work
         if report.failure:
             self._settle_failed(actor, assignment, report.failure)
             return
@@ -294,16 +293,6 @@ class Driver:
         else:
             self._book.done(report.shard)
             self._tally.add(report)
-
-    def _size_of(self, assignment: Assignment) -> int:
-        """How many rollouts an attempt is to end."""
-        match assignment:
-            case Grow(attempt=attempt):
-                return self._manifest.num_rollouts_of(attempt.shard)
-            case BringBack(keys=keys):
-                return len(keys)
-            case Probe():
-                return 0  # its rollouts do not count
 
     def _settle_failed(
         self, actor: RemoteActor, assignment: Assignment, failure: ShardFailure

@@ -15,15 +15,17 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Self
 
-from pydantic import ValidationError
+from pydantic import Field
 
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.patient import PatientStore
-from schemas.config import Frozen
-from schemas.errors import DriverAlive, ObjectMissing, StoreError
+from schemas.config import LONGEST_SECONDS, Frozen
+from schemas.errors import DriverAlive, ObjectMissing, StoreError, StoreRefused
+from schemas.small_files import UnreadableFile, read_small
 
 _SILENT_BEATS = 3  # that a living driver may miss
+_DRIVERS_ASKED = 3  # how far they came: one that was killed at its start said nothing
 
 
 class DriverNote(Frozen):
@@ -32,7 +34,7 @@ class DriverNote(Frozen):
     driver_id: str
     host: str
     pid: int
-    beat_seconds: float
+    beat_seconds: float = Field(gt=0, le=LONGEST_SECONDS)
     started_at: str  # UTC, ISO 8601; for people
 
 
@@ -41,6 +43,25 @@ class Beat(Frozen):
 
     count: int
     is_over: bool = False
+
+
+class DriverProgress(Frozen):
+    """`_drivers/000007.progress`: how far the driver was when it beat last, and all that the work
+    of this run took so far, that of drivers before it included.
+    """
+
+    told_at: str  # UTC, ISO 8601
+    num_finished: int  # rollouts, as the following
+    num_planned: int
+    num_accepted: int  # since this driver began
+    num_revised: int
+    dead: dict[str, int]  # by reason
+    rollouts_per_second: float  # lately
+    num_actors: int
+    seconds: dict[str, float]  # by phase and device: "generate gpu"
+    tokens: dict[str, int]  # by role
+    gpu_share: float  # of a GPU, or how many, that an actor holds
+    num_ok_grown: int  # rollouts that came of that work
 
 
 class ActorPlaces(Frozen):
@@ -72,6 +93,7 @@ class DriverHeartbeat:
         self._count = 0
         self._is_over = threading.Event()
         self._successor: DriverNote | None = None
+        self._progress: DriverProgress | None = None
 
     def __enter__(self) -> Self:
         # All of it anew after an outage: a watch with one in its midst says nothing.
@@ -100,7 +122,11 @@ class DriverHeartbeat:
         listed = ActorPlaces(actors=tuple(actors))
         with suppress(StoreError):
             key = layout.actors_key(self._number)
-            self._store.inner.put(key, listed.model_dump_json(indent=1).encode())
+            self._store.impatient.put(key, listed.model_dump_json(indent=1).encode())
+
+    def tell(self, progress: DriverProgress) -> None:
+        """Have the next beat say how far the run is."""
+        self._progress = progress
 
     def say_over(self) -> None:
         """Beat for the last time, as a process does that is about to end by force."""
@@ -112,7 +138,7 @@ class DriverHeartbeat:
         number = _highest(store)
         while True:
             if number:
-                if _read_note(store, number) == self._note:  # a put that went unanswered
+                if _try_note(store, number) == self._note:  # a put that went unanswered
                     return number
                 self._watch(store, number)
             number += 1
@@ -125,15 +151,17 @@ class DriverHeartbeat:
         first = _read_beat(store, number)
         if first.is_over:
             return
-        note = _read_note(store, number)
+        note = _try_note(store, number)
         for _ in range(_SILENT_BEATS):
-            self._sleep(note.beat_seconds)
+            self._sleep((note or self._note).beat_seconds)
             beat = _read_beat(store, number)
             if beat.is_over:
                 return
             if beat != first:
+                who = _named(note) if note else f"a process that took number {number}"
+                since = f" since {note.started_at}" if note else ""
                 raise DriverAlive(
-                    f"{_named(note)} drives {store.url} since {note.started_at}; "
+                    f"{who} drives {store.url}{since}; "
                     f"let it end, or stop it, and then: coppice run {store.url}"
                 )
 
@@ -144,12 +172,14 @@ class DriverHeartbeat:
     def _beat(self, *, is_over: bool = False) -> None:
         """Beat once, and see whether another driver took over. Waits for no store."""
         self._count += 1
-        store = self._store.inner
+        store = self._store.impatient
         with suppress(StoreError):  # a store that is away; the next beat may come through
             beat = Beat(count=self._count, is_over=is_over)
             store.put(layout.beat_key(self._number), beat.model_dump_json().encode())
-            with suppress(ObjectMissing):
-                self._successor = _read_note(store, self._number + 1)
+            if self._progress:
+                progress = self._progress.model_dump_json(indent=1)
+                store.put(layout.progress_key(self._number), progress.encode())
+            self._successor = _try_note(store, self._number + 1)
 
 
 def read_newest_driver(store: Store) -> tuple[DriverNote, tuple[str, ...]] | None:
@@ -157,36 +187,45 @@ def read_newest_driver(store: Store) -> tuple[DriverNote, tuple[str, ...]] | Non
 
     A driver that was killed could not say that it is over.
     """
-    try:
-        number = _highest(store)
-        if not number or _read_beat(store, number).is_over:
-            return None
-        note = _read_note(store, number)
-    except (ObjectMissing, ValidationError):  # it is being written, or of another version
+    number = _highest(store)
+    if not number or _read_beat(store, number).is_over:
         return None
-    try:
-        listed = ActorPlaces.model_validate_json(store.read(layout.actors_key(number)))
-    except (ObjectMissing, ValidationError):
-        return note, ()
-    return note, listed.actors
+    note = _try_note(store, number)
+    if note is None:  # it is being written, or of another version
+        return None
+    with suppress(ObjectMissing, StoreRefused, UnreadableFile):  # it is for people alone
+        return note, read_small(store, layout.actors_key(number), ActorPlaces).actors
+    return note, ()
+
+
+def read_newest_progress(store: Store) -> DriverProgress | None:
+    """What the newest driver that said anything said last; it may be gone."""
+    highest = _highest(store)
+    for number in range(highest, max(0, highest - _DRIVERS_ASKED), -1):
+        with suppress(ObjectMissing, StoreRefused, UnreadableFile):  # it is for people alone
+            return read_small(store, layout.progress_key(number), DriverProgress)
+    return None
 
 
 def _highest(store: Store) -> int:
     """The highest number in the list. It may lag: who takes the next one finds out."""
-    names = (entry.key.rpartition("/")[2] for entry in store.list_folder(layout.DRIVERS))
-    numbers = (int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
-    return max(numbers, default=0)
+    keys = (entry.key for entry in store.list_folder(layout.DRIVERS))
+    numbers = (layout.try_driver_of(key) for key in keys if key.endswith(".json"))
+    return max(filter(None, numbers), default=0)
 
 
-def _read_note(store: Store, number: int) -> DriverNote:
-    return DriverNote.model_validate_json(store.read(layout.driver_key(number)))
+def _try_note(store: Store, number: int) -> DriverNote | None:
+    """Who took a number; None: nobody, or a note that this version cannot read."""
+    with suppress(ObjectMissing, UnreadableFile):
+        return read_small(store, layout.driver_key(number), DriverNote)
+    return None
 
 
 def _read_beat(store: Store, number: int) -> Beat:
-    try:
-        return Beat.model_validate_json(store.read(layout.beat_key(number)))
-    except ObjectMissing:
-        return Beat(count=0)
+    """What cannot be read does not move: nobody is taken for alive by it."""
+    with suppress(ObjectMissing, UnreadableFile):
+        return read_small(store, layout.beat_key(number), Beat)
+    return Beat(count=0)
 
 
 def _named(note: DriverNote) -> str:

@@ -11,8 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
+import grpc
 import ray
 import yaml
+from ray.exceptions import RayError
 
 from jobs.cluster.placement import Cluster, Node, NodeType, Resources
 from schemas.json_values import JsonMapping, JsonObject, JsonValue
@@ -20,6 +22,10 @@ from schemas.json_values import JsonMapping, JsonObject, JsonValue
 _HEAD = "node:__internal_head__"
 _MONITOR = "--autoscaling-config="  # how Ray's monitor, on the head, is told of its node types
 _ANSWER_SECONDS = 3.0
+_UNTOLD = (
+    *(ImportError, AttributeError),  # private: an older or newer Ray may not have it; nor ray://
+    *(RayError, RuntimeError, OSError, grpc.RpcError),  # a head that is gone, a Ray that is not up
+)
 
 Autoscaler: TypeAlias = tuple[tuple[NodeType, ...] | None, int | None]
 """The node types that can be brought, None if nobody tells; and how many nodes of all of them."""
@@ -51,7 +57,7 @@ def living_nodes() -> set[str]:
 
 def draining_nodes() -> set[str]:
     """Ray's ids of the nodes that were given notice. Nobody tells an actor."""
-    with suppress(Exception):  # private: an older or newer Ray may not have it
+    with suppress(*_UNTOLD):
         from ray._private.state import state
 
         return set(state.get_draining_nodes())
@@ -60,7 +66,7 @@ def draining_nodes() -> set[str]:
 
 def own_node() -> str:
     """Ray's id of the node that this process is attached to; empty if it is attached to none."""
-    with suppress(Exception):  # by ray://, say
+    with suppress(*_UNTOLD):
         return str(ray.get_runtime_context().get_node_id())
     return ""
 
@@ -72,7 +78,7 @@ def own_address() -> str:
 
 def head_address() -> str | None:
     """Where the head of this Ray keeps the cluster's state; None where that is not told."""
-    with suppress(Exception):  # by ray://, say
+    with suppress(*_UNTOLD):
         return str(ray.get_runtime_context().gcs_address)
     return None
 
@@ -82,7 +88,7 @@ def is_head_answering(address: str) -> bool:
     try:
         client = importlib.import_module("ray._raylet").GcsClient(address=address)
         client.internal_kv_get(b"session_name", b"session", timeout=_ANSWER_SECONDS)
-    except Exception:  # whatever it is, it did not answer
+    except _UNTOLD:
         return False
     return True
 
@@ -119,7 +125,7 @@ def read_autoscaler() -> Autoscaler:
 
     Reads a file and every process of this machine: not for every look.
     """
-    with suppress(Exception):
+    with suppress(*_UNTOLD):
         from ray._private.state import state
 
         if (config := state.get_cluster_config()) and config.node_group_configs:

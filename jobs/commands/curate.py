@@ -3,17 +3,18 @@
 The work is spread over processes of one machine, or over a Ray cluster that is joined.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.commands.job_folder import check_outlives_job
-from jobs.commands.terminal import Terminal, as_typed, counted
+from jobs.commands.live.line import Progress
+from jobs.commands.terminal import ProgressLine, Terminal, as_typed, counted
 from pipeline.select.funnel import lines_of
 from pipeline.select.guard_lines import guard_lines_of
 from pipeline.select.judge import with_judge
-from pipeline.select.parallel import Spread, in_processes
+from pipeline.select.parallel import Result, Spread, Work, in_processes
 from pipeline.select.recipes import load_recipe
 from pipeline.select.selection import Curation, open_curation
 from pipeline.sets.exports import check_exports
@@ -51,15 +52,22 @@ def curate_runs(request: CurateRequest, terminal: Terminal) -> None:
     check_exports(exports, recipe.kind)
     recipe = with_judge(recipe, request.judges, request.held_out)
     recipe = recipe.model_copy(update={"exports": exports})
-    with _spread_of(request) as spread:
-        _curate(request, recipe, folder, spread, terminal)
+    with terminal.progress("judging traces") as line, _spread_of(request) as spread:
+        _curate(request, recipe, folder, spread, terminal, line)
 
 
 def _curate(
-    request: CurateRequest, recipe: Recipe, folder: Path, spread: Spread, terminal: Terminal
+    request: CurateRequest,
+    recipe: Recipe,
+    folder: Path,
+    spread: Spread,
+    terminal: Terminal,
+    line: ProgressLine,
 ) -> None:
+    runs = [open_run(url) for url in request.runs]
+    spread = _shown(spread, line, num_objects=sum(len(run.objects) for run in runs))
     curation = open_curation(
-        [open_run(url) for url in request.runs],
+        runs,
         recipe,
         folder,
         evaluation=request.evaluation,
@@ -88,6 +96,19 @@ def _spread_of(request: CurateRequest) -> Iterator[Spread]:
 
     with on_ray(request.address):
         yield on_cluster(request.num_workers)
+
+
+def _shown(spread: Spread, line: ProgressLine, *, num_objects: int) -> Spread:
+    """The same, each result a step of the line: the trace objects judged, then units of rows."""
+    passes = iter((("shards judged", num_objects), ("units written", 0)))
+
+    def shown(function: Callable[[Work], Result], work: Iterable[Work]) -> Iterator[Result]:
+        noun, num_all = next(passes)
+        for number, result in enumerate(spread(function, work), start=1):
+            line.show(Progress(noun=noun, num_done=number, num_all=num_all))
+            yield result
+
+    return shown
 
 
 def _describe_broken(curation: Curation, runs: Sequence[str]) -> Iterator[str]:

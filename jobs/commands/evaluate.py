@@ -94,7 +94,7 @@ def evaluate_run(request: EvaluateRequest, terminal: Terminal) -> ExitCode:
     ids = [judge.id for judge in judges]
     other = _other(suite, request, ids)
     manifest = _planned(suite, request, telling)
-    code = grow_run(request.run, manifest, telling, address=request.address)
+    code = grow_run(request.run, manifest, telling, address=request.address, is_step=True)
     if code not in (ExitCode.COMPLETE, ExitCode.COMPLETE_WITH_DEAD):
         telling.say("Not evaluated: rollouts are missing. The same command again goes on.")
         return code

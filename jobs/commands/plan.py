@@ -8,6 +8,7 @@ from jobs.commands.terminal import Terminal, as_typed, counted, duration, size
 from pipeline.endpoints.keys import check_keys
 from pipeline.endpoints.promises import describe_endpoints
 from pipeline.plan.configs import (
+    DEFAULT_MODEL,
     Resolved,
     Tables,
     check_resources,
@@ -16,6 +17,7 @@ from pipeline.plan.configs import (
     validated,
     with_settings,
 )
+from pipeline.plan.estimates import expected_seconds
 from pipeline.plan.models import prompt_limit
 from pipeline.plan.planning import Plan, check_method, commit_plan, extend_plan, make_plan
 from pipeline.plan.prompt_files import PromptSet, read_prompts
@@ -25,6 +27,7 @@ from pipeline.store.layout import rejects_key
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest, try_read_manifest
 from pipeline.store.preflight import preflight
+from pipeline.toy.scenes import words_beyond
 from schemas.config import RunConfig
 from schemas.errors import InputError
 from schemas.runs import RunManifest
@@ -87,6 +90,7 @@ def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     preflight(store)
     manifest = commit_plan(store, plan, prompts, resolved.config, resolved.facts)
     terminal.say(*_describe_plan(store.url, manifest, plan, resolved), *_describe_reading(prompts))
+    terminal.say(*_describe_foreign(prompts, resolved.config))
     return manifest.model_copy(update={"config": resolved.config})
 
 
@@ -94,11 +98,17 @@ def extend_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     """Add to a plan what it lacks of what is asked for. Raises ConfigMismatch, InputError."""
     before = load_run(request)
     store = open_store(request.url)
+    if before.config.execution != read_manifest(store).config.execution:
+        raise InputError(
+            "an extension keeps how the run was planned to be carried out: leave execution "
+            f"settings out, and give them to: coppice run {as_typed(store.url)}"
+        )
     prompts = PromptSet(prompts=[], num_duplicates=0, rejects=[])
     if request.sources:
         resolved = resolve(before.config.model_dump(mode="json"))
         check_method(before, resolved.config, store.url)
         prompts = request.read_prompts(resolved)
+        terminal.say(*_describe_foreign(prompts, resolved.config))
     after = extend_plan(
         store,
         prompts,
@@ -127,10 +137,12 @@ def load_run(request: PlanRequest) -> RunManifest:
 
     Raises ConfigMismatch, and InputError for options that nothing is there for.
     """
-    if not request.sources and (request.num_records or request.reading != ReadOptions()):
+    is_reading = request.num_records or request.skip_bad or request.reading != ReadOptions()
+    if not request.sources and is_reading:
         raise InputError(
-            "--limit, --prompt-column, --drop-columns and --fold-newlines say how prompt files are "
-            "read, and there are none; give some before the run, or leave these options out"
+            "--limit, --skip-bad, --prompt-column, --drop-columns and --fold-newlines say how "
+            "prompt files are read, and there are none; give some before the run, or leave these "
+            "options out"
         )
     check_outlives_job(request.url)
     store = open_store(request.url)
@@ -155,16 +167,18 @@ def _describe_plan(
 ) -> list[str]:
     method, part, url = resolved.config.method, manifest.plan, as_typed(run_url)
     estimate = f"about {size(plan.num_bytes)}"
-    if plan.actor_seconds >= 1:
-        estimate += f" and {duration(plan.actor_seconds)} of one GPU"
+    expected = expected_seconds(resolved.config, resolved.facts, num_rollouts=part.num_rollouts)
+    if expected:
+        estimate += f" and {duration(expected[0])} of one {expected[1]}"
     program = method.program.value + (" from given thoughts" if method.thoughts == "given" else "")
     in_dtype = "" if method.backend == "fake" else f", {method.dtype}"
     lines = [
         f"Run {manifest.run_id} at {url}: {program} with {method.model.name} "
-        f"({method.backend}{in_dtype}), fingerprint {manifest.fingerprint}.",
+        f"({method.backend}{in_dtype}).",
         f"Planned: {counted(part.num_records, 'record')} x "
         f"{counted(part.rollouts_per_record, 'rollout')} in {counted(part.num_shards, 'shard')} "
         f"of up to {part.rollouts_per_shard}, {estimate}.",
+        f"Fingerprint: {manifest.fingerprint}.",
     ]
     lines += describe_endpoints(resolved.config)
     if part.num_duplicates or part.num_rejects:
@@ -184,6 +198,21 @@ def _describe_reading(prompts: PromptSet) -> Iterator[str]:
     if prompts.num_distinct is not None:
         yield f"Limit: the first {len(prompts.prompts):,} of {prompts.num_distinct:,} records."
     yield from describe_left_behind(prompts.left_behind)
+
+
+def _describe_foreign(prompts: PromptSet, config: RunConfig) -> Iterator[str]:
+    """A warning where the bundled model is asked for what its small world does not hold."""
+    method = config.method
+    if method.model.name != DEFAULT_MODEL or method.backend == "fake":
+        return
+    beyond = [words for prompt in prompts.prompts if (words := words_beyond(prompt.text))]
+    if beyond:
+        yield (
+            f"Warning: {len(beyond):,} of {counted(len(prompts.prompts), 'prompt')} speak of what "
+            f"the world of {DEFAULT_MODEL}, the default model, does not hold, such as "
+            f"{beyond[0][0]!r:.40}; for other pictures name another model: "
+            "--model deepseek-ai/Janus-Pro-7B"
+        )
 
 
 def describe_left_behind(columns: Collection[str]) -> Iterator[str]:

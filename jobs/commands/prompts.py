@@ -45,6 +45,8 @@ _SHOWN_CHARACTERS = 70
 _SPEC_SOURCES = ("annotation", "parser", "model", "none")
 _SPEC_COLUMNS = ("prompts", *_SPEC_SOURCES, "fallback")
 
+KEPT_LEAKS = "L2,L3"  # where nothing is said
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptsRequest:
@@ -69,6 +71,8 @@ def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
     Nothing is written unless all can be: raises InputError.
     """
     kept_levels = parse_levels(request.keep_leaks)
+    if not request.against and (request.hits or request.keep_leaks != KEPT_LEAKS):
+        raise InputError("--hits and --keep-leaks are about evaluation files: name some, --against")
     reader = _Reader.of(request)
     hits = request.hits or (request.out.with_suffix(".hits.jsonl") if request.against else None)
     outputs = [path for path in (request.out, hits, request.report) if path]

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from jobs.cluster.heartbeat import DriverHeartbeat
+from jobs.cluster.heartbeat import DriverHeartbeat, DriverProgress, read_newest_progress
+from jobs.commands.live.runs import progress_of
+from jobs.commands.live.work import as_kept
 from jobs.commands.shard_lists import as_shards
 from jobs.commands.status import say_damage, say_status
 from jobs.commands.stopping import Stop, hangups_held
@@ -27,9 +29,17 @@ if TYPE_CHECKING:
 
 
 def grow_run(
-    url: str, manifest: RunManifest, terminal: Terminal, *, address: str | None
+    url: str,
+    manifest: RunManifest,
+    terminal: Terminal,
+    *,
+    address: str | None,
+    is_step: bool = False,
+    gpu_hour_price: float | None = None,
 ) -> ExitCode:
     """Make what is missing of a planned run, on Ray. Returns how it ended.
+
+    As a step of other work it says nothing of what could be done next.
 
     Raises DriverAlive while another driver is at work.
     """
@@ -37,7 +47,7 @@ def grow_run(
     stock = keep_footers(store, manifest)
     if not stock.num_missing:
         terminal.say("Nothing is missing.")
-        return say_status(store, manifest, terminal)
+        return say_status(store, manifest, terminal, is_step=is_step)
 
     beat_seconds = manifest.config.execution.beat_seconds
     try:
@@ -48,10 +58,11 @@ def grow_run(
             is_damaged = _drive(
                 store, manifest, terminal, stop, address=address, heartbeat=heartbeat
             )
-            code = say_status(store, read_manifest(store), terminal)
-            return ExitCode.DAMAGED if is_damaged else code
     except KeyboardInterrupt:  # of Stop: what there is to say was said
         return ExitCode.INCOMPLETE
+    manifest = read_manifest(store)
+    code = say_status(store, manifest, terminal, is_step=is_step, gpu_hour_price=gpu_hour_price)
+    return ExitCode.DAMAGED if is_damaged else code
 
 
 def rerun_dead(
@@ -104,22 +115,18 @@ def _drive(
     """Grow on Ray until all is settled that is planned by then, and say what came of it. Returns
     whether a shard was given up on since an object of it is damaged.
     """
-    from jobs.cluster.connect import on_ray
-    from jobs.cluster.driver import Driver
-    from jobs.cluster.footer_keeper import FooterKeeper
-    from jobs.cluster.serving.fleet import served
-
     with ExitStack() as stack:
+        line = stack.enter_context(terminal.progress("starting Ray"))
+        from jobs.cluster.connect import on_ray
+        from jobs.cluster.driver import Driver
+        from jobs.cluster.footer_keeper import FooterKeeper
+        from jobs.cluster.serving.fleet import served
+
         with hangups_held():
             stack.enter_context(on_ray(address))
         stack.enter_context(stop.committing())
-        line = stack.enter_context(terminal.progress())
-
-        def show(snapshot: "Snapshot") -> None:
-            if heartbeat:
-                heartbeat.check()
-            line.show(snapshot)
-
+        line.doing("starting actors and loading models")
+        show = _Shown(store, manifest, line, heartbeat)
         watch = _watch_head(terminal, line, stop, heartbeat)
         is_head_there = stack.enter_context(watch.watching()).is_there if watch else lambda: True
         servers = served(
@@ -143,6 +150,7 @@ def _drive(
             )
             with FooterKeeper(store, manifest):
                 summary = driver.run()
+            show.end(summary.snapshot)
             _say_grown(summary, terminal)
             num_driven, manifest = manifest.num_shards, _as_planned_now(store, manifest)
             is_more = manifest.num_shards > num_driven
@@ -172,6 +180,44 @@ def _watch_head(
 
     address = head_address()
     return HeadWatch(address, end) if address else None
+
+
+class _Shown:
+    """Shows every snapshot of a driver: on the terminal, in Ray's metrics, on the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        manifest: RunManifest,
+        line: ProgressLine,
+        heartbeat: DriverHeartbeat | None,
+    ) -> None:
+        from jobs.cluster.metrics import RunMetrics
+
+        self._line = line
+        self._heartbeat = heartbeat
+        self._execution = manifest.config.execution
+        self._metrics = RunMetrics(manifest.run_id)
+        self._before = read_newest_progress(store) if heartbeat else None
+
+    def __call__(self, snapshot: "Snapshot") -> None:
+        if self._heartbeat:
+            self._heartbeat.check()
+            self._heartbeat.tell(self._kept(snapshot))
+        self._metrics.tell(snapshot)
+        if snapshot.num_actors or snapshot.num_new:
+            self._line.show(progress_of(snapshot))
+        elif snapshot.waiting:
+            self._line.doing(snapshot.waiting)
+
+    def end(self, snapshot: "Snapshot") -> None:
+        """Show the last one of a driver; another one may follow."""
+        self(snapshot)
+        self._before = self._kept(snapshot)
+
+    def _kept(self, snapshot: "Snapshot") -> DriverProgress:
+        rate = self._line.per_second
+        return as_kept(snapshot, self._execution, per_second=rate, before=self._before)
 
 
 class _Places:

@@ -3,11 +3,11 @@ and the scorers loaded once an actor.
 """
 
 import gc
+import logging
 import os
 import platform
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypedDict
@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.commands.job_folder import check_outlives_job
-from jobs.commands.terminal import Terminal, as_typed, counted, duration
+from jobs.commands.live.line import Fact, Progress
+from jobs.commands.terminal import ProgressLine, Terminal, as_typed, counted
 from pipeline.plan.configs import read_config_file
 from pipeline.plan.endpoints import endpoint_of
 from pipeline.scoring.asking import is_out_of_memory
@@ -110,10 +111,11 @@ def score_run(
         for source in unscored(run, scorer.id):
             work.setdefault(run.objects.index(source), []).append(number)
     if work:
-        from jobs.cluster.connect import on_ray
+        with terminal.progress("starting Ray") as line:
+            from jobs.cluster.connect import on_ray
 
-        with on_ray(request.address):
-            num_sidecars, num_scores = _score_on_ray(run, scorers, work, request, terminal)
+            with on_ray(request.address):
+                num_sidecars, num_scores = _score_on_ray(run, scorers, work, request, line)
         terminal.say(
             f"Made {counted(num_sidecars, 'sidecar')} with {counted(num_scores, 'score')}."
         )
@@ -221,15 +223,10 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def describe_progress(num_done: int, num_objects: int, num_scores: int, seconds: float) -> str:
-    """`3 of 12 shards scored, 1,234 scores, 102.8 scores/s, 36 s left`."""
-    parts = [f"{num_done:,} of {num_objects:,} shards scored", counted(num_scores, "score")]
-    if num_done and seconds > 0:
-        left = seconds / num_done * (num_objects - num_done)
-        rate = num_scores / seconds
-        digits = f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
-        parts += [f"{digits} scores/s", f"{duration(left)} left"]
-    return ", ".join(parts)
+def progress_of(num_done: int, num_objects: int, num_scores: int) -> Progress:
+    """How far scoring is, in trace objects."""
+    facts = [Fact(text=counted(num_scores, "score"))]
+    return Progress(noun="shards scored", num_done=num_done, num_all=num_objects, facts=facts)
 
 
 def _score_on_ray(
@@ -237,8 +234,7 @@ def _score_on_ray(
     scorers: Sequence[PlannedScorer],
     work: dict[int, list[int]],
     request: ScoreRequest,
-    terminal: Terminal,
-    clock: Callable[[], float] = time.monotonic,
+    line: ProgressLine,
 ) -> tuple[int, int]:
     """Score the objects; how many sidecars and scores were made. Raises the first error that a
     task tells.
@@ -253,6 +249,7 @@ def _score_on_ray(
         )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # importing it put a handler of its own
     items = [{"object": index, "scorers": work[index]} for index in sorted(work)]
     device: TorchDevice = "cuda" if request.num_gpus else "cpu"
     counts = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
@@ -264,15 +261,13 @@ def _score_on_ray(
         num_gpus=request.num_gpus,
     )
     num_sidecars = num_scores = 0
-    started_at = clock()
-    with terminal.progress() as progress:
-        for num_done, row in enumerate(counts.iter_rows(), start=1):
-            if row["failure"]:
-                raise _error_of(row["kind"], row["failure"])
-            num_sidecars += int(row["num_sidecars"])
-            num_scores += int(row["num_scores"])
-            seconds = clock() - started_at
-            progress.tell(describe_progress(num_done, len(items), num_scores, seconds))
+    line.doing("loading scorers")
+    for num_done, row in enumerate(counts.iter_rows(), start=1):
+        if row["failure"]:
+            raise _error_of(row["kind"], row["failure"])
+        num_sidecars += int(row["num_sidecars"])
+        num_scores += int(row["num_scores"])
+        line.show(progress_of(num_done, len(items), num_scores))
     return num_sidecars, num_scores
 
 

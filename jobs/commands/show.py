@@ -8,6 +8,7 @@ from jobs.commands.records import current_rows, find_record
 from jobs.commands.status import say_damage
 from jobs.commands.terminal import Terminal, as_typed, counted, printable
 from pipeline.pictures import Pixels, decode_picture
+from pipeline.scoring.painting import RunPainter
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
@@ -15,6 +16,7 @@ from pipeline.store.status import committed_shards
 from pipeline.store.traces import try_read_footer
 from pipeline.view.contact_sheet import contact_sheet
 from pipeline.view.runs import choose, view_run
+from pipeline.view.verdicts import KeptPictures, counts_of, judged, of_each_fate
 from pipeline.view.where import Choice, Facts, Value
 from schemas.errors import DamagedObject, ExitCode, InputError
 from schemas.rows import EventRow, TraceRow
@@ -23,7 +25,8 @@ from schemas.runs import RunManifest
 _LISTED = 20
 _LIST_COLUMNS = ["record_id", "rollout_index", "status", "prompt", "dead_reason"]
 _HEADINGS = ("record", "rollout", "status", "prompt")
-_SHEET_ROWS = 8
+_SHEET_ROWS = 6
+_JUDGED_ROWS, _SMALL_PICTURE = 256, 64  # small ones are painted, judged and chosen from
 _STYLES = {"draw": "dim", "reflect": "italic"}
 
 
@@ -69,12 +72,16 @@ def show_trace(url: str, record: str, rollout: int, terminal: Terminal, png: Pat
 
 
 def write_sheet(url: str, path: Path, terminal: Terminal, choice: Choice) -> ExitCode:
-    """Write a contact sheet of a run's first traces. Raises InputError if there is none yet."""
+    """Write a contact sheet: of a run's telling traces, or of those chosen, in their order.
+
+    Raises InputError if there is none yet.
+    """
     damage: dict[int, str] = {}
+    manifest = read_manifest(open_store(url))
     if choice.is_of_all:
+        number = _JUDGED_ROWS if manifest.geometry.image_size <= _SMALL_PICTURE else _SHEET_ROWS
         store = open_store(url)
-        manifest = read_manifest(store)
-        rows = list(islice(_all_rows(store, manifest, damage, columns=None), _SHEET_ROWS))
+        rows = list(islice(_all_rows(store, manifest, damage, columns=None), number))
         say_damage(damage, terminal)
         if damage and not rows:
             return ExitCode.DAMAGED
@@ -82,10 +89,19 @@ def write_sheet(url: str, path: Path, terminal: Terminal, choice: Choice) -> Exi
         run = view_run(url)
         where, sort = choice.read(run.columns)
         chosen = choose([run], where=where, sort=sort)[:_SHEET_ROWS]
+        if not chosen:
+            raise InputError("no trace holds what was asked for, so there is nothing to show")
         rows = [row for _, row in run.read_rows([trace for _, trace in chosen])]
+    try:
+        traces = judged(rows, RunPainter(manifest))
+    except InputError as error:  # the model is not here
+        terminal.say(f"Only pictures that the run kept are shown: {error}")
+        traces = judged(rows, KeptPictures(manifest))
+    told = f"{counts_of(traces)}."
+    shown = of_each_fate(traces, _SHEET_ROWS) if choice.is_of_all else traces
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(contact_sheet(rows))
-    terminal.say(f"Contact sheet: {as_typed(str(path))}")
+    path.write_bytes(contact_sheet(shown, title=told))
+    terminal.say(told, f"Contact sheet: {as_typed(str(path))}")
     return ExitCode.DAMAGED if damage else ExitCode.COMPLETE
 
 

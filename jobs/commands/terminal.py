@@ -4,24 +4,28 @@ their categories, answers of models, names of files, messages of stores.
 
 import os
 import shlex
+import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from rich.console import Console
-from rich.status import Status
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Column, Table
 from rich.text import Text
 
+from jobs.commands.live.line import Pace, Progress, fitted_line, whole_line
 from schemas.json_values import JsonObject
 
 if TYPE_CHECKING:
-    from jobs.cluster.snapshot import Snapshot
     from pipeline.pictures import Pixels
 
 _PLAIN_LINE_SECONDS = 10.0  # between two lines where there is no terminal to redraw one
+_FRAMES_PER_SECOND = 8
 _PICTURE_COLUMNS = 48  # characters, each two pixels high
 _HOSTILE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # Unicode categories
 
@@ -34,16 +38,23 @@ class Terminal:
     """
 
     def __init__(self, file: IO[str] | None = None, *, width: int | None = None) -> None:
-        self._console = _LastingConsole(file=file, width=width)
+        is_stderr = file is sys.stderr  # which may come to be another file
+        self._console = _LastingConsole(
+            file=None if is_stderr else file, stderr=is_stderr, width=width
+        )
 
     def say(self, *lines: str, style: str = "", can_wrap: bool = False) -> None:
         """Print lines, each of them whole, as scripts like them, or wrapped at words for people."""
+        console: Console = self._console
+        if _open_lines and console.is_terminal:  # above the line that moves there
+            console = _open_lines[-1].console
         for line in lines:
             text = Text(printable(line), style=style)
-            self._console.print(text, soft_wrap=not can_wrap)
+            console.print(text, soft_wrap=not can_wrap)
 
     def fail(self, error: Exception) -> None:
         """Print what went wrong. The line breaks of the message are kept."""
+        settle()
         self.say(*f"coppice: {error}".split("\n"))
 
     def say_json(self, value: JsonObject) -> None:
@@ -62,9 +73,29 @@ class Terminal:
         if self._console.is_terminal:
             self._console.print(_half_blocks(pixels))
 
-    def progress(self, clock: Callable[[], float] = time.monotonic) -> "ProgressLine":
-        """A line that shows how far a run is."""
-        return ProgressLine(self._console, clock)
+    def progress(
+        self,
+        doing: str,
+        *,
+        is_logged: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> "ProgressLine":
+        """A line that shows how far work is, and these words before there is any to count.
+
+        Where no terminal redraws it, it is a line now and then; not logged, only of counts.
+        """
+        return ProgressLine(self._console, clock, doing, is_logged=is_logged)
+
+    def doing(self, words: str, *, is_logged: bool = True) -> None:
+        """Say at once what goes on, before anything that takes time is even loaded.
+
+        On a terminal it stays until something else moves there, or the command ends. Elsewhere it
+        is a line, or nothing, where what is printed is soon there or is for a script.
+        """
+        if _is_redrawn(self._console):
+            self.progress(words).__enter__()
+        elif is_logged:
+            self.say(words)
 
 
 class _LastingConsole(Console):
@@ -82,20 +113,54 @@ def silence(descriptor: int) -> None:
     os.close(nowhere)
 
 
-class ProgressLine:
-    """One line that moves: redrawn on a terminal, printed now and then elsewhere."""
+def keep_stderr_to_python() -> None:
+    """From now on only what Python writes to `sys.stderr` is seen there, and no library's core."""
+    stderr = sys.__stderr__
+    if stderr is None or sys.stderr is not stderr or stderr.fileno() != 2:
+        return  # it is somebody else's, or ours already
+    seen, encoding = os.dup(2), stderr.encoding
+    silence(2)
+    sys.stderr = os.fdopen(seen, "w", buffering=1, encoding=encoding, errors="backslashreplace")
 
-    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
-        self._console = console
+
+def silence_stderr() -> None:
+    """Have what Python writes to standard error from now on go nowhere."""
+    silence(sys.stderr.fileno())
+
+
+class ProgressLine:
+    """One line that moves: redrawn on a terminal, printed now and then elsewhere.
+
+    A process has one at a time: who begins another ends it.
+    """
+
+    def __init__(
+        self, console: Console, clock: Callable[[], float], doing: str, *, is_logged: bool
+    ) -> None:
+        self.console = console
         self._clock = clock
-        self._printed_at = clock() - _PLAIN_LINE_SECONDS
-        self._waiting = ""
-        self._status: Status | None = None
+        self._doing = doing
+        self._is_logged = is_logged
+        self._progress: Progress | None = None
+        self._pace = Pace()
+        self._printed_at, self._printed = clock() - _PLAIN_LINE_SECONDS, ""
+        self._live: Live | None = None
 
     def __enter__(self) -> "ProgressLine":
-        if self._console.is_terminal:
-            self._status = self._console.status(Text("starting Ray and loading models"))
-            self._status.start()
+        settle()
+        if _is_redrawn(self.console):
+            self._live = Live(
+                _Moving(self._line),
+                console=self.console,
+                transient=True,
+                refresh_per_second=_FRAMES_PER_SECOND,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start(refresh=True)
+            _open_lines.append(self)
+        elif self._is_logged:
+            self._print(self._doing, news=self._doing)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,45 +168,82 @@ class ProgressLine:
 
     def stop(self) -> None:
         """Leave the terminal as it was."""
-        if self._status:
-            self._status.stop()
+        if self._live:
+            self._live.stop()
+            self._live = None
+            _open_lines.remove(self)
 
-    def show(self, snapshot: "Snapshot") -> None:
-        """Show how far the run is."""
-        self.tell(describe(snapshot), waiting=snapshot.waiting)
+    @property
+    def per_second(self) -> float:
+        """How fast the count grows, lately."""
+        return self._pace.per_second
 
-    def tell(self, progress: str, *, waiting: str = "") -> None:
+    def doing(self, words: str) -> None:
+        """Say what goes on while there is nothing to count."""
+        self._doing = words
+        if not self._live:
+            self._print(words, news=words)
+
+    def show(self, progress: Progress) -> None:
         """Show how far the work is. What is waited for is told at once."""
-        line = Text(printable(progress))
-        if self._status:
-            self._status.update(line)
-            return
-        is_news = waiting != self._waiting
-        if is_news or self._clock() - self._printed_at >= _PLAIN_LINE_SECONDS:
-            self._printed_at, self._waiting = self._clock(), waiting
-            self._console.print(line, soft_wrap=True)
+        if self._progress is None or self._progress.noun != progress.noun:
+            self._pace = Pace()
+        self._pace.note(self._clock(), progress.num_done)
+        self._progress = progress
+        if not self._live:
+            self._print(whole_line(progress, self._pace), news=progress.waiting)
+
+    def _print(self, line: str, *, news: str) -> None:
+        is_due = self._clock() - self._printed_at >= _PLAIN_LINE_SECONDS
+        if is_due or news != self._printed:
+            self._printed_at, self._printed = self._clock(), news
+            self.console.print(Text(printable(line)), soft_wrap=True)
+
+    def _line(self, width: int) -> Text:
+        if self._progress is None:
+            line = Text(self._doing)
+        else:
+            line = fitted_line(self._progress, self._pace, width)
+        if printable(line.plain) != line.plain:
+            line = Text(printable(line.plain))
+        line.truncate(width)
+        return line
 
 
-def describe(snapshot: "Snapshot") -> str:
-    """`18 of 24 rollouts, 2 of 3 shards committed (16 ok, 0 dead), 2 actors, 1.9/s, 3 s left`."""
-    if not snapshot.num_actors:
-        return snapshot.waiting or "starting actors and loading models"
-    parts = [
-        f"{snapshot.num_finished:,} of {snapshot.num_planned:,} rollouts",
-        f"{snapshot.num_committed:,} of {snapshot.num_shards:,} shards committed "
-        f"({snapshot.num_ok:,} ok, {snapshot.num_dead:,} dead)",
-        counted(snapshot.num_actors, "actor"),
-    ]
-    if snapshot.is_store_away:
-        parts.append("waiting for the store")
-    if snapshot.endpoints_away:
-        parts.append(f"waiting for endpoint {' and '.join(snapshot.endpoints_away)}")
-    if snapshot.waiting:
-        parts.append(snapshot.waiting)
-    if rate := snapshot.rollouts_per_second:
-        left = (snapshot.num_planned - snapshot.num_finished) / rate
-        parts += [f"{rate:.1f} rollouts/s", f"{duration(left)} left"]
-    return ", ".join(parts)
+class _Moving:
+    """Draws a line anew for every frame, as wide as the terminal is by then."""
+
+    def __init__(self, line: Callable[[int], Text]) -> None:
+        self._line = line
+        self._spinner = Spinner("dots")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        frame = self._spinner.render(console.get_time())
+        assert isinstance(frame, Text), "a spinner without words"
+        # The last column stays free: a terminal may wrap a line that fills it.
+        yield Text.assemble(frame, " ", self._line(options.max_width - 3))
+
+
+_open_lines: list[ProgressLine] = []  # the one that is drawn now, if there is any
+
+
+def settle() -> None:
+    """End the line that moves, if there is one: what comes next is to stand."""
+    while _open_lines:
+        _open_lines[-1].stop()
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Whatever happens within, no line moves afterwards."""
+    try:
+        yield
+    finally:
+        settle()
+
+
+def _is_redrawn(console: Console) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 def duration(seconds: float) -> str:

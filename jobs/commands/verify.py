@@ -1,10 +1,13 @@
 """What `coppice verify` does, and what it prints. Findings quote what stands in objects."""
 
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 
+from jobs.commands.live.line import Fact, Progress
 from jobs.commands.shard_lists import as_shards
-from jobs.commands.terminal import Terminal, as_typed, counted
+from jobs.commands.terminal import ProgressLine, Terminal, as_typed, counted
 from pipeline.sets.whole import SetCheck, is_set
 from pipeline.store.layout import PLAN
 from pipeline.store.objects import Store
@@ -16,6 +19,8 @@ from pipeline.store.verify import Verification
 from schemas.errors import ExitCode
 from schemas.json_values import JsonObject
 
+_LOOK_SECONDS = 0.5
+
 
 def verify_run(url: str, terminal: Terminal, *, is_deep: bool, as_json: bool) -> ExitCode:
     """Print what is wrong with a run, or with a set. Returns DAMAGED if anything is."""
@@ -24,11 +29,14 @@ def verify_run(url: str, terminal: Terminal, *, is_deep: bool, as_json: bool) ->
         return _verify_set(store, terminal, as_json=as_json)
     manifest = read_manifest(store)
     verification = Verification(patient_store(store, manifest), manifest, is_deep=is_deep)
-    findings = []
-    for finding in verification.findings():
-        findings.append(finding)
+    with ExitStack() as stack:
         if not as_json:
-            terminal.say(*describe_finding(finding))
+            stack.enter_context(_shown(verification, terminal))
+        findings = []
+        for finding in verification.findings():
+            findings.append(finding)
+            if not as_json:
+                terminal.say(*describe_finding(finding))
     code = ExitCode.DAMAGED if findings else ExitCode.COMPLETE
     if as_json:
         terminal.say_json(_summary(verification, findings, code))
@@ -36,6 +44,33 @@ def verify_run(url: str, terminal: Terminal, *, is_deep: bool, as_json: bool) ->
         terminal.say(_describe_counts(verification))
         terminal.say(*_describe_end(url, verification, findings))
     return code
+
+
+@contextmanager
+def _shown(verification: Verification, terminal: Terminal) -> Iterator[None]:
+    """Show how far a verification is while it goes on, from a thread: findings are few."""
+    is_over = threading.Event()
+    num_shards = verification.manifest.num_shards
+
+    def show(line: ProgressLine) -> None:
+        while not is_over.wait(_LOOK_SECONDS):
+            line.show(
+                Progress(
+                    noun="shards read",
+                    num_done=verification.num_seen,
+                    num_all=num_shards,
+                    facts=[Fact(text=f"{verification.num_ok + verification.num_dead:,} traces")],
+                )
+            )
+
+    with terminal.progress("reading the run", is_logged=False) as line:
+        thread = threading.Thread(target=show, args=(line,), name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
 
 
 def _verify_set(store: Store, terminal: Terminal, *, as_json: bool) -> ExitCode:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs.commands.live.line import Progress
 from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.store.layout import object_name
 from pipeline.store.open import open_store
@@ -33,11 +34,13 @@ def write_view(request: ViewRequest, terminal: Terminal) -> None:
     gallery = _gallery_of(request)
     out = open_store(request.out or f"{request.source.rstrip('/')}/{_FOLDER}")
     num_traces = len(gallery.chosen)
-    with terminal.progress() as progress:
+    with terminal.progress("reading traces") as line:
         notes = write_gallery(
             gallery,
             out,
-            lambda num_done: progress.tell(f"{num_done:,} of {counted(num_traces, 'trace')}"),
+            lambda num_done: line.show(
+                Progress(noun="traces", num_done=num_done, num_all=num_traces)
+            ),
         )
     terminal.say(*(f"Note: {note}" for note in notes))
     terminal.say(f"Gallery: {as_typed(f'{out.url}/{PAGE}')}, {counted(num_traces, 'trace')}")

@@ -9,13 +9,14 @@ from itertools import count
 from jobs.commands.records import PlannedRecord, find_record
 from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.store import layout
-from pipeline.store.objects import Store
+from pipeline.store.objects import Store, keys_in
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.traces import UNREADABLE, read_rows, try_read_footer
 from schemas.errors import FatalFailure, ObjectMissing
 from schemas.rows import TraceRow
 from schemas.runs import FailedAttempt, RunManifest, ShardFooter
+from schemas.small_files import UnreadableFile, read_small
 from schemas.trace import Status
 
 _COLUMNS = [
@@ -132,10 +133,10 @@ def _describe_attempts(store: Store, shard: int) -> Iterator[str]:
 
 def _read_notes(store: Store, shard: int) -> Iterator[FailedAttempt]:
     """Notes are for people: one that is gone or unreadable is passed over."""
-    for entry in store.list_folder(layout.attempts_folder(shard)):
+    for entry in keys_in(store, layout.attempts_folder(shard)):
         try:
-            yield FailedAttempt.model_validate_json(store.read(entry.key))
-        except (ObjectMissing, ValueError):
+            yield read_small(store, entry.key, FailedAttempt)
+        except (ObjectMissing, UnreadableFile):
             continue
 
 

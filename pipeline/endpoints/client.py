@@ -9,10 +9,9 @@ in no message and no log.
 import asyncio
 import json
 import random
-import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
@@ -20,16 +19,11 @@ from typing import TypeAlias, TypeVar
 import httpx2
 from pydantic import SecretStr
 
-from pipeline.endpoints.answers import (
-    MAX_ANSWER_BYTES,
-    Completion,
-    Setback,
-    TryResult,
-    read_response,
-    too_large,
-)
+from pipeline.endpoints.answers import Completion, Setback, TryResult
 from pipeline.endpoints.chat import ChatRequest, body_of
-from pipeline.endpoints.replicas import Replica, Router
+from pipeline.endpoints.lines import Lines, Reset
+from pipeline.endpoints.replicas import Router
+from pipeline.twig.requests import Message
 from schemas.endpoints import EndpointExecution, EndpointMethod
 from schemas.errors import (
     EndpointAway,
@@ -39,19 +33,15 @@ from schemas.errors import (
     RecordFailure,
     RolloutError,
 )
-from schemas.json_values import JsonMapping
 from schemas.runs import EndpointUsage
 
 T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 15.0
 _FREE_REPEATS = 3  # of resets on connections that were used before: a server's own time-out
-_CANARY = "coppice-canary"
 
 Reply: TypeAlias = Completion | RolloutError
 """What came of a request in the end."""
-
-_Note: TypeAlias = Callable[[str, JsonMapping], Awaitable[None]]
 
 
 @dataclass(slots=True, eq=False)
@@ -61,7 +51,6 @@ class _Work:
     request: ChatRequest
     body: bytes
     started_at: float
-    num_answered_before: int  # of the client's, when it began
     num_tries: int = 0
     num_counted: int = 0  # tries that may be the request's own fault
     num_free: int = 0
@@ -86,13 +75,12 @@ class EndpointClient:
         self.usage = EndpointUsage()  # of all that was answered
         self.answers_as: str | None = None  # what the server called its model at first
         self._key = key
-        self._router = Router(self.urls)
+        self._router, self._lines = Router(self.urls), Lines(execution, key)
         self._num_away, self._away_since, self._away_seconds = 0, 0.0, 0.0
         self._loop = asyncio.new_event_loop()
         self._slots = asyncio.Semaphore(execution.concurrency)
         self._thread = threading.Thread(target=self._run, name=f"endpoint {name}", daemon=True)
         self._thread.start()
-        self._http = self._run_now(self._open())
 
     @property
     def is_away(self) -> bool:
@@ -115,7 +103,7 @@ class EndpointClient:
 
     def get(self, url: str) -> httpx2.Response | Setback:
         """A small question about the server itself, tried once. Its body may be anything."""
-        return self._run_now(self._ask_about(url))
+        return self._run_now(self._lines.fetch(url))
 
     def tokenize(self, text: str) -> bytes | None:
         """What a server that tokenizes says of a text, as vLLM does beside its /v1; None: nothing.
@@ -124,7 +112,7 @@ class EndpointClient:
         """
         body = {"model": self.method.model, "prompt": text, "add_special_tokens": False}
         url = f"{self.urls[0].removesuffix('/v1')}/tokenize"
-        response = self._run_now(self._ask_about(url, json.dumps(body).encode()))
+        response = self._run_now(self._lines.fetch(url, json.dumps(body).encode()))
         if isinstance(response, Setback) or response.status_code != 200:
             return None
         return response.content
@@ -149,42 +137,18 @@ class EndpointClient:
     def _run_now(self, work: Coroutine[None, None, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    async def _open(self) -> httpx2.AsyncClient:
-        execution = self.execution
-        key = {"Authorization": f"Bearer {self._key.get_secret_value()}"} if self._key else {}
-        return httpx2.AsyncClient(
-            # identity: an answer is as long as it looks, and cannot unfold in memory
-            headers={"Accept-Encoding": "identity", "Content-Type": "application/json", **key},
-            timeout=httpx2.Timeout(
-                execution.request_timeout_seconds, connect=execution.connect_timeout_seconds
-            ),
-            limits=httpx2.Limits(max_connections=execution.concurrency + 1),
-            follow_redirects=False,
-            trust_env=False,  # no proxy and no .netrc that nobody named in the config
-        )
-
     async def _end(self) -> None:
         running = asyncio.all_tasks() - {asyncio.current_task()}
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        await self._http.aclose()
-
-    async def _ask_about(self, url: str, body: bytes | None = None) -> httpx2.Response | Setback:
-        method = "GET" if body is None else "POST"
-        try:
-            return await asyncio.wait_for(
-                self._http.request(method, url, content=body),
-                self.execution.connect_timeout_seconds,
-            )
-        except (httpx2.HTTPError, TimeoutError) as error:
-            return Setback(what=_describe(error), reason="endpoint_away", is_away=True)
+        await self._lines.close()
 
     async def _reply(self, request: ChatRequest) -> Reply:
         started_at = time.monotonic()
         async with self._slots:
             body = await self._loop.run_in_executor(None, self._body_of, request)
-            work = _Work(request, body, time.monotonic(), self.usage.num_calls)
+            work = _Work(request, body, time.monotonic())
             try:
                 reply = await self._try_on(work)
             finally:
@@ -204,17 +168,17 @@ class EndpointClient:
         """Try until there is an answer, a failure, or no patience left."""
         while True:
             work.num_tries += 1
-            replica = self._router.choose(work.request.rollout)
-            result = await self._try(replica, work)
+            result = await self._try(work.body, work.request.request_id, work.request.rollout)
             if isinstance(result, Completion):
                 return self._checked(result)
             if isinstance(result, RolloutError):
                 return result
-            if isinstance(result, _Reset):
+            if isinstance(result, Reset):
                 work.num_free += 1
-                continue
+                if work.num_free <= _FREE_REPEATS:
+                    continue
+                result = Setback(what="connections that break", reason="endpoint_torn")
             if result.is_away:
-                self._router.passed_over(replica)
                 self._is_gone(work)
             else:
                 self._is_back(work)
@@ -240,81 +204,35 @@ class EndpointClient:
         if work.num_counted < execution.max_tries and not is_out_of_time:
             return None
         message = f"{setback.what}, {work.num_counted} times in {spent:.0f} s"
-        if self.usage.num_calls > work.num_answered_before or await self._is_well(work):
+        if await self._is_well():
             return RecordFailure(f"{message}, while others are answered", reason=setback.reason)
         return InfrastructureFailure(message, reason=setback.reason)
 
-    async def _is_well(self, work: _Work) -> bool:
+    async def _is_well(self) -> bool:
         """Whether the server answers the smallest question there is."""
-        if work.request.request_id == _CANARY:
-            return False
+        hello = Message(role="user", text="Hello.")
         canary = ChatRequest(
-            messages=(replace(work.request.messages[-1], role="user", text="Hello."),),
-            temperature=0.0,
-            max_tokens=1,
-            request_id=_CANARY,
+            messages=(hello,), temperature=0.0, max_tokens=1, request_id="coppice-canary"
         )
-        body = self._body_of(canary)
-        result = await self._try(
-            self._router.choose(""), _Work(canary, body, time.monotonic(), self.usage.num_calls)
-        )
+        result = await self._try(self._body_of(canary), canary.request_id, rollout="")
         return isinstance(result, Completion)
 
-    async def _try(self, replica: Replica, work: _Work) -> "TryResult | _Reset":
-        """One POST. Raises nothing but what is our bug."""
-        connections: list[str] = []
-
-        async def note(event: str, _: JsonMapping) -> None:
-            if event == "connection.connect_tcp.started":
-                connections.append(event)
-
+    async def _try(self, body: bytes, request_id: str, rollout: str) -> TryResult | Reset:
+        """One POST to the replica of a rollout. One that says nothing at all, not even which models
+        it has, is away: it hangs, and no question is to blame.
+        """
+        replica = self._router.choose(rollout)
         replica.num_in_flight += 1
         try:
-            async with asyncio.timeout(self.execution.request_timeout_seconds):
-                return await self._post(replica, work, note)
-        except TimeoutError:
-            return Setback(what="no answer in time", reason="endpoint_timeout")
-        except (httpx2.ReadTimeout, httpx2.WriteTimeout):
-            return Setback(what="no answer in time", reason="endpoint_timeout")
-        except httpx2.TransportError as error:
-            return self._broken(error, work, is_new=bool(connections))
-        except httpx2.HTTPError as error:
-            return Setback(what=_describe(error), reason="endpoint_malformed")
+            result = await self._lines.post(f"{replica.url}/chat/completions", body, request_id)
         finally:
             replica.num_in_flight -= 1
-
-    async def _post(self, replica: Replica, work: _Work, note: _Note) -> TryResult:
-        body = bytearray()
-        async with self._http.stream(
-            "POST",
-            f"{replica.url}/chat/completions",
-            content=work.body,
-            headers={"X-Request-Id": work.request.request_id},
-            extensions={"trace": note},
-        ) as response:
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
-                    return too_large()
-        return read_response(response.status_code, response.headers, bytes(body))
-
-    def _broken(
-        self, error: httpx2.TransportError, work: _Work, *, is_new: bool
-    ) -> "TryResult | _Reset":
-        """What a connection that was not made, or broke, means."""
-        what = _describe(error)
-        if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
-            if any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
-                return EndpointRefused(
-                    f"{what}: its certificate is not to be trusted; see url",
-                    reason="endpoint_refused",
-                )
-            return Setback(what=what, reason="endpoint_away", is_away=True)
-        if isinstance(error, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError):
-            return EndpointRefused(f"{what}: see url", reason="endpoint_refused")
-        if not is_new and work.num_free < _FREE_REPEATS:
-            return _Reset()
-        return Setback(what=what, reason="endpoint_torn")
+        if isinstance(result, Setback) and result.reason == "endpoint_timeout":
+            told = await self._lines.fetch(f"{replica.url}/models")
+            result = replace(result, is_away=isinstance(told, Setback))
+        if isinstance(result, Setback) and result.is_away:
+            self._router.passed_over(replica)
+        return result
 
     def _checked(self, completion: Completion) -> Reply:
         """The answer, if it is of the model that answered at first."""
@@ -342,11 +260,6 @@ class EndpointClient:
             self._num_away -= 1
             if not self._num_away:
                 self._away_seconds += now - self._away_since
-
-
-@dataclass(frozen=True, slots=True)
-class _Reset:
-    """A connection that was used before was closed: the same again, at once and for nothing."""
 
 
 def answered(reply: Reply) -> Completion | None:
@@ -382,15 +295,3 @@ def _pause(work: _Work, setback: Setback) -> float:
         return setback.wait_seconds + random.uniform(0, 0.1 * setback.wait_seconds)
     longest = min(_FIRST_PAUSE_SECONDS * 2 ** (work.num_tries - 1), _LONGEST_PAUSE_SECONDS)
     return random.uniform(longest / 2, longest)
-
-
-def _describe(error: Exception) -> str:
-    """The kind of an error alone: its text may hold what was sent."""
-    return f"{type(error).__name__} in asking it"
-
-
-def _causes(error: BaseException) -> Iterable[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__

@@ -3,13 +3,14 @@
 In a config file the model and the template pack are names; here they get their digests.
 """
 
-import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.plan.models import ModelFacts, describe_model, fake_facts
@@ -22,15 +23,22 @@ from schemas.config import (
     FakeConfig,
     Frozen,
     MethodConfig,
+    ModelConfig,
     PackConfig,
     Program,
     RunConfig,
 )
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping, JsonObject, JsonValue
+from schemas.small_files import parse_toml, read_toml_file
 from schemas.trace import Role
 
 DEFAULT_MODEL = "toy"
+DEFAULTS = Path(__file__).parent / "defaults.toml"
+"""A config file with every setting at its default, and what it means."""
+
+_FOUND_BY_PLANNING = "model_files"
+_ALIKE = 0.6  # of names, from where on the other is told
 _LEAST_AMOUNT = 0.0001  # Ray counts in such steps
 _MOST_AMOUNT = 1e6
 _OWN_RESOURCES = {
@@ -55,10 +63,7 @@ class Resolved:
 
 def read_config_file(path: str) -> Tables:
     """The tables of a TOML file. Raises InputError."""
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"config file {path} cannot be read: {error}") from error
+    return read_toml_file(path, "config file")
 
 
 def with_settings(tables: Tables, pairs: Iterable[str]) -> Tables:
@@ -148,7 +153,13 @@ def _is_resource_name(name: str) -> bool:
 
 def _facts(method: JsonMapping) -> ModelFacts:
     if method.get("backend") == "fake":
-        return fake_facts(validated(FakeConfig, method.get("fake", {})))
+        facts = fake_facts(validated(FakeConfig, method.get("fake", {})))
+        if _name(method, "model") not in (None, facts.model.name):
+            raise InputError(
+                f"method.model is {_name(method, 'model')!r:.80}, and the fake has no model: leave "
+                "--model out, or name the backend that computes it with --backend"
+            )
+        return facts
     return describe_model(_name(method, "model") or DEFAULT_MODEL)
 
 
@@ -157,6 +168,8 @@ def _dtype(method: JsonMapping, facts: ModelFacts, planned: MethodConfig | None)
     named = method.get("dtype")
     if named is None and planned is not None:
         return planned.dtype
+    if method.get("backend") == "fake" and named not in (None, "float32"):
+        raise InputError("--dtype says how a model is computed, and the fake has none")
     if named in get_args(Dtype):
         return named
     if named is None and facts.own_dtype in get_args(Dtype):
@@ -182,6 +195,11 @@ def _check_fit(config: RunConfig, facts: ModelFacts, pack: TemplatePack) -> None
         raise InputError(
             "method.backend is fake, so there is no model for the other backends of "
             "method.backends: name the model's backend there, and the fake for single roles"
+        )
+    if "fake" not in names.values() and config.method.fake != FakeConfig():
+        raise InputError(
+            "method.fake says what the fake pretends, and no role is answered by it: leave these "
+            "settings out, or give --backend fake"
         )
     if names[Role.DRAW] == "fake" != config.method.backend:
         raise InputError(
@@ -228,10 +246,10 @@ def _with(tables: Tables, path: list[str], value: JsonValue) -> Tables:
 def _value(text: str) -> JsonValue:
     """A TOML value; what is none (a bare word) is the text itself."""
     try:
-        value: JsonValue = tomllib.loads(f"value = {text}")["value"]
-        return value
-    except tomllib.TOMLDecodeError:
+        tables = parse_toml(f"value = {text}")
+    except ValueError:
         return text
+    return tables["value"] if len(tables) == 1 else text  # no line of its own behind it
 
 
 def validated(kind: type[Table], tables: JsonValue) -> Table:
@@ -239,11 +257,19 @@ def validated(kind: type[Table], tables: JsonValue) -> Table:
     try:
         return kind.model_validate(tables)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}{_found(problem)}"
-            for problem in error.errors()
-        ]
+        lines = [f"  {_describe_problem(problem, kind)}" for problem in error.errors()]
         raise InputError("the config cannot be used:\n" + "\n".join(lines)) from None
+
+
+def _describe_problem(problem: ErrorDetails, kind: type[Frozen]) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{name}: {problem['msg']}{_found(problem)}"
+    names = list(setting_names(kind))
+    tables = dict.fromkeys(known.rpartition(".")[0] for known in names if "." in known)
+    best = max([*names, *tables], key=partial(_likeness, name))
+    hint = f" Did you mean {best}?" if _likeness(name, best) >= _ALIKE else ""
+    return f"{name}: no such setting{_found(problem)}.{hint} See: coppice config"
 
 
 def _found(problem: ErrorDetails) -> str:
@@ -252,3 +278,21 @@ def _found(problem: ErrorDetails) -> str:
     if problem["type"] == "missing" or is_of_endpoint or isinstance(value, dict):
         return ""
     return f" (found {value!r:.60})"
+
+
+def _likeness(name: str, other: str) -> float:
+    """How well a name fits another: 0 to 1 by letters, and 1 more where its last word is in it."""
+    word, in_other = (each.rpartition(".")[2] for each in (name, other))
+    return SequenceMatcher(None, name, other).ratio() + (word in in_other)
+
+
+def setting_names(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all settings of a config table and the tables in it."""
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if inner in (ModelConfig, PackConfig):  # a user names them, and planning takes digests
+            yield f"{prefix}{name}"
+        elif isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from setting_names(inner, f"{prefix}{name}.")
+        elif name != _FOUND_BY_PLANNING:
+            yield f"{prefix}{name}"

@@ -8,6 +8,7 @@ from pipeline.twig.programs import Settings
 from pipeline.twig.templates import TemplatePack, read_pack
 from schemas.errors import InputError
 from schemas.runs import RunManifest
+from schemas.small_files import read_text_file
 
 _BUNDLED = files("pipeline.twig") / "templates"
 
@@ -25,13 +26,20 @@ def load_pack(name: str) -> TemplatePack:
     if name in bundled_packs():
         text = (_BUNDLED / f"{name}.toml").read_text(encoding="utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
+        text = _read_text(name)
     else:
         raise InputError(
             f"there is no template pack {name!r}; give a TOML file, or one of: "
             f"{', '.join(bundled_packs())}"
         )
     return read_pack(text, origin=name)
+
+
+def _read_text(path: str) -> str:
+    try:
+        return read_text_file(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"template pack {path} cannot be read: {error}") from error
 
 
 def settings_of(manifest: RunManifest, packs: Sequence[str] = ()) -> Settings:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
+from pipeline.plan.estimates import expected_bytes
 from pipeline.plan.models import ModelFacts
 from pipeline.plan.prompt_files import PromptSet
 from pipeline.store import layout
@@ -46,18 +47,9 @@ class Plan:
 
     rows: list[PlanRow]  # one a record
     part: PlanPart
-    rollout_bytes: int  # an estimate of one trace
-    rollout_seconds: float  # an estimate of what one takes of a GPU; 0 for the fake
-
-    @property
-    def num_bytes(self) -> int:
-        """An estimate of all traces."""
-        return self.part.num_rollouts * self.rollout_bytes
-
-    @property
-    def actor_seconds(self) -> float:
-        """An estimate of what all rollouts take of one GPU."""
-        return self.part.num_rollouts * self.rollout_seconds
+    rollout_bytes: int  # of one trace at most, about
+    rollout_seconds: float  # about what one takes of a GPU; 0 for the fake
+    num_bytes: int  # of all traces, about
 
 
 def make_plan(
@@ -85,11 +77,15 @@ def make_plan(
             "lower --shard-rollouts"
         )
     rows = [_row(prompt, rollouts_per_record) for prompt in prompts.prompts]
+    part = _part(rows, size, rollouts_per_record, prompts, sources)
     return Plan(
         rows=rows,
-        part=_part(rows, size, rollouts_per_record, prompts, sources),
+        part=part,
         rollout_bytes=rollout_bytes,
         rollout_seconds=rollout_seconds,
+        num_bytes=expected_bytes(
+            config, facts.geometry, num_rollouts=part.num_rollouts, num_shards=part.num_shards
+        ),
     )
 
 

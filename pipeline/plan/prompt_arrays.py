@@ -8,9 +8,10 @@ from pipeline.plan.prompt_lines import MAX_ARRAY_BYTES, json_prompt_column, obje
 from pipeline.plan.prompt_rows import Cell, Content, ReadOptions, Row
 from pipeline.plan.prompt_sources import OpenFile
 from schemas.errors import InputError
+from schemas.json_values import unique_keys
 
 _SPACE = re.compile(r"[ \t\r\n]*")  # what JSON takes for white space
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
 
 
 def read_json_array(file: OpenFile, options: ReadOptions) -> Content:
@@ -65,7 +66,10 @@ def _value(text: str, at: int, name: str) -> tuple[int, Cell]:
         value, stop = _DECODER.raw_decode(text, at)
     except json.JSONDecodeError as error:
         raise _malformed(text, error.pos, name, error.msg) from error
-    except (ValueError, RecursionError) as error:  # a number too long, brackets too deep
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # too long, too deep, a key twice
         raise _malformed(text, at, name, str(error)) from error
     return stop, value
 

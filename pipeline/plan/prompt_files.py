@@ -111,7 +111,9 @@ def read_prompt_rows(
     if not read.rows:
         raise InputError(
             f"expected at least one prompt in {list(sources)}, found none and "
-            f"{len(read.rejects)} bad lines; mend these files or give others"
+            f"{len(read.rejects)} bad lines"
+            + "".join(f", first {bad.source}:{bad.line}: {bad.reason}" for bad in read.rejects[:1])
+            + "; mend these files or give others"
         )
     if unseen := sorted(options.dropped_columns - columns):
         raise InputError(

@@ -8,6 +8,7 @@ from typing import BinaryIO
 from pipeline.plan.prompt_rows import Cell, Content, ReadOptions, Row, choose_prompt_column
 from pipeline.plan.prompt_sources import OpenFile
 from schemas.errors import InputError
+from schemas.json_values import unique_keys
 
 MAX_LINE_BYTES = 64 * 2**20
 """Of one line, and of one record of a table. A file with a longer one is no list of prompts."""
@@ -96,7 +97,7 @@ def _json_rows(file: OpenFile) -> Iterator[Row]:
 def _parsed(line: str) -> Cell:
     """Raises ValueError with the reason. Not where a blank line has nothing to parse."""
     try:
-        value: Cell = json.loads(line)
+        value: Cell = json.loads(line, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise ValueError(f"malformed JSON at column {error.colno}: {error.msg}") from error
     except (ValueError, RecursionError) as error:  # a number too long, brackets too deep
@@ -107,7 +108,7 @@ def _parsed(line: str) -> Cell:
 def _is_one_object(file: OpenFile) -> bool:
     body = file.start().read(MAX_ARRAY_BYTES)
     try:
-        return isinstance(json.loads(body), dict)
+        return b"\n" in body.strip() and isinstance(json.loads(body), dict)
     except (ValueError, RecursionError):
         return False
 

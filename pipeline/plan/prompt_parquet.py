@@ -5,7 +5,15 @@ from collections.abc import Collection, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.plan.prompt_rows import Cell, Content, ReadOptions, Row, choose_prompt_column, shown
+from pipeline.plan.prompt_rows import (
+    Cell,
+    Content,
+    ReadOptions,
+    Row,
+    check_unique,
+    choose_prompt_column,
+    shown,
+)
 from pipeline.plan.prompt_sources import OpenFile
 from schemas.errors import InputError
 
@@ -28,6 +36,8 @@ def read_parquet(file: OpenFile, options: ReadOptions) -> Content:
     except _UNREADABLE as error:
         raise InputError(f"{file.name}: unreadable Parquet after row 0: {error}") from error
     prompt_column = choose_prompt_column(schema.names, options, file.name)
+    if not options.is_text_only:
+        check_unique(schema.names, options, file.name)
     other = [
         name
         for name in schema.names

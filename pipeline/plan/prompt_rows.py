@@ -3,6 +3,7 @@
 Knows how that column is found and which others travel; knows no form.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -102,6 +103,17 @@ def _try_choose(columns: Sequence[str], options: ReadOptions) -> str | None:
         if fits := [column for column in columns if column.strip().casefold() == word]:
             return fits[0] if len(fits) == 1 else None
     return None
+
+
+def check_unique(columns: Sequence[str], options: ReadOptions, where: str) -> None:
+    """Raises InputError if two columns that travel have one name."""
+    counts = Counter(column for column in columns if column not in options.dropped_columns)
+    for column, number in counts.items():
+        if number > 1:
+            raise InputError(
+                f"{where}: expected columns that differ, found {number} called "
+                f"{shown(column)}; rename them, or leave them out with --drop-columns"
+            )
 
 
 def shown(text: str, *, most: int = _SHOWN_CHARACTERS) -> str:

@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from pipeline.plan.prompt_rows import (
     Content,
     ReadOptions,
     Row,
+    check_unique,
     choose_prompt_column,
     has_prompt_column,
     shown,
@@ -165,13 +165,7 @@ def _malformed(taken: _Taken, reason: str, name: str) -> InputError:
 def _checked_header(header: _Record, options: ReadOptions, name: str) -> list[str]:
     if fault := _unreadable(header.cells):
         raise InputError(f"{name}:{header.line}: the header holds {fault}; save the table as UTF-8")
-    counts = Counter(cell for cell in header.cells if cell not in options.dropped_columns)
-    for column, number in counts.items():
-        if number > 1:
-            raise InputError(
-                f"{name}:{header.line}: expected columns that differ, found {number} called "
-                f"{shown(column)}; rename them, or leave them out with --drop-columns"
-            )
+    check_unique(header.cells, options, f"{name}:{header.line}")
     return header.cells
 
 

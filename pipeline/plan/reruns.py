@@ -5,15 +5,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pipeline.store import layout
-from pipeline.store.objects import Store
+from pipeline.store.objects import Store, keys_in
 from pipeline.store.status import OnDamage, committed_shards, read_logs
 from pipeline.store.supplements import DeadKey, ShardLog, read_dead_keys
 from schemas.config import Frozen
-from schemas.errors import DamagedObject, InputError
+from schemas.errors import DamagedObject, InputError, ObjectMissing
 from schemas.runs import Key, RunManifest
+from schemas.small_files import UnreadableFile, read_small
+
+_MAX_BYTES = 2**28  # of a rerun, which names its keys: some three million
 
 
 class RerunSelection(Frozen):
@@ -111,11 +114,11 @@ def open_rerun(
 
 
 def _read_reruns(store: Store, manifest: RunManifest) -> Iterator[Rerun]:
-    for entry in store.list_folder(layout.RERUNS):
+    for entry in keys_in(store, layout.RERUNS):
         try:
-            rerun = Rerun.model_validate_json(store.read(entry.key))
-        except ValidationError:
-            continue  # another version's; its keys can be chosen anew
+            rerun = read_small(store, entry.key, Rerun, max_bytes=_MAX_BYTES)
+        except (ObjectMissing, UnreadableFile):
+            continue  # gone, damaged, or another version's; its keys can be chosen anew
         if rerun.run_id == manifest.run_id:
             yield rerun
 

@@ -393,9 +393,6 @@ class Reading:
 
 def _is_subject_and_verb(ahead: Sequence[Piece]) -> bool:
     """Whether a relative clause goes on with a subject of its own."""
-    return (
-        len(ahead) > 1
-        and isinstance(ahead[0], NounPhrase)
-        and bool(ahead[0].nouns)
-        and isinstance(ahead[1], Verb)
-    )
+    if len(ahead) < 2 or not isinstance(ahead[0], NounPhrase):
+        return False
+    return bool(ahead[0].nouns) and isinstance(ahead[1], Verb)

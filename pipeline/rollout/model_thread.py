@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.engine.backends import LoadedBackends
 from pipeline.pictures import Pixels
-from pipeline.rollout.traces import as_numbers, canvases_to_keep
+from pipeline.rollout.meter import Meter, Phase
+from pipeline.rollout.traces import as_numbers, canvases_to_keep, ends_of
 from pipeline.twig.drive import Backends, Outcome, Rollout, drive
 from pipeline.twig.requests import Answer, Backend, Request, RequestId
 from schemas.config import RunConfig
 from schemas.errors import FailureKind, RecordFailure, RolloutError, TaskFailure
+from schemas.runs import Ends
 
 _LOOKS_A_LIMIT = 8  # how often a hang is looked for within the time that makes one
 
@@ -27,16 +29,16 @@ _LOOKS_A_LIMIT = 8  # how often a hang is looked for within the time that makes 
 class OpenShard:
     """Where the models' thread leaves what a shard's own thread waits for."""
 
-    is_counted: bool = True  # of a probe: its rollouts are no part of the work that is done
+    attempt_id: str = ""  # empty of a probe: its rollouts are no part of the work that is done
     is_abandoned: bool = False
-    num_ended: int = 0
+    ends: Ends = field(default_factory=Ends)
     _grown: "queue.SimpleQueue[tuple[Outcome, list[Pixels], float] | RolloutError]" = field(
         default_factory=queue.SimpleQueue
     )
 
-    def add(self, outcome: Outcome, pixels: list[Pixels]) -> None:
+    def add(self, outcome: Outcome, pixels: list[Pixels], ends: Ends) -> None:
         """A rollout ended, and these are the pictures to keep of it."""
-        self.num_ended += 1
+        self.ends += ends
         self._grown.put((outcome, pixels, time.time()))
 
     def fail(self, error: RolloutError) -> None:
@@ -58,11 +60,12 @@ class ModelThread:
     `no_progress_seconds`: then its thread hangs in the models, and no one can call it back.
     """
 
-    def __init__(self, loaded: LoadedBackends, config: RunConfig) -> None:
+    def __init__(self, loaded: LoadedBackends, config: RunConfig, meter: Meter) -> None:
         self._loaded = loaded
         self._config = config
-        self._watchdog = _Watchdog(self._clock)
-        self._feed = _Feed(self._watchdog)
+        self.meter = meter
+        self._watchdog = _Watchdog(meter, self._clock)
+        self._feed = _Feed(self._watchdog, meter)
         self._lock = threading.Lock()
         self._open: list[OpenShard] = []
         self.broken: TaskFailure | None = None
@@ -77,10 +80,15 @@ class ModelThread:
         self._feed.add(rollouts)
 
     @property
-    def num_finished(self) -> int:
-        """Rollouts that ended, of shards that are open."""
+    def ends(self) -> dict[str, Ends]:
+        """How rollouts ended of shards that are open, by attempt id."""
         with self._lock:
-            return sum(shard.num_ended for shard in self._open if shard.is_counted)
+            return {shard.attempt_id: shard.ends for shard in self._open if shard.attempt_id}
+
+    @property
+    def num_rows_busy(self) -> int:
+        """Requests that the models have not answered."""
+        return self._watchdog.num_asked
 
     @property
     def endpoints_away(self) -> tuple[str, ...]:
@@ -89,9 +97,9 @@ class ModelThread:
         return tuple(name for name, endpoint in endpoints if endpoint.client.is_away)
 
     @contextmanager
-    def opened_shard(self, *, is_counted: bool = True) -> Iterator[OpenShard]:
+    def opened_shard(self, attempt_id: str) -> Iterator[OpenShard]:
         """A shard to tag rollouts with. What still runs of it when it is left, is dropped."""
-        shard = OpenShard(is_counted=is_counted)
+        shard = OpenShard(attempt_id=attempt_id)
         with self._lock:
             if self.broken:
                 raise self.broken
@@ -160,14 +168,18 @@ class ModelThread:
             shard.fail(outcome.error)
             return
         outcome, pixels = self._painted(as_numbers(outcome))
-        shard.add(outcome, pixels)
+        error = outcome.error
+        ends = ends_of(outcome.events, error.reason if error else None)
+        self.meter.add_rollout(outcome.events, ends)
+        shard.add(outcome, pixels, ends)
         self.num_ok += outcome.error is None
 
     def _painted(self, outcome: Outcome) -> tuple[Outcome, list[Pixels]]:
         """The outcome and the pictures to keep of it; dead and without any if they are none."""
         canvases = canvases_to_keep(outcome, self._config.method.pictures)
         try:
-            return outcome, self._loaded.painter.paint(canvases)
+            with self.meter.timing(Phase.PAINT):
+                return outcome, self._loaded.painter.paint(canvases)
         except RecordFailure as failure:
             return replace(outcome, codes=(), error=outcome.error or failure), []
 
@@ -175,8 +187,9 @@ class ModelThread:
 class _Feed:
     """Rollouts that wait to be taken up: those of older shards first, abandoned ones skipped."""
 
-    def __init__(self, watchdog: "_Watchdog") -> None:
+    def __init__(self, watchdog: "_Watchdog", meter: Meter) -> None:
         self._watchdog = watchdog
+        self._meter = meter
         self._waiting: deque[Rollout] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
@@ -211,14 +224,17 @@ class _Feed:
                         return rollout
                 if not wait:
                     break
-                self._changed.wait()
+                with self._meter.timing(Phase.IDLE):
+                    self._changed.wait()
         return None
 
 
 class _Watchdog:
     """When the models last gave a sign of life: an answer, or a rollout that ended."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, meter: Meter, clock: Callable[[], float]) -> None:
+        self.meter = meter
+        self.num_asked = 0  # requests without an answer
         self._clock = clock
         self._last = clock()
 
@@ -243,10 +259,13 @@ class _Watched:
 
     def submit(self, request_id: RequestId, request: Request) -> None:
         self._watchdog.beat()
+        self._watchdog.num_asked += 1
         self._backend.submit(request_id, request)
 
     def poll(self) -> Sequence[tuple[RequestId, Answer | RolloutError]]:
-        answers = self._backend.poll()
+        with self._watchdog.meter.timing(Phase.GENERATE):
+            answers = self._backend.poll()
+        self._watchdog.num_asked -= len(answers)
         if answers:
             self._watchdog.beat()
         return answers

@@ -13,6 +13,7 @@ from pipeline.store.traces import prepare_to_write
 from pipeline.twig.drive import Outcome
 from pipeline.twig.requests import Codes
 from schemas.config import Pictures
+from schemas.runs import Ends
 from schemas.trace import Event, Image, Role, Status, Trace
 
 
@@ -61,6 +62,14 @@ def canvas_after(events: Sequence[Event]) -> dict[int, Codes]:
             kept[event.region] = event.codes
             canvases[event.index] = tuple(code for codes in [*above, event.codes] for code in codes)
     return canvases
+
+
+def ends_of(events: Sequence[Event], dead_reason: str | None) -> Ends:
+    """How one rollout ended, to be added up."""
+    if dead_reason is not None:
+        return Ends(dead={dead_reason: 1})
+    is_revised = any(event.superseded_by is not None for event in events)
+    return Ends(num_accepted=int(not is_revised), num_revised=int(is_revised))
 
 
 def make_trace(

@@ -5,7 +5,6 @@ file and commits it; the models have theirs, see `pipeline.rollout.model_thread`
 shard is durable. A worker that dies loses its open shards and nothing else.
 """
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,8 +16,10 @@ from pipeline.engine.backends import LoadedBackends
 from pipeline.plan.packs import settings_of
 from pipeline.plan.thoughts import thoughts_of
 from pipeline.rollout.judgement import Endings, doubt_model, doubt_run, doubt_worker
+from pipeline.rollout.meter import Meter, Phase
 from pipeline.rollout.model_thread import ModelThread, OpenShard
-from pipeline.rollout.traces import make_trace, prepare_to_trace
+from pipeline.rollout.reports import crashed_keys, report_of
+from pipeline.rollout.traces import ends_of, make_trace, prepare_to_trace
 from pipeline.store.commits import Commit, check_run, commit_shard, record_failed_attempt
 from pipeline.store.objects import Store
 from pipeline.store.patient import patient_store
@@ -30,6 +31,7 @@ from pipeline.store.supplements import (
     read_log,
 )
 from pipeline.store.traces import ShardOrigin, TraceWriter, read_footer, try_read_footer
+from pipeline.store.trouble.scratch import ScratchDisk, sweep_scratch
 from pipeline.twig.drive import Outcome, Rollout
 from pipeline.twig.given import with_thoughts
 from pipeline.twig.programs import PROGRAMS
@@ -50,6 +52,7 @@ from schemas.runs import (
     Assignment,
     Attempt,
     BringBack,
+    Ends,
     FailedAttempt,
     Grow,
     Key,
@@ -61,6 +64,7 @@ from schemas.runs import (
     ShardFailure,
     ShardFooter,
     ShardReport,
+    Work,
     WorkerStatus,
 )
 from schemas.trace import Status, Trace
@@ -73,24 +77,38 @@ class Worker:
     """
 
     def __init__(
-        self, store: Store, manifest: RunManifest, loaded: LoadedBackends, *, name: str
+        self,
+        store: Store,
+        manifest: RunManifest,
+        loaded: LoadedBackends,
+        *,
+        name: str,
+        meter: Meter | None = None,
     ) -> None:
         self._store = patient_store(store, manifest)
+        self._disk = ScratchDisk(patience_seconds=manifest.config.execution.store_patience_seconds)
+        sweep_scratch()
         self._manifest = manifest
         self._stack = loaded.stack
         self._name = name
         self._settings = settings_of(manifest)
         prepare_to_trace()
-        self._model_thread = ModelThread(loaded, manifest.config)
+        self._meter = meter or Meter()
+        self._model_thread = ModelThread(loaded, manifest.config, self._meter)
         self._is_sick = False
 
     def status(self) -> WorkerStatus:
         """How it is doing."""
         return WorkerStatus(
-            num_finished=self._model_thread.num_finished,
-            is_store_away=self._store.is_away,
+            ends=self._model_thread.ends,
+            store_wait=self._store.wait or self._disk.wait,
             endpoints_away=self._model_thread.endpoints_away,
+            work=self._work(),
+            num_rows_busy=self._model_thread.num_rows_busy,
         )
+
+    def _work(self) -> Work:
+        return self._meter.read(store_seconds=self._store.spent_seconds)
 
     def run_shard(self, assignment: Assignment) -> ShardReport:
         """Do what is assigned, unless it is done already. Blocks until that is settled.
@@ -98,6 +116,9 @@ class Worker:
         A failure of the shard or the worker comes back as a report with its kind, and leaves a
         note under `_attempts`. Nothing of a failed shard is kept.
         """
+        return replace(self._settle(assignment), work=self._work())
+
+    def _settle(self, assignment: Assignment) -> ShardReport:
         try:
             return self._try(assignment)
         except RolloutError as error:
@@ -128,7 +149,7 @@ class Worker:
         footer = try_read_footer(self._store, shard)
         if footer is not None:
             self._check_run(footer)
-            return _report(attempt, ShardEnd.ALREADY, footer)
+            return report_of(attempt, ShardEnd.ALREADY, footer)
         if try_read_footer(self._store, shard, 1) is not None:
             raise DamagedObject(
                 f"the base of shard {shard} is gone while its supplement stands: growing it again "
@@ -139,24 +160,26 @@ class Worker:
         if probe:
             return self._probe(probe, list(row_of), row_of)
         with self._scratch() as path:
-            footer, endings = self._write_base(attempt, row_of, path)
+            footer, endings, ends = self._write_base(attempt, row_of, path)
             self._judge(grow, footer, endings)
             commit = commit_shard(self._store, path, footer)
             num_bytes = path.stat().st_size
         if commit is Commit.LOST:  # what counts is what the other attempt committed
-            return _report(attempt, ShardEnd.ALREADY, read_footer(self._store, shard))
-        return _report(attempt, ShardEnd.COMMITTED, footer, num_bytes)
+            return report_of(attempt, ShardEnd.ALREADY, read_footer(self._store, shard))
+        return report_of(attempt, ShardEnd.COMMITTED, footer, num_bytes, ends=ends)
 
     def _write_base(
         self, attempt: Attempt, row_of: Mapping[Key, PlanRow], path: Path
-    ) -> tuple[ShardFooter, Endings]:
+    ) -> tuple[ShardFooter, Endings, Ends]:
         """Grow all rollouts of a shard into a file. The file holds every planned key, once."""
-        writer = TraceWriter(path, self._origin(attempt))
+        writer = TraceWriter(path, self._origin(attempt), self._disk.open)
         endings: dict[str | None, set[str]] = {}
-        for trace in self._traces(row_of, _crashed_keys(attempt, list(row_of))):
+        ends = Ends()
+        for trace in self._traces(row_of, crashed_keys(attempt, list(row_of)), attempt.attempt_id):
             writer.add(replace(trace, attempts=attempt.number))
             endings.setdefault(trace.dead_reason, set()).add(trace.record_id)
-        return writer.close(__version__), endings
+            ends += ends_of(trace.events, trace.dead_reason)
+        return writer.close(__version__), endings, ends
 
     def _bring_back(self, bring_back: BringBack, probe: Probe | None) -> ShardReport:
         """Try dead keys of a committed shard again, or probe some of them.
@@ -169,7 +192,7 @@ class Worker:
         dead = read_dead_keys(self._store, log)
         wanted = {key: dead[key] for key in bring_back.keys if key in dead}
         if not wanted:  # other reruns were faster
-            return _report(attempt, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
+            return report_of(attempt, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
         planned = self._planned_rows(shard)
         if unplanned := wanted.keys() - planned.keys():
             raise DamagedPlan(
@@ -187,13 +210,15 @@ class Worker:
                 supplement=len(log.supplements) + 1,
                 rerun_id=bring_back.rerun_id,
             )
-            footer = self._write_supplement(bring_back, wanted, row_of, origin, path)
+            footer, ends = self._write_supplement(bring_back, wanted, row_of, origin, path)
             committed = commit_supplement(self._store, path, footer, origin)
             num_bytes = path.stat().st_size
         if committed is None:
-            return _report(attempt, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
+            return report_of(attempt, ShardEnd.ALREADY, log.base, num_ok=0, num_dead=0)
         num_dead = len(committed.in_vain)
-        return _report(attempt, ShardEnd.COMMITTED, committed, num_bytes, num_dead=num_dead)
+        return report_of(
+            attempt, ShardEnd.COMMITTED, committed, num_bytes, num_dead=num_dead, ends=ends
+        )
 
     def _write_supplement(
         self,
@@ -202,16 +227,19 @@ class Worker:
         row_of: Mapping[Key, PlanRow],
         origin: ShardOrigin,
         path: Path,
-    ) -> ShardFooter:
+    ) -> tuple[ShardFooter, Ends]:
         """Grow dead keys into a file of those that are ok now; its footer names the others."""
-        writer, in_vain = TraceWriter(path, origin), []
-        for trace in self._traces(row_of, _crashed_keys(bring_back.attempt, bring_back.keys)):
+        writer, in_vain, ends = TraceWriter(path, origin, self._disk.open), [], Ends()
+        attempt = bring_back.attempt
+        crashed = crashed_keys(attempt, bring_back.keys)
+        for trace in self._traces(row_of, crashed, attempt.attempt_id):
             key = trace.record_id, trace.rollout_index
+            ends += ends_of(trace.events, trace.dead_reason)
             if trace.status is Status.OK:
                 writer.add(replace(trace, attempts=wanted[key].num_attempts + 1))
             else:
                 in_vain.append(key)
-        return writer.close(__version__, in_vain=in_vain)
+        return writer.close(__version__, in_vain=in_vain), ends
 
     def _probe(
         self, probe: Probe, keys: Sequence[Key], row_of: Mapping[Key, PlanRow]
@@ -223,7 +251,7 @@ class Worker:
         attempt = probe.attempt
         suspects = keys[probe.start : probe.stop]
         suspect_rows = {key: row_of[key] for key in suspects if key in row_of}
-        for _ in self._traces(suspect_rows, _crashed_keys(attempt, keys), is_counted=False):
+        for _ in self._traces(suspect_rows, crashed_keys(attempt, keys), ""):
             pass
         return ShardReport(
             shard=attempt.shard, attempt_id=attempt.attempt_id, end=ShardEnd.SURVIVED
@@ -233,16 +261,18 @@ class Worker:
         self,
         row_of: Mapping[Key, PlanRow],
         crashed: Mapping[Key, str],
-        *,
-        is_counted: bool = True,
+        attempt_id: str,
     ) -> Iterator[Trace]:
-        """Grow rollouts, and yield the trace of each as it ends. Those that crashed are dead."""
+        """Grow rollouts, and yield the trace of each as it ends. Those that crashed are dead.
+
+        Under an attempt's id they are counted as its work; empty: they are none.
+        """
         left = set(row_of)
         for key, message in crashed.items():
             if key in left:
                 left.remove(key)
                 yield self._crashed(key, row_of[key], message)
-        with self._model_thread.opened_shard(is_counted=is_counted) as shard:
+        with self._model_thread.opened_shard(attempt_id) as shard:
             self._model_thread.feed(
                 self._rollout(key, row_of[key], shard) for key in row_of if key in left
             )
@@ -250,13 +280,15 @@ class Worker:
                 outcome, pixels, ended_at = shard.next_grown()
                 key = (outcome.rollout.record_id, outcome.rollout.rollout_index)
                 left.remove(key)
-                yield make_trace(
-                    outcome,
-                    row_of[key],
-                    pixels,
-                    pictures=self._manifest.config.method.pictures,
-                    started_at=ended_at - outcome.duration_seconds,
-                )
+                with self._meter.timing(Phase.ENCODE):
+                    trace = make_trace(
+                        outcome,
+                        row_of[key],
+                        pixels,
+                        pictures=self._manifest.config.method.pictures,
+                        started_at=ended_at - outcome.duration_seconds,
+                    )
+                yield trace
 
     def _crashed(self, key: Key, row: PlanRow, message: str) -> Trace:
         """The trace of a rollout that ends every process that tries it."""
@@ -319,8 +351,8 @@ class Worker:
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
-            yield Path(folder) / "shard.parquet"
+        with self._disk.folder() as folder:
+            yield folder / "shard.parquet"
 
     def _failed(
         self, attempt: Attempt, kind: FailureKind, reason: str, error: Exception
@@ -336,7 +368,7 @@ class Worker:
             ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         with suppress(StoreError):  # the note is for people, and not waited for
-            record_failed_attempt(self._store.inner, note)
+            record_failed_attempt(self._store.impatient, note)
         return ShardReport(
             shard=attempt.shard,
             attempt_id=attempt.attempt_id,
@@ -363,27 +395,3 @@ class Worker:
         if not self._is_sick and self._model_thread.broken is None:
             return Remedy.GIVE_BACK
         return Remedy.SUSPECT_RECORDS if kind is FailureKind.TASK else Remedy.REPLACE_WORKER
-
-
-def _crashed_keys(attempt: Attempt, keys: Sequence[Key]) -> dict[Key, str]:
-    """The rollouts that an attempt gives up on, and what they did; `keys` in their positions."""
-    return {keys[position]: message for position, message in attempt.crashed.items()}
-
-
-def _report(
-    attempt: Attempt,
-    end: ShardEnd,
-    footer: ShardFooter,
-    num_bytes: int = 0,
-    *,
-    num_ok: int | None = None,
-    num_dead: int | None = None,
-) -> ShardReport:
-    return ShardReport(
-        shard=attempt.shard,
-        attempt_id=attempt.attempt_id,
-        end=end,
-        num_ok=footer.num_ok if num_ok is None else num_ok,
-        num_dead=footer.num_dead if num_dead is None else num_dead,
-        num_bytes=num_bytes,
-    )

@@ -9,10 +9,8 @@ import hashlib
 import inspect
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, create_model
@@ -20,6 +18,7 @@ from pydantic import Field, ValidationError, create_model
 from schemas.config import Frozen
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping, JsonObject, JsonValue, canonical_json
+from schemas.small_files import parse_toml, read_toml_file
 
 _BRACKETED = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<pairs>.*)\])?", re.DOTALL)
 _OPEN, _CLOSED = "[{(", "]})"
@@ -95,20 +94,19 @@ def read_scorer_tables(path: str, *, is_needed: bool = True) -> dict[str, JsonOb
     """The `[scorers.NAME]` tables of a TOML file, by name, in order. Raises InputError, also for a
     file without any if it is needed.
     """
-    try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"config file {path} cannot be read: {error}") from error
+    tables = read_toml_file(path, "config file")
     named = tables.get("scorers", {} if not is_needed else None)
     if not isinstance(named, dict) or (is_needed and not named):
         raise InputError(f"config file {path} has no [scorers.NAME] table")
+    scorers: dict[str, JsonObject] = {}
     for name, table in named.items():
         if not isinstance(table, dict):
             raise InputError(
                 f"config file {path}: scorers.{name} is no table; expected [scorers.{name}] with "
                 "settings below it"
             )
-    return named
+        scorers[name] = table
+    return scorers
 
 
 def requests_for(names: Sequence[str], config: str | None) -> list[ScorerRequest]:
@@ -201,10 +199,10 @@ def _split(pairs: str, text: str) -> Iterator[str]:
 def _value(text: str) -> JsonValue:
     """A TOML value; what is none (a bare word) is the text itself."""
     try:
-        value: JsonValue = tomllib.loads(f"value = {text}")["value"]
-        return value
-    except tomllib.TOMLDecodeError:
+        tables = parse_toml(f"value = {text}")
+    except ValueError:
         return text
+    return tables["value"] if len(tables) == 1 else text  # no line of its own behind it
 
 
 def _toml(value: JsonValue) -> str:

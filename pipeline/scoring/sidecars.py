@@ -7,7 +7,6 @@ and its pictures decoded or painted once.
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from pipeline.store.objects import Store
 from pipeline.store.plans import read_manifest
 from pipeline.store.runs import TraceObject
 from pipeline.store.traces import open_parquet
+from pipeline.store.trouble.scratch import scratch_folder
 from schemas.errors import FatalFailure, InputError
 from schemas.rows import ScoreValue, TraceRow
 from schemas.scores import SCORES_KEY, ScoresFooter, scores_schema
@@ -70,10 +70,10 @@ def score_together(
     the sidecars is put.
     """
     painter = painter or RunPainter(read_manifest(store))
-    with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
+    with scratch_folder() as folder:
         with ExitStack() as stack:
             sidecars = [
-                stack.enter_context(_Sidecar(Path(folder) / f"{index}.parquet", scorer))
+                stack.enter_context(_Sidecar(folder / f"{index}.parquet", scorer))
                 for index, scorer in enumerate(scorers)
             ]
             for rows in _ok_rows(store, source, scorers):

@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -21,6 +20,7 @@ from schemas.errors import InputError
 from schemas.json_values import canonical_json
 from schemas.recipes import JUDGE, Filter, Judge, Recipe, SetKind, judge_column
 from schemas.scores import KEY_COLUMNS, ScorerId, ScoresFooter, parse_scorer
+from schemas.small_files import parse_toml, read_text_file
 from schemas.trace import Role
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -52,7 +52,7 @@ def load_recipe(name: str) -> tuple[Recipe, Path]:
     if name in shipped_recipes():
         text, folder = (_SHIPPED / f"{name}.toml").read_text(encoding="utf-8"), Path()
     elif Path(name).is_file():
-        text, folder = Path(name).read_text(encoding="utf-8"), Path(name).parent
+        text, folder = _read_text(name), Path(name).parent
     else:
         raise InputError(
             f"there is no recipe {name!r}{_did_you_mean(name, shipped_recipes())}; give a TOML "
@@ -61,12 +61,17 @@ def load_recipe(name: str) -> tuple[Recipe, Path]:
     return read_recipe(text, origin=name), folder
 
 
+def _read_text(path: str) -> str:
+    try:
+        return read_text_file(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"recipe {path} cannot be read: {error}") from error
+
+
 def read_recipe(text: str, *, origin: str) -> Recipe:
     """Check and read a recipe. `origin` is for the message."""
     try:
-        return Recipe.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"recipe {origin} is not valid TOML: {error}") from error
+        return Recipe.model_validate(parse_toml(text))
     except ValidationError as error:
         lines = []
         for problem in error.errors():
@@ -76,6 +81,8 @@ def read_recipe(text: str, *, origin: str) -> Recipe:
                 hint = _did_you_mean(str(problem["loc"][0]), Recipe.model_fields)
             lines.append(f"  {field or 'recipe'}: {problem['msg']}{hint}")
         raise InputError(f"recipe {origin} cannot be used:\n" + "\n".join(lines)) from error
+    except ValueError as error:
+        raise InputError(f"recipe {origin} is not valid TOML: {error}") from error
 
 
 def recipe_digest(recipe: Recipe) -> str:

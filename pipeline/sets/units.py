@@ -5,11 +5,9 @@ So the files of a set are the same wherever it is written, and a unit that is do
 again.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +22,7 @@ from pipeline.sets.whole import NotedStore
 from pipeline.store.layout import traces_object_key
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
+from pipeline.store.trouble.scratch import scratch_folder
 from pipeline.twig.programs import Settings
 from schemas.config import Pictures
 from schemas.recipes import Recipe, SetKind
@@ -114,9 +113,9 @@ def units_of(curation: Curation, settings: Sequence[Settings]) -> list[Unit]:
 
 def write_unit(task: UnitTask, work: UnitWork) -> dict[str, StreamFiles]:
     """Make the rows of one unit and put its files, in a worker. The files by their streams."""
-    with tempfile.TemporaryDirectory(prefix="coppice-") as scratch:
+    with scratch_folder() as scratch:
         out = NotedStore(task.out)
-        streams = Streams(out, Path(scratch), work.number)
+        streams = Streams(out, scratch, work.number)
         for part in work.slices:
             store = open_store(part.url)
             object_work = ObjectWork(

@@ -126,8 +126,9 @@ class SetCheck:
 
     def _problem_of_parquet(self, key: str) -> str:
         with fetched(self.store, key) as (body, _):
-            parquet = pq.ParquetFile(body, page_checksum_verification=True)
-            return next(footer_problems(parquet), "")
+            for _ in pq.ParquetFile(body, page_checksum_verification=True).iter_batches():
+                pass  # each page against its checksum
+            return next(footer_problems(body), "")
 
     def _strangers(self, keys: frozenset[str]) -> Iterator[Finding]:
         """Files in the folders of streams, which readers of `*.parquet` would take for rows."""
@@ -137,8 +138,8 @@ class SetCheck:
                     yield _finding(entry.key, "a file", "none of this name, by manifest.json")
 
 
-def _finding(key: str, found: str, expected: str) -> Finding:
-    return Finding(shard=None, key=key, found=found, expected=expected, advice=_ADVICE)
+def _finding(key: str, problem: str, expected: str) -> Finding:
+    return Finding(shard=None, key=key, found=problem, expected=expected, advice=_ADVICE)
 
 
 def _digest(manifest: SetManifest) -> str:

@@ -9,12 +9,12 @@ hole; units that are done are not made again.
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
+from pydantic import BaseModel
 
 from pipeline.plan.packs import settings_of
 from pipeline.select.parallel import Spread, ordered_map
@@ -24,15 +24,24 @@ from pipeline.sets.decisions import leaks_of, write_decisions
 from pipeline.sets.router import joined, notes_of
 from pipeline.sets.units import UNITS, UnitTask, unit_key, units_of, write_unit
 from pipeline.sets.whole import MANIFEST, NotedStore, sealed
-from pipeline.store.objects import Store
+from pipeline.store.objects import Store, keys_in
+from pipeline.store.trouble.scratch import scratch_folder, sweep_scratch
 from pipeline.twig.programs import Settings
 from schemas import __version__
 from schemas.errors import InputError, ObjectMissing
-from schemas.json_values import JsonValue, canonical_json, read_json_object
+from schemas.json_values import JsonValue, canonical_json
 from schemas.sets import SetInputs, SetManifest, SetRun, StreamFiles, UnitFiles
+from schemas.small_files import UnreadableFile, parse_small, read_bounded, read_small
 from schemas.training import TRAINING_FORMAT
 
 STARTED = "started.json"
+_MAX_BYTES = 2**28  # of a note that names files and their rows
+
+
+class _Version(BaseModel):
+    """What the notes of all versions have in common."""
+
+    version: str
 
 
 def write_set(
@@ -56,9 +65,10 @@ def write_set(
         _tidy(out)  # in case an earlier job ended just before it did
         say("This very set is there already.")
         return finished
+    sweep_scratch()
     noted = NotedStore(out)
-    with tempfile.TemporaryDirectory(prefix="coppice-") as scratch:
-        write_decisions(curation, noted, Path(scratch))
+    with scratch_folder() as scratch:
+        write_decisions(curation, noted, scratch)
     files = _write_units(curation, out, settings, spread)
     _put(noted, "funnel.json", curation.funnel.model_dump())
     if curation.guards is not None:
@@ -97,11 +107,12 @@ def _write_units(
     """Write all rows, but for those of units that an earlier job came to the end of."""
     units = units_of(curation, settings)
     noted = {entry.key for entry in out.list_folder(UNITS)}
-    done = {
-        unit.number: UnitFiles.model_validate_json(out.read(unit_key(unit.number))).files
-        for unit in units
-        if unit_key(unit.number) in noted
-    }
+    done = {}
+    for unit in units:
+        if unit_key(unit.number) in noted:
+            with suppress(ObjectMissing, UnreadableFile):  # then the unit is made again
+                note = read_small(out, unit_key(unit.number), UnitFiles, max_bytes=_MAX_BYTES)
+                done[unit.number] = note.files
     left = [unit for unit in units if unit.number not in done]
     task = UnitTask(
         out=out,
@@ -118,7 +129,7 @@ def _write_units(
 
 def _tidy(out: Store) -> None:
     """Delete what only an unfinished set needs."""
-    for entry in list(out.list_folder(UNITS)):
+    for entry in list(keys_in(out, UNITS)):
         out.delete(entry.key)
     out.delete(STARTED)
 
@@ -163,20 +174,35 @@ def _begin(out: Store, version: str) -> SetManifest | None:
     """
     for key, holds in ((MANIFEST, "another set"), (STARTED, "an unfinished set of other inputs")):
         try:
-            body = out.read(key)
+            body = read_bounded(out, key, max_bytes=_MAX_BYTES)
+            written = parse_small(_Version, body).version
         except ObjectMissing:
             continue
-        written = read_json_object(body)["version"]
+        except UnreadableFile as error:
+            raise InputError(
+                f"{out.url}/{key} is of no set that this version reads ({error}); give an empty "
+                "place, or delete it"
+            ) from error
         if written != version:
             raise InputError(
                 f"{out.url} holds {holds} (version {written}, not {version}); "
                 "give an empty place, or delete it"
             )
-        return SetManifest.model_validate_json(body) if key == MANIFEST else None
+        return _parse_manifest(out, body) if key == MANIFEST else None
     if any(True for _ in out.list_folder("")):
         raise InputError(f"{out.url} is not empty and holds no set; give an empty place")
     _put(out, STARTED, {"version": version})
     return None
+
+
+def _parse_manifest(out: Store, body: bytes) -> SetManifest:
+    try:
+        return parse_small(SetManifest, body)
+    except UnreadableFile as error:
+        raise InputError(
+            f"{out.url}/{MANIFEST} is no manifest of this version ({error}); give an empty place, "
+            "or delete it"
+        ) from error
 
 
 def _put(out: Store, key: str, value: JsonValue) -> None:

@@ -36,8 +36,9 @@ def commit_shard(store: PatientStore, path: Path, footer: ShardFooter) -> Commit
 
     The file's digest is put first: an object that is there has one.
     """
-    note_digest(store, layout.traces_key(footer.shard), path)
-    return store.patiently(lambda inner: _commit_once(inner, path, footer))
+    key = layout.traces_key(footer.shard)
+    note_digest(store, key, path)
+    return store.patiently(lambda inner: _commit_once(inner, path, footer), f"put {key}")
 
 
 def _commit_once(store: Store, path: Path, footer: ShardFooter) -> Commit:

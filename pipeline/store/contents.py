@@ -62,7 +62,7 @@ def read_contents(store: Store, key: str, geometry: Geometry, *, is_deep: bool =
         parquet = pq.ParquetFile(body, page_checksum_verification=True)
         contents = _read(parquet, geometry, is_deep=True)
         contents.object_digest = object_digest
-        contents.footer_problems += footer_problems(parquet)
+        contents.footer_problems += footer_problems(body)
         if parquet.schema_arrow.metadata != TRACES.metadata:
             contents.footer_problems.append("another note for `datasets` about the columns")
         return contents
@@ -132,7 +132,7 @@ def read_sidecar(store: Store, key: str) -> Sidecar:
         return Sidecar(
             not_finite=broken,
             object_digest=object_digest,
-            footer_problems=list(footer_problems(parquet)),
+            footer_problems=list(footer_problems(body)),
         )
 
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.store import layout
-from pipeline.store.objects import Entry, Store
+from pipeline.store.objects import Entry, Store, keys_in
 from pipeline.store.traces import UNREADABLE
 from schemas.errors import ObjectMissing, StoreError, StoreRefused
 from schemas.runs import FOOTER_KEY, FooterLogOrigin, RunManifest
@@ -118,7 +118,7 @@ def write_footer_log(store: Store, manifest: RunManifest, rows: Rows, read: Foot
 
 def useless_logs(store: Store, manifest: RunManifest) -> Iterator[Entry]:
     """Logs that nobody can use. Raises StoreUnavailable and StoreRefused."""
-    for entry in store.list_folder(layout.FOOTERS):
+    for entry in keys_in(store, layout.FOOTERS):
         # A log is put whole, so one that cannot be read is not one that is still to come.
         if _try_read(store, manifest, entry) is None:
             yield entry
@@ -126,7 +126,7 @@ def useless_logs(store: Store, manifest: RunManifest) -> Iterator[Entry]:
 
 def _read_logs(store: Store, manifest: RunManifest) -> Iterator[tuple[str, Rows]]:
     with suppress(StoreRefused):  # of this folder alone, perhaps; else the traces will say it, too
-        for entry in store.list_folder(layout.FOOTERS):
+        for entry in keys_in(store, layout.FOOTERS):
             rows = _try_read(store, manifest, entry)
             if rows is not None:
                 yield entry.key, rows

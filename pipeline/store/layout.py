@@ -21,12 +21,12 @@ QUARANTINE = "_quarantine"
 PREFLIGHT = "_preflight"
 TEMPORARY = "_tmp"  # of the local store
 
-_TRACES = re.compile(r"traces/shard-(\d{5,})(?:\.s([1-9]\d*))?\.parquet")
-_PLAN_FOLDER = re.compile(r"plan/(\d{4,})-[^/]+")
-_DRIVER = re.compile(r"_drivers/(\d{6,})\.(?:json|beat|actors)")
+_TRACES = re.compile(r"traces/shard-([0-9]{5,15})(?:\.s([1-9][0-9]{0,14}))?\.parquet")
+_PLAN_FOLDER = re.compile(r"plan/([0-9]{4,15})-[^/]+")
+_DRIVER = re.compile(r"_drivers/([0-9]{6,15})\.(?:json|beat|actors|progress)")
 _FOOTERS = re.compile(r"_footers/([0-9a-f]{32})\.parquet")
 _DIGEST = re.compile(r"_digests/(.+)\.([0-9a-f]{32})")
-_EXTENSION = re.compile(r"plan/(\d{4,})\.json")
+_EXTENSION = re.compile(r"plan/([0-9]{4,15})\.json")
 
 
 def shard_name(shard: int) -> str:
@@ -129,6 +129,11 @@ def beat_key(number: int) -> str:
 def actors_key(number: int) -> str:
     """Where a driver's actors are; for people."""
     return f"{DRIVERS}/{number:06d}.actors"
+
+
+def progress_key(number: int) -> str:
+    """How far a driver is, and what its work took, told while it lives."""
+    return f"{DRIVERS}/{number:06d}.progress"
 
 
 def try_driver_of(key: str) -> int | None:

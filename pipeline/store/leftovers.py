@@ -10,6 +10,7 @@ Only what cannot come to be needed is a leftover:
   was the first after all, no harm is done: a put that cannot find its temporary file says that the
   store is unavailable, as one does whose folder went away, and is repeated from its source.
 - Drivers before the newest two are history: the number of the next one follows from the highest.
+- What has a name that is no key is left alone: no verb takes it, and nothing of ours made it.
 - A log of footers is put whole and never changed: one that is damaged, or of another run, is no use
   to anyone, and each of them only saves reading.
 """
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 
 from pipeline.store import layout
 from pipeline.store.footers import useless_logs
-from pipeline.store.objects import Entry, Store
+from pipeline.store.objects import Entry, Store, keys_in
 from schemas.runs import RunManifest
 
 _PASSING = {
@@ -64,13 +65,13 @@ def _of_plans(store: Store, manifest: RunManifest) -> Iterator[Leftover]:
     for folder in store.list_subfolders(layout.PLAN):
         number = layout.try_number_of(folder)
         if number is not None and number <= len(manifest.parts) and folder not in named:
-            for entry in store.list_folder(folder):
+            for entry in keys_in(store, folder):
                 yield _leftover(entry, f"a plan that was not committed as part {number}")
 
 
 def _of_killed_calls(store: Store) -> Iterator[Leftover]:
     for folder, source in _PASSING.items():
-        for entry in store.list_folder(folder):
+        for entry in keys_in(store, folder):
             yield _leftover(entry, source)
 
 

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pipeline.store.objects import (
     checked_folder,
     checked_key,
     checked_range,
+    is_key,
     join_key,
     open_source,
 )
@@ -56,19 +58,19 @@ class LocalStore:
 
     def read(self, key: str) -> bytes:
         path = self._path(key)
-        with _reading(path):
-            return path.read_bytes()
+        with _reading(path), _open(path) as file:
+            return file.read()
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         checked_range(start, length)
         path = self._path(key)
-        with _reading(path), path.open("rb") as file:
+        with _reading(path), _open(path) as file:
             file.seek(start)
             return file.read(length)
 
     def size(self, key: str) -> int:
         path = self._path(key)
-        with _reading(path), path.open("rb") as file:  # a stat would find folders, too
+        with _reading(path), _open(path) as file:  # a stat would find folders, too
             return file.seek(0, io.SEEK_END)
 
     def list_folder(self, folder: str) -> Iterator[Entry]:
@@ -105,17 +107,17 @@ class LocalStore:
         path = self.root / folder
         with _asking("list", path):
             for entry in _scan(path):
-                if (stat := _try_stat(entry)) is not None:
+                if (facts := _try_stat(entry)) is not None:
                     # Nobody can set the time of a change, as one can that of a modification.
-                    etag = f"{stat.st_ctime_ns:x}-{stat.st_ino:x}"
+                    etag = f"{facts.st_ctime_ns:x}-{facts.st_ino:x}"
                     key = join_key(folder, entry.name)
-                    yield Entry(key=key, size_bytes=stat.st_size, etag=etag)
+                    yield Entry(key=key, size_bytes=facts.st_size, etag=etag)
 
     def _subfolders(self, folder: str) -> Iterator[str]:
         path = self.root / folder
         with _asking("list", path):
             for entry in _scan(path):
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=False) and is_key(entry.name):
                     yield join_key(folder, entry.name)
 
     @contextmanager
@@ -171,6 +173,15 @@ def _asking(operation: str, path: Path) -> Iterator[None]:
         ) from error
 
 
+def _open(path: Path) -> BinaryIO:
+    """A file to read. What is none is no object: a folder, and a pipe, which would never end."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise IsADirectoryError(errno.EISDIR, "it is no file", str(path))
+    return open(handle, "rb")
+
+
 def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
     """What stands directly in a folder; nothing if there is no such folder."""
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
@@ -191,10 +202,14 @@ def _try_link(temporary: Path, path: Path) -> bool:
 
 def _try_stat(entry: os.DirEntry[str]) -> os.stat_result | None:
     """None for what is not an object, or no longer there."""
-    with suppress(FileNotFoundError):
-        if entry.is_file():
-            return entry.stat()
-    return None
+    try:
+        return entry.stat() if entry.is_file() else None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link that leads to itself
+            return None
+        raise
 
 
 def _make_folder(folder: Path) -> None:

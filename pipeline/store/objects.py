@@ -69,7 +69,7 @@ class Store(Protocol):
         """The objects directly in a folder ("" is the root), unordered, one page at a time.
 
         An absent folder is empty. A list may lag behind puts: never take it to say that an object
-        is absent.
+        is absent. A name may be no key (see `is_key`): anyone may have put it there.
         """
         ...
 
@@ -77,7 +77,7 @@ class Store(Protocol):
         """The folders directly in a folder ("" is the root), as keys, unordered.
 
         On S3 those that have objects below them, on a disk empty ones as well. An absent folder has
-        none. May lag as `list_folder` does.
+        none. A name that is no key is left out: no verb takes it. May lag as `list_folder` does.
         """
         ...
 
@@ -136,9 +136,19 @@ def repeat(
 
 def checked_key(key: str) -> str:
     """The key as it is, or a ValueError for one that could leave the root or mean two things."""
-    if _HOSTILE.search(key) or not {"", ".", ".."}.isdisjoint(key.split("/")):
+    if not is_key(key):
         raise ValueError(f"{key!r} is not a key: give plain names with single slashes between them")
     return key
+
+
+def is_key(name: str) -> bool:
+    """Whether the verbs take it."""
+    return not _HOSTILE.search(name) and {"", ".", ".."}.isdisjoint(name.split("/"))
+
+
+def keys_in(store: Store, folder: str) -> Iterator[Entry]:
+    """The objects of a folder that can be asked for."""
+    return (entry for entry in store.list_folder(folder) if is_key(entry.key))
 
 
 def checked_folder(folder: str) -> str:

@@ -28,3 +28,15 @@ def open_store(url: str) -> Store:
                 "expected a path, file:///path or s3://bucket/prefix as the place of a store; "
                 f"found {f'{other}://' if other else 'nothing'}"
             )
+
+
+def limit_silence(store: Store, seconds: float) -> None:
+    """Have a store that is asked over a network give up on answers that are silent for so long.
+
+    What is moving may take longer. For good: whoever else holds the store is served so, too.
+    """
+    if store.url.startswith("s3:"):
+        from pipeline.store.s3 import S3Store
+
+        if isinstance(store, S3Store):
+            store.limit_silence(seconds)

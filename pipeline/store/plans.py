@@ -1,6 +1,7 @@
 """Plans on storage: shard files first, then `run.json`, whose creation commits them."""
 
 import hashlib
+import io
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +31,7 @@ from schemas.runs import (
     PlanPart,
     RunManifest,
 )
+from schemas.small_files import UnreadableFile, parse_small, read_bounded, read_small
 from schemas.tables import PLAN
 
 MAX_PLANS_READ = 4096
@@ -91,7 +93,8 @@ def plan_file(folder: str, shard: int, rows: Sequence[PlanRow]) -> bytes:
         compression="zstd",
         write_page_checksum=True,
     )
-    return sink.getvalue().to_pybytes()
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
 
 
 def plan_digest(rows: Iterable[PlanRow]) -> str:
@@ -236,7 +239,7 @@ def _bytes_problem(body: bytes, written_now: bytes) -> str:
     is_same_writer = told.metadata.created_by == now.metadata.created_by
     if is_same_writer and FOOTER_KEY in (told.metadata.metadata or {}):
         return "bytes that no plan of these rows has"
-    return next(footer_problems(told), "")
+    return next(footer_problems(io.BytesIO(body)), "")
 
 
 def _plan_problem(
@@ -265,23 +268,23 @@ def try_read_manifest(store: Store) -> RunManifest | None:
     Raises InputError for one that is not ours to read.
     """
     try:
-        body = store.read(layout.MANIFEST)
+        manifest = _read_first_part(store)
     except ObjectMissing:
         return None
-    manifest = _parse_manifest(store, body)
     return manifest.model_copy(update={"extensions": tuple(_read_extensions(store, manifest))})
 
 
-def _parse_manifest(store: Store, body: bytes) -> RunManifest:
+def _read_first_part(store: Store) -> RunManifest:
     try:
-        run_format = _Format.model_validate_json(body).run_format
+        body = read_bounded(store, layout.MANIFEST)
+        run_format = parse_small(_Format, body).run_format
         if run_format > RUN_FORMAT:  # asked first: a newer manifest has fields unknown here
             raise InputError(
                 f"{store.url} has run format {run_format}; this version reads up to "
                 f"{RUN_FORMAT}: install a newer coppice"
             )
-        return RunManifest.model_validate_json(body)
-    except ValueError as error:
+        return parse_small(RunManifest, body)
+    except UnreadableFile as error:
         raise InputError(
             f"{store.url}/{layout.MANIFEST} is not a manifest that this version reads: {error}"
         ) from error
@@ -292,10 +295,10 @@ def _read_extensions(store: Store, manifest: RunManifest) -> Iterator[PlanPart]:
     for number in count(2):
         key = layout.extension_key(number)
         try:
-            extension = Extension.model_validate_json(store.read(key))
+            extension = read_small(store, key, Extension)
         except ObjectMissing:
             return
-        except ValueError as error:
+        except UnreadableFile as error:
             raise InputError(
                 f"{store.url}/{key} is not a part of a plan that this version reads: {error}"
             ) from error

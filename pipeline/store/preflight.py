@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from pipeline.store import layout
 from pipeline.store.objects import Store, join_key, repeat
+from pipeline.store.open import limit_silence
 from schemas.errors import ObjectMissing, StoreError, StoreRefused, StoreUnavailable
 
 NUM_WRITERS = 16
@@ -32,6 +33,7 @@ def preflight(store: Store) -> None:
     Raises StoreRefused, naming each promise that is not kept and why, or StoreUnavailable for a
     store that does not answer. It does not wait for credentials: no one has seen them work.
     """
+    limit_silence(store, PATIENCE_SECONDS / 2)
     prefix = join_key(layout.PREFLIGHT, uuid4().hex)  # no folder: on a disk it would stay, empty
     _ask(lambda: store.put(f"{prefix}-object", _BODY))  # without it, there is nothing to ask
     try:

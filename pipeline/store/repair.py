@@ -15,7 +15,6 @@ bring back: twice. That is why it goes last, and why no rerun should be at work 
 """
 
 import hashlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipeline.store import layout
 from pipeline.store.evidence.digests import digest_of, exists, pieces
 from pipeline.store.objects import Store
 from pipeline.store.shard_check import Finding, check_shard
+from pipeline.store.trouble.scratch import scratch_folder
 from pipeline.store.verify import list_names
 from schemas.errors import InputError, StoreRefused
 from schemas.runs import RunManifest
@@ -106,8 +106,8 @@ def _refuse_what_is_not_ours_to_move(
 
 def move_object(store: Store, key: str) -> Moved:
     """Move one object to quarantine. Raises as `move_aside` does."""
-    with tempfile.TemporaryDirectory(prefix="coppice-") as folder:
-        path = Path(folder) / "object"
+    with scratch_folder() as folder:
+        path = folder / "object"
         digest = _copy(store, key, path)
         to = layout.quarantine_key(digest, key)
         store.put(to, path)

@@ -15,12 +15,9 @@ from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
-from botocore import exceptions as botocore_errors
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError
 from botocore.loaders import Loader
-from botocore.parsers import ResponseParserError
-from urllib3.exceptions import HTTPError
 
 from pipeline.store.objects import (
     Entry,
@@ -28,14 +25,15 @@ from pipeline.store.objects import (
     checked_folder,
     checked_key,
     checked_range,
+    is_key,
     join_key,
     open_source,
 )
+from pipeline.store.trouble.s3_words import SPOKEN, BeyondEnd, ObjectPresent, our_error
 from schemas.errors import (
     CredentialsRefused,
     InputError,
     ObjectMissing,
-    StoreError,
     StoreRefused,
     StoreUnavailable,
 )
@@ -53,40 +51,6 @@ UPLOAD_BYTES = 256 * 1024  # of a file in memory at a time
 MAX_CONNECTIONS = 32  # kept open per store; more threads than this reconnect at every call
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
-_SPOKEN = (BotoCoreError, ClientError, HTTPError, ResponseParserError)
-_BROKEN_OFF = (
-    botocore_errors.ConnectionError,
-    botocore_errors.FlexibleChecksumError,
-    botocore_errors.HTTPClientError,
-    botocore_errors.IncompleteReadError,
-    HTTPError,  # botocore lets some through while it reads the body of an answer
-    ResponseParserError,
-)
-_PASSING_CODES = frozenset(
-    {
-        *("BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"),  # damaged on its way
-        *("QuotaExceeded", "RequestTimeout"),
-    }
-)
-_NO_CREDENTIALS = (  # also where the service that lends credentials is away for a moment
-    botocore_errors.CredentialRetrievalError,
-    botocore_errors.NoCredentialsError,
-    botocore_errors.PartialCredentialsError,
-    botocore_errors.SSOError,
-    botocore_errors.TokenRetrievalError,
-)
-_CREDENTIAL_CODES = frozenset(
-    {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "TokenRefreshRequired"}
-)
-_ADVICE = {
-    "AccessDenied": "permit s3:GetObject, s3:PutObject and s3:DeleteObject below the prefix and "
-    "s3:ListBucket on the bucket (without it, S3 says this of a missing object, too)",
-    "EntityTooLarge": "make the shards smaller: one put takes at most 5 GB",
-    "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-    "NoSuchBucket": "make the bucket, or correct its name",
-    "NotImplemented": "use a server that honours If-None-Match on PutObject",
-    "RequestTimeTooSkewed": "set this machine's clock",
-}
 _CONTENT_TYPES = {  # of what browsers open; without one they would offer to save it
     "css": "text/css; charset=utf-8",
     "html": "text/html; charset=utf-8",
@@ -97,20 +61,13 @@ _GOOGLE = "storage.googleapis.com"
 _SERVICE_MODELS = Loader()
 
 
-class _ObjectPresent(StoreError):
-    """412: the condition of a conditional put does not hold."""
-
-
-class _BeyondEnd(StoreError):
-    """416: the object has no byte at the start of the range."""
-
-
 class S3Store:
     """A bucket and a prefix as a store. See `Store` for the promises."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket, self._prefix = bucket, prefix
-        self._client = _connect()
+        self._silence_seconds: float = READ_TIMEOUT_SECONDS
+        self._client = _connect(self._silence_seconds)
 
     def __reduce__(self) -> "tuple[Callable[[str], S3Store], tuple[str]]":
         return open_s3, (self.url,)
@@ -128,14 +85,14 @@ class S3Store:
         checked_range(start, length)
         try:
             return self._part(key, start, length)[0]
-        except _BeyondEnd:
+        except BeyondEnd:
             return b""
 
     def size(self, key: str) -> int:
         # Not a HEAD: its answer has no body, so a missing bucket would look like a missing object.
         try:
             return self._part(key, 0, 1)[1]
-        except _BeyondEnd:
+        except BeyondEnd:
             return 0
 
     def list_folder(self, folder: str) -> Iterator[Entry]:
@@ -154,11 +111,11 @@ class S3Store:
     def put_if_absent(self, key: str, source: Source) -> bool:
         name = self._name(key)
         try:
-            with open_source(source) as body, self._asking("put", key):
+            with open_source(source) as body, self._asking("put if absent", key):
                 self._client.put_object(
                     Bucket=self._bucket, Key=name, Body=_upload(body), IfNoneMatch="*"
                 )
-        except _ObjectPresent:
+        except ObjectPresent:
             return False
         return True
 
@@ -179,18 +136,22 @@ class S3Store:
             )
             data = answer["Body"].read()
         # Without a Content-Range, this was the whole object.
-        content_range = answer.get("ContentRange", f"bytes */{len(data)}")
-        return data, int(content_range.rpartition("/")[2])
+        size = answer.get("ContentRange", f"bytes */{len(data)}").rpartition("/")[2]
+        if not size.isdecimal():
+            raise StoreUnavailable(
+                f"{join_key(self.url, key)} came with a range that is none; try again"
+            )
+        return data, int(size)
 
     def _entries(self, folder: str) -> Iterator[Entry]:
         prefix = self._prefix_of(folder)
         for page in self._pages(folder):
             for listed in page.get("Contents", []):
                 # Consoles make an object "folder/" for a folder.
-                if name := listed["Key"].removeprefix(prefix):
+                if name := listed.get("Key", "").removeprefix(prefix):
                     yield Entry(
                         key=join_key(folder, name),
-                        size_bytes=listed["Size"],
+                        size_bytes=listed.get("Size", 0),
                         etag=listed.get("ETag", ""),
                     )
 
@@ -198,7 +159,8 @@ class S3Store:
         prefix = self._prefix_of(folder)
         for page in self._pages(folder):
             for listed in page.get("CommonPrefixes", []):
-                if name := listed["Prefix"].removeprefix(prefix).removesuffix("/"):
+                name = listed.get("Prefix", "").removeprefix(prefix).removesuffix("/")
+                if is_key(name):
                     yield join_key(folder, name)
 
     def _pages(self, folder: str) -> "Iterator[ListObjectsV2OutputTypeDef]":
@@ -212,6 +174,13 @@ class S3Store:
     def _prefix_of(self, folder: str) -> str:
         """What the names of all objects below a folder begin with."""
         return "".join(f"{part}/" for part in (self._prefix, folder) if part)
+
+    def limit_silence(self, seconds: float) -> None:
+        """Give up on an answer that is silent for so long, at most and at least for a while."""
+        seconds = min(max(seconds, CONNECT_TIMEOUT_SECONDS), READ_TIMEOUT_SECONDS)
+        if seconds != self._silence_seconds:
+            self._silence_seconds = seconds
+            self._reconnect()
 
     def check_endpoint(self) -> None:
         """Raises StoreRefused for an endpoint that is known to ignore If-None-Match on a put."""
@@ -227,9 +196,9 @@ class S3Store:
     def _asking(self, operation: str, key: str) -> Iterator[None]:
         try:
             yield
-        except _SPOKEN as error:
+        except SPOKEN as error:
             failure = f"cannot {operation} {join_key(self.url, key)} at {_host(self._client)}"
-            ours = _our_error(error, operation, failure)
+            ours = our_error(error, operation, failure)
             if isinstance(ours, CredentialsRefused):
                 self._reconnect()
             raise ours from error
@@ -237,7 +206,7 @@ class S3Store:
     def _reconnect(self) -> None:
         """The next call reads the settings again: a client keeps the credentials it began with."""
         with suppress(InputError):  # someone is writing the file
-            self._client = _connect()
+            self._client = _connect(self._silence_seconds)
 
 
 def open_s3(url: str) -> S3Store:
@@ -298,14 +267,14 @@ def _upload(body: BinaryIO) -> BinaryIO:
     return io.BufferedReader(_Upload(body), UPLOAD_BYTES)
 
 
-def _connect() -> "S3Client":
+def _connect(silence_seconds: float) -> "S3Client":
     """A client of its own session: boto3's shared one keeps the first credentials it ever saw.
 
     What S3 is, some 30 files of JSON, is read once a process, whichever session asks.
     """
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        read_timeout=READ_TIMEOUT_SECONDS,
+        read_timeout=silence_seconds,
         max_pool_connections=MAX_CONNECTIONS,
         retries={"total_max_attempts": 1},
     )
@@ -322,30 +291,3 @@ def _connect() -> "S3Client":
 
 def _host(client: "S3Client") -> str:
     return urlsplit(client.meta.endpoint_url).netloc.rpartition("@")[2]
-
-
-def _our_error(error: Exception, operation: str, failure: str) -> StoreError:
-    """What an error of S3 or of its client means. Nothing else decides it."""
-    status, code = _status_code(error)
-    if status == 404 and code != "NoSuchBucket" and operation in ("read", "delete"):
-        return ObjectMissing(f"{failure}: there is no such object; check the key")
-    if status == 412:
-        return _ObjectPresent(failure)
-    if status == 416:
-        return _BeyondEnd(failure)
-    is_busy = status in (408, 409, 429) or (status >= 500 and status != 501)
-    if is_busy or code in _PASSING_CODES or isinstance(error, _BROKEN_OFF):
-        return StoreUnavailable(f"{failure}: {code}; check that the endpoint is up, and try again")
-    advice = _ADVICE.get(code, "check the bucket, its region, the credentials and what they permit")
-    is_refused = status in (401, 403) or code in _CREDENTIAL_CODES
-    if is_refused or isinstance(error, _NO_CREDENTIALS):
-        return CredentialsRefused(f"{failure}: {code}; {advice}")
-    return StoreRefused(f"{failure}: {code}; {advice}")
-
-
-def _status_code(error: Exception) -> tuple[int, str]:
-    """The HTTP status and S3's code; for an error on our side 0 and its class, never its text."""
-    if not isinstance(error, ClientError):
-        return 0, type(error).__name__
-    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-    return status, error.response["Error"].get("Code", str(status))

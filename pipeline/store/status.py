@@ -115,7 +115,11 @@ def read_status(store: Store, manifest: RunManifest) -> RunStatus:
 
     Raises as `take_stock` does, and no store's error is repeated here: `repeat` the whole call.
     """
-    stock = take_stock(store, manifest)
+    return status_of(store, manifest, take_stock(store, manifest))
+
+
+def status_of(store: Store, manifest: RunManifest, stock: "Stock") -> RunStatus:
+    """The counts of a run, of which stock was taken."""
     return RunStatus(
         run_id=manifest.run_id,
         url=store.url,

@@ -6,14 +6,16 @@ because `datasets` gives up compression for every column that has a picture anyw
 """
 
 import hashlib
+import io
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,6 +39,10 @@ UNREADABLE = (  # all that pyarrow, pydantic and json say to bytes that are not 
 )
 
 _UNCOMPRESSED = "images.list.element.bytes"  # pictures are compressed already
+
+
+OpenFile: TypeAlias = Callable[[Path], io.IOBase]
+"""Makes the file that is written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,15 +69,16 @@ class TraceWriter:
     closed is no Parquet file, and no reader takes it for one. A disk that fails is an OSError.
     """
 
-    def __init__(self, path: Path, origin: ShardOrigin) -> None:
+    def __init__(self, path: Path, origin: ShardOrigin, open_file: OpenFile | None = None) -> None:
         self._origin = origin
         self._rows: list[TraceRow] = []
         self._pending_bytes = 0
         self._digest = RowsDigest()
         self._num: Counter[str] = Counter()
         self._endpoints: dict[str, EndpointUsage] = {}
+        self._file = open_file(path) if open_file else path.open("wb")
         self._parquet = pq.ParquetWriter(
-            path,
+            self._file,
             TRACES,
             compression=_compression(),
             use_dictionary=[leaf for leaf in _leaves() if leaf != _UNCOMPRESSED],
@@ -121,6 +128,7 @@ class TraceWriter:
         if evidence := self._origin.evidence:
             self._parquet.add_key_value_metadata({RUN_KEY: evidence.model_dump_json().encode()})
         self._parquet.close()
+        self._file.close()
         return footer
 
     def _flush(self) -> None:

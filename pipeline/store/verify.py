@@ -42,6 +42,7 @@ class Verification:
     num_ok: int = 0
     num_dead: int = 0
     num_missing: int = 0
+    num_seen: int = 0  # shards that were gone through
     num_without_digest: int = 0  # objects; told only if deep
 
     def findings(self) -> Iterator[Finding]:
@@ -97,6 +98,7 @@ class Verification:
             yield from range(part.first_shard, part.stop_shard)
 
     def _count(self, check: ShardCheck) -> None:
+        self.num_seen += 1
         self.num_committed += check.is_committed
         self.num_planned += check.num_planned
         self.num_ok += check.num_ok

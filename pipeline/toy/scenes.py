@@ -6,6 +6,7 @@ and those come from the caller's generator.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -188,6 +189,18 @@ def _ground_words(ground: str, ground_thing: str | None) -> str:
 
 def _joined(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
+
+
+_LITTLE_WORDS = {
+    *("a", "an", "the", "is", "there", "picture", "from", "to", "of", "with", "and", "next"),
+    *("above", "below", "under", "on", "in", "between", "left", "right", "centre", "sky"),
+}
+_WORDS = _LITTLE_WORDS.union(COLOURS, SHAPES, SKIES, SKY_THINGS, GROUNDS, GROUND_THINGS)
+
+
+def words_beyond(prompt: str) -> list[str]:
+    """The words of a prompt that no prompt of this world has, in order."""
+    return [word for word in re.findall(r"[^\W_]+", prompt) if word.lower() not in _WORDS]
 
 
 # Pictures

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from schemas.config import can_divide_by
 from schemas.errors import InputError
 from schemas.geometry import Geometry
 from schemas.trace import Region, Schedule
@@ -45,11 +46,12 @@ def bands_by_ratio(
 def read_schedule(answer: str, geometry: Geometry, num_regions: int) -> Schedule:
     """The bands that a model proposed as `BANDS: 30 40 30`; equal bands if it cannot be used.
 
-    Usable are exactly `num_regions` numbers above 0 after the label. Their scale does not matter.
+    Usable are exactly `num_regions` numbers above 0 after the label. Their scale does not matter,
+    as long as a number can be divided by their sum.
     """
     match = _BANDS.search(answer)
     ratios = [float(number) for number in _NUMBER.findall(match["list"])] if match else []
-    if len(ratios) == num_regions and min(ratios) > 0:
+    if len(ratios) == num_regions and min(ratios) > 0 and can_divide_by(ratios):
         return bands_by_ratio(geometry, ratios, source="adaptive")
     return equal_bands(geometry, num_regions, source="fallback")
 

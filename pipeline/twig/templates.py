@@ -8,7 +8,6 @@ that are meant as such are doubled: `{{` for a brace, `[[[[` for two brackets.
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Mapping
 from string import Formatter
 
@@ -16,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from schemas.config import Frozen
 from schemas.errors import InputError
+from schemas.small_files import parse_toml
 
 _REGION = frozenset({"prompt", "region_name", "region_number", "num_regions"})
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
@@ -86,12 +86,15 @@ class TemplatePack(Frozen):
 def read_pack(text: str, *, origin: str) -> TemplatePack:
     """Check and read a pack. `origin` (a path or a bundled name) is for the error message."""
     try:
-        table = tomllib.loads(text)
-        return TemplatePack(**table, digest=hashlib.sha256(text.encode()).hexdigest()[:16])
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"template pack {origin} is not valid TOML: {error}") from error
-    except (ValidationError, TypeError) as error:
+        table = parse_toml(text)
+        if "digest" in table:
+            raise ValueError("digest is taken of its text, and not said in it")
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return TemplatePack.model_validate({**table, "digest": digest})
+    except ValidationError as error:
         raise InputError(f"template pack {origin} cannot be used: {error}") from error
+    except ValueError as error:
+        raise InputError(f"template pack {origin} cannot be read: {error}") from error
 
 
 def _problems(key: str, body: str) -> list[str]:

@@ -9,7 +9,8 @@ import heapq
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -63,14 +64,14 @@ class ViewedRun:
     source: RunSource
     scorers: tuple[ScorerColumns, ...]
     decisions: pa.Table | None = None  # of `schemas.training.DECISIONS`; None: there is no set
-    columns: Mapping[str, Kind] = field(init=False)
 
-    def __post_init__(self) -> None:
-        columns = dict(TRACE_FIELDS)
-        columns |= SET_FIELDS if self.decisions is not None else {}
+    @cached_property
+    def columns(self) -> Mapping[str, Kind]:
+        """What each column holds that traces may be chosen by."""
+        columns = {**TRACE_FIELDS, **(SET_FIELDS if self.decisions is not None else {})}
         for scorer in self.scorers:
             columns |= scorer.kinds
-        object.__setattr__(self, "columns", columns)
+        return columns
 
     @property
     def store(self) -> Store:
@@ -86,9 +87,7 @@ class ViewedRun:
                 if where is None or where.holds(listed.facts):
                     yield listed
 
-    def read_rows(
-        self, listed: Sequence[ListedTrace], columns: Sequence[str] | None = None
-    ) -> Iterator[tuple[ListedTrace, TraceRow]]:
+    def read_rows(self, listed: Sequence[ListedTrace]) -> Iterator[tuple[ListedTrace, TraceRow]]:
         """The rows of these traces, a few at a time. Those that stand in one object one after the
         other, in the order of their positions, are read in one pass.
         """
@@ -96,10 +95,10 @@ class ViewedRun:
             run: list[ListedTrace] = []
             for trace in of_object:
                 if run and trace.position <= run[-1].position:
-                    yield from self._read_ascending(source, run, columns)
+                    yield from self._read_ascending(source, run)
                     run = []
                 run.append(trace)
-            yield from self._read_ascending(source, run, columns)
+            yield from self._read_ascending(source, run)
 
     def scores_at(self, source: TraceObject) -> Mapping[str, EventScores]:
         """What every scorer said of the traces of one object, by their ids."""
@@ -147,10 +146,7 @@ class ViewedRun:
         return rows
 
     def _read_ascending(
-        self,
-        source: TraceObject,
-        listed: Sequence[ListedTrace],
-        columns: Sequence[str] | None,
+        self, source: TraceObject, listed: Sequence[ListedTrace]
     ) -> Iterator[tuple[ListedTrace, TraceRow]]:
         """Rows of one object whose positions ascend; row groups without any are passed over."""
         wanted = {trace.position: trace for trace in listed}
@@ -165,7 +161,7 @@ class ViewedRun:
                     start = stop
                     continue
                 for batch in parquet.iter_batches(
-                    _ROWS_AT_ONCE, row_groups=[group], columns=columns, use_threads=False
+                    _ROWS_AT_ONCE, row_groups=[group], use_threads=False
                 ):
                     offsets = [at for at in range(len(batch)) if start + at in wanted]
                     for at, row in zip(offsets, batch.take(offsets).to_pylist(), strict=True):

@@ -4,17 +4,18 @@ A set names its runs by their ids and says nothing of folders, so that equal inp
 bytes. They are looked for beside it, or said.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from pipeline.sets.decisions import DECISIONS_KEY
-from pipeline.sets.write import MANIFEST
+from pipeline.sets.whole import MANIFEST
 from pipeline.store import layout
+from pipeline.store.evidence.digests import exists
 from pipeline.store.objects import Store, open_object
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
@@ -45,14 +46,19 @@ def view(url: str, runs: Sequence[str] = ()) -> ViewedRun | ViewedSet:
     if manifest is None:
         if runs:
             raise InputError(f"{store.url} is no training set, so it has no runs to be told of")
+        if not exists(store, layout.MANIFEST):
+            raise InputError(
+                f"there is neither a run nor a finished training set at {store.url} "
+                f"(no {layout.MANIFEST}, no {MANIFEST})"
+            )
         return view_run(url)
-    found_at = _places_of(store, [run.run_id for run in manifest.inputs.runs], runs)
+    run_urls = _places_of(store, [run.run_id for run in manifest.inputs.runs], runs)
     with open_object(store, DECISIONS_KEY) as file:
         decisions = pq.ParquetFile(file).read(use_threads=False)
     return ViewedSet(
         store=store,
         manifest=manifest,
-        runs=tuple(view_run(run_url, decisions=decisions) for run_url in found_at),
+        runs=tuple(view_run(run_url, decisions=decisions) for run_url in run_urls),
     )
 
 
@@ -71,7 +77,7 @@ def try_set_manifest(store: Store) -> SetManifest | None:
 
 def _places_of(store: Store, run_ids: Sequence[str], told: Sequence[str]) -> list[str]:
     """The URLs of a set's runs, in the order of their ids."""
-    places: dict[str, str] = {}
+    url_of: dict[str, str] = {}
     for url in told:
         run_id = read_manifest(open_store(url)).run_id
         if run_id not in run_ids:
@@ -79,35 +85,31 @@ def _places_of(store: Store, run_ids: Sequence[str], told: Sequence[str]) -> lis
                 f"{url} is run {run_id}, and the set at {store.url} was made of "
                 f"{', '.join(run_ids)}"
             )
-        places[run_id] = url
+        url_of[run_id] = url
     for url in _near(store.url):
-        if len(places) == len(run_ids):
+        if len(url_of) == len(run_ids):
             break
         with suppress(CoppiceError):  # whatever lies there, it is no run of the set
-            places.setdefault(read_manifest(open_store(url)).run_id, url)
-    if lost := [run_id for run_id in run_ids if run_id not in places]:
+            run_id = read_manifest(open_store(url)).run_id
+            if run_id in run_ids:
+                url_of.setdefault(run_id, url)
+    if lost := [run_id for run_id in run_ids if run_id not in url_of]:
         raise InputError(
             f"the set at {store.url} was made of {', '.join(lost)}, and no such run lies near it; "
             "say where with: --run RUN"
         )
-    return [places[run_id] for run_id in run_ids]
+    return [url_of[run_id] for run_id in run_ids]
 
 
 def _near(url: str) -> Iterator[str]:
-    """Folders that may be runs: beside the set, and in the folders beside its own."""
+    """Runs beside the set, beside the folder that it is in, and in the folders there."""
     parent, _, _ = url.rstrip("/").rpartition("/")
     above, _, _ = parent.rpartition("/")
-    yield from islice(_runs_below([parent]), _SEARCHED)
-    if above and not above.endswith("/"):
-        yield from islice(_runs_below(_below(above)), _SEARCHED)
-
-
-def _runs_below(folders: Iterable[str]) -> Iterator[str]:
-    for folder in folders:
-        for url in _below(folder):
-            with suppress(CoppiceError):
-                if any(entry.key == layout.MANIFEST for entry in open_store(url).list_folder("")):
-                    yield url
+    folders = [parent] if not above or above.endswith("/") else [parent, above, *_below(above)]
+    for near in islice(chain.from_iterable(map(_below, folders)), _SEARCHED):
+        with suppress(CoppiceError):
+            if exists(open_store(near), layout.MANIFEST):
+                yield near
 
 
 def _below(url: str) -> Iterator[str]:

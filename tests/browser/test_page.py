@@ -214,7 +214,7 @@ def test_two_runs_stand_side_by_side(desk: Watched, both: Path):
 
 def test_nothing_is_wider_than_a_phone(browser: "Browser", gallery: Path):
     phone = {"width": 375, "height": 740}
-    with browser.new_context(viewport=phone, has_touch=True) as context:  # type: ignore[arg-type]
+    with browser.new_context(viewport=phone, has_touch=True) as context:
         watched = Watched(context, gallery.parents[1])
         page = watched.open(gallery)
         wide = "document.documentElement.scrollWidth > innerWidth"
@@ -231,7 +231,7 @@ def test_nothing_is_wider_than_a_phone(browser: "Browser", gallery: Path):
 def test_it_is_dark_where_one_likes_it_so(browser: "Browser", gallery: Path):
     shades = {}
     for scheme in ("light", "dark"):
-        with browser.new_context(color_scheme=scheme) as context:  # type: ignore[arg-type]
+        with browser.new_context(color_scheme=scheme) as context:
             page = Watched(context, gallery.parents[1]).open(gallery)
             look = "['backgroundColor', 'color'].map(name => getComputedStyle(document.body)[name])"
             shades[scheme] = [

@@ -17,14 +17,25 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from tests.chaos import cluster, storage
+from tests.chaos import cluster, nodes, stops, storage
+from tests.chaos.damage import flip_bits, follow_advice
+from tests.chaos.garbage import garbage
 from tests.chaos.ledger import Ledger
 from tests.chaos.lines import all_works, kill_on_lines
+from tests.chaos.network import cut_networks
 from tests.chaos.verbs import Harm, fail_at_every_call
+from tests.chaos.waits import full_disk, silent_server
 from tests.s3.ceph import CephS3
 from tests.s3.emulator import BUCKET, emulator
 
 _SEED = 20
+_KILLED = "a worker is killed"
+_ENDS_OF_WORKERS = {
+    _KILLED: (60, signal.SIGKILL),
+    "a worker crashes": (40, signal.SIGSEGV),
+    "a worker aborts": (40, signal.SIGABRT),
+    "a worker is told to end": (40, signal.SIGTERM),
+}
 
 
 def main() -> None:
@@ -37,9 +48,17 @@ def main() -> None:
     with _only_to_errors(), tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         in_process(ledger, Path(folder), step=40 if options.cut else 6)
         _say(ledger, started)
+        garbage(ledger, Path(folder), step=5 if options.cut else 1)
+        full_disk(ledger, Path(folder), 1 if options.cut else 5)
+        follow_advice(ledger, Path(folder) / "damage", step=8 if options.cut else 1)
+        flip_bits(ledger, Path(folder) / "bits", 200 if options.cut else 2000, options.seed)
+        _say(ledger, started)
         on_storage(ledger, Path(folder), is_real=options.real)
         _say(ledger, started)
+        ledger.is_real = True
         on_a_cluster(ledger, Path(folder), seed=options.seed, is_cut=options.cut)
+        _say(ledger, started)
+        cut_networks(ledger, Path(folder), 1 if options.cut else 5)
         _say(ledger, started)
     summary = ledger.summary() | {"total_seconds": round(time.monotonic() - started, 1)}
     for kind in ("lost", "twice", "wrong"):
@@ -68,7 +87,11 @@ def on_storage(ledger: Ledger, folder: Path, *, is_real: bool) -> None:
         with CephS3(folder / "ceph") as server:
             os.environ |= server.settings
             storage.faults_on_the_wire(ledger, server.endpoint, BUCKET, folder)
-            storage.outages_of_a_server(ledger, server, BUCKET, folder)
+            silent_server(ledger, server.endpoint, BUCKET, folder, 5)
+            ledger.is_real = True
+            for _ in range(5):
+                storage.outages_of_a_server(ledger, server, BUCKET, folder)
+            ledger.is_real = False
             server.wipe()
 
 
@@ -76,10 +99,11 @@ def on_a_cluster(ledger: Ledger, folder: Path, *, seed: int, is_cut: bool) -> No
     """Kills and freezes of workers, drivers and a node; two of everything at once."""
     frozen = "a worker is frozen past its timeout"
     with cluster.warm_site(folder, ledger, seed) as site:
-        kill = [signal.SIGKILL]
-        cluster.worker_faults(site, "a worker is killed", kill, 2 if is_cut else 15)
+        for name, (number, ending) in _ENDS_OF_WORKERS.items():
+            if name == _KILLED or not is_cut:
+                cluster.worker_faults(site, name, [ending], 2 if is_cut else number)
         cluster.worker_faults(site, frozen, [signal.SIGSTOP], 1 if is_cut else 5)
-        rounds = 1 if is_cut else 3
+        rounds = 1 if is_cut else 5
         scenes = [
             partial(cluster.poison, harm="exit"),
             cluster.two_reruns,
@@ -87,6 +111,8 @@ def on_a_cluster(ledger: Ledger, folder: Path, *, seed: int, is_cut: bool) -> No
             cluster.wipe_an_object,
             partial(cluster.kill_drivers, number=1 if is_cut else 4),
         ]
+        for name in list(stops.STOPS)[-1 if is_cut else 0 :]:
+            stops.stop_drivers(site, name, 1 if is_cut else 5)
         if not is_cut:
             scenes += [
                 partial(cluster.poison, harm="hang"),
@@ -96,6 +122,9 @@ def on_a_cluster(ledger: Ledger, folder: Path, *, seed: int, is_cut: bool) -> No
                 cluster.kill_a_rerun,
                 cluster.lose_a_node,
             ]
+            stops.stop_beginnings(site, 5)
+            nodes.late_nodes(site, 5)
+            nodes.memory_monitor(site, 5)
         for _ in range(rounds):
             for scene in scenes:
                 scene(site)

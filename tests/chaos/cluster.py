@@ -126,7 +126,7 @@ def worker_faults(site: Site, name: str, signals: list[int], number: int) -> Non
     with site.ledger.injecting(name, 0):
         summary = Driver(store, manifest, show=disturb, is_stopping=lambda: False).run()
     assert not summary.given_up, summary.given_up
-    site.ledger.faults[name] += times["done"]
+    site.ledger.count(name, times["done"])
     site.ledger.check(store, site.undisturbed(num_prompts), name)
     # What a death costs: the shards that its worker had open, and none else.
     logs = read_logs(store, manifest, range(manifest.num_shards))
@@ -207,7 +207,7 @@ def wait_until(is_so: Callable[[], bool], process: "subprocess.Popen[bytes]") ->
         time.sleep(0.02)
 
 
-def _has_committed(store: Store, number: int) -> Callable[[], bool]:
+def has_committed(store: Store, number: int) -> Callable[[], bool]:
     return lambda: len(committed_shards(store, read_manifest(store))) >= number
 
 
@@ -218,7 +218,7 @@ def kill_drivers(site: Site, number: int) -> None:
     plan_run(store, num_prompts, quick_config(), rollouts_per_shard=2)
     for done in range(number):
         driver = start_command(site, "run", store.url)
-        wait_until(_has_committed(store, 3 + 6 * done), driver)
+        wait_until(has_committed(store, 3 + 6 * done), driver)
         with site.ledger.injecting("a driver is killed"):
             driver.kill()
             driver.wait()
@@ -231,7 +231,7 @@ def freeze_a_driver(site: Site) -> None:
     store = site.fresh()
     plan_run(store, 60, quick_config(), rollouts_per_shard=2)
     frozen = start_command(site, "run", store.url)
-    wait_until(_has_committed(store, 4), frozen)
+    wait_until(has_committed(store, 4), frozen)
     with site.ledger.injecting("a driver is frozen, and wakes too late"):
         frozen.send_signal(signal.SIGSTOP)
         other = start_command(site, "run", store.url)

@@ -24,7 +24,10 @@ class Ledger:
     """Counts over a whole suite. Every fault is one injected event."""
 
     faults: Counter[str] = field(default_factory=Counter)  # by kind
+    flips: Counter[str] = field(default_factory=Counter)  # of bits, by kind of file
     seconds: Counter[str] = field(default_factory=Counter)  # from a fault's run, by kind
+    real: Counter[str] = field(default_factory=Counter)  # those under a real Ray or server
+    is_real: bool = False  # what is injected now
     deaths: int = 0  # of workers, and
     shards_again: int = 0  # what they cost
     lost: list[str] = field(default_factory=list)
@@ -36,8 +39,14 @@ class Ledger:
         """So many faults of a kind happen in here, and what they lead to."""
         started = time.monotonic()
         yield
-        self.faults[kind] += number
+        self.count(kind, number)
         self.seconds[kind] += time.monotonic() - started
+
+    def count(self, kind: str, number: int) -> None:
+        """So many faults of a kind happened."""
+        self.faults[kind] += number
+        if self.is_real:
+            self.real[kind] += number
 
     def check(self, store: Store, expected: Tokens, kind: str, *, num_dead: int = 0) -> None:
         """Hold a finished run against an undisturbed one, as `verify` and by every token."""
@@ -62,7 +71,13 @@ class Ledger:
         return {
             "num_faults": self.faults.total(),
             "num_kinds": len(self.faults),
+            "num_real": self.real.total(),
+            "num_garbage": sum(
+                self.faults[kind] for kind in self.faults if kind.startswith(("garbage", "advice"))
+            ),
+            "fewest_of_a_kind": min(self.faults.values(), default=0),
             "faults": dict(sorted(self.faults.items())),
+            "flips": dict(sorted(self.flips.items())),
             "lost": len(self.lost),
             "twice": len(self.twice),
             "wrong": len(self.wrong),

@@ -7,6 +7,7 @@ cleans up after it, as when a machine stops. Another process then does the same 
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,10 +20,12 @@ from pipeline.plan.planning import extend_plan
 from pipeline.plan.reruns import RerunSelection, open_rerun
 from pipeline.rollout import worker as worker_module
 from pipeline.store import commits, layout, local, plans, repair, s3, supplements
+from pipeline.store.evidence import digests, rebuild
+from pipeline.store.evidence.rebuild import lost_plans, lost_run, put_plan, put_run
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
-from pipeline.store.repair import find_damage, move_aside
+from pipeline.store.repair import find_damage, move_aside, move_object
 from schemas.errors import InputError, RecordFailure, StoreUnavailable
 from schemas.runs import Remedy, RunManifest
 from tests.chaos.ledger import Ledger, Tokens, tokens_in
@@ -38,7 +41,7 @@ from tests.support import (
     run_all,
 )
 
-_MODULES = (local, s3, commits, plans, reruns, supplements, repair, worker_module)
+_MODULES = (local, s3, commits, plans, reruns, supplements, repair, worker_module, digests, rebuild)
 _FILES = {module.__file__ for module in _MODULES}
 _PROMPTS = 4
 _KILLED = -signal.SIGKILL
@@ -80,6 +83,13 @@ def all_works() -> list[Work]:
         Work(kind="a commit", prepare=_plan, do=_run_first, finish=_run),
         Work(kind="a rerun", prepare=_plan_and_fail, do=_rerun, finish=_rerun),
         Work(kind="a repair", prepare=_plan_run_damage, do=_repair, finish=_repair_and_run),
+        Work(
+            kind="a repair of plans",
+            prepare=_plan_run_swap,
+            do=_repair_plans,
+            finish=_repair_plans,
+        ),
+        Work(kind="a repair of a run", prepare=_lose_run, do=_repair_run, finish=_repair_run),
     ]
 
 
@@ -163,6 +173,33 @@ def _repair_and_run(store: Store) -> None:
     _run(store)
 
 
+def _plan_run_swap(store: Store) -> None:
+    """A run of which one plan file is a copy of the other."""
+    _plan_and_run(store)
+    folder = read_manifest(store).plan.folder
+    store.put(layout.plan_key(folder, 1), store.read(layout.plan_key(folder, 0)))
+
+
+def _repair_plans(store: Store) -> None:
+    manifest = read_manifest(store)
+    for lost in lost_plans(store, manifest):
+        if lost.is_there:
+            move_object(store, lost.key)
+        put_plan(store, manifest, lost)
+
+
+def _lose_run(store: Store) -> None:
+    """Traces of two parts of a plan, and nothing that commits either."""
+    _plan(store)
+    _extend_and_run(store)
+    store.delete(layout.MANIFEST)
+    store.delete(layout.extension_key(2))
+
+
+def _repair_run(store: Store) -> None:
+    put_run(store, lost_run(store))
+
+
 # Processes
 
 
@@ -177,7 +214,7 @@ def _in_child(call: Callable[[], object], *, die_on: int = 0) -> int:
     if child == 0:
         try:
             if die_on:
-                sys.settrace(_Killer(die_on).trace)
+                _trace(_Killer(die_on))
             call()
             os._exit(0)
         except BaseException:  # whatever it is: the parent must not go on here
@@ -187,13 +224,19 @@ def _in_child(call: Callable[[], object], *, die_on: int = 0) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
+def _trace(killer: "_Killer") -> None:
+    """In calls of a store, too, which have threads of their own."""
+    sys.settrace(killer.trace)
+    threading.settrace(killer.trace)
+
+
 def _count_lines(call: Callable[[], object]) -> int:
     """How many different lines a call comes by, in the modules that write."""
     reader, writer = os.pipe()
 
     def count() -> None:
         counter = _Killer(sys.maxsize)
-        sys.settrace(counter.trace)
+        _trace(counter)
         call()
         sys.settrace(None)
         os.write(writer, str(len(counter.seen)).encode())

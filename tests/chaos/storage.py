@@ -27,7 +27,7 @@ Outage = Callable[[CephS3], None]
 def faults_on_the_wire(ledger: Ledger, endpoint: str, bucket: str, folder: Path) -> None:
     """A run for each fault that can befall a commit or a read, in front of any S3 server."""
     expected = _expected(folder)
-    with FaultyProxy(endpoint) as proxy, _endpoint(proxy.endpoint):
+    with FaultyProxy(endpoint) as proxy, at_endpoint(proxy.endpoint):
         for number, fault in enumerate(Fault):
             for folder_struck, method in _STRUCK.items():
                 store, manifest = _planned(f"s3://{bucket}/wire-{number}-{folder_struck}")
@@ -40,7 +40,7 @@ def faults_on_the_wire(ledger: Ledger, endpoint: str, bucket: str, folder: Path)
                 proxy.land()
                 ledger.check(store, expected, f"{fault} at {folder_struck}")
         for fault, times in proxy.injected.items():
-            ledger.faults[f"on the wire: {fault}"] += times
+            ledger.count(f"on the wire: {fault}", times)
 
 
 def _times(fault: Fault) -> int:
@@ -58,9 +58,9 @@ def outages_of_a_server(ledger: Ledger, server: CephS3, bucket: str, folder: Pat
         "the gateway is paused": lambda server: server.pause(Daemon.RGW),
         "the storage daemon is paused": lambda server: server.pause(Daemon.OSD),
     }
-    with FaultyProxy(server.endpoint) as proxy, _endpoint(proxy.endpoint):
+    with FaultyProxy(server.endpoint) as proxy, at_endpoint(proxy.endpoint):
         for number, (kind, outage) in enumerate(outages.items()):
-            store, manifest = _planned(f"s3://{bucket}/outage-{number}")
+            store, manifest = _planned(f"s3://{bucket}/outage-{number}-{time.monotonic_ns()}")
             proxy.requests.clear()
             with ledger.injecting(kind):
                 running = threading.Thread(target=_run, args=(store, manifest))
@@ -100,7 +100,7 @@ def _run(store: Store, manifest: RunManifest) -> None:
 
 
 @contextmanager
-def _endpoint(url: str) -> Iterator[None]:
+def at_endpoint(url: str) -> Iterator[None]:
     """Stores that are opened in here go to this endpoint, and wait only a moment before retries."""
     before, os.environ["AWS_ENDPOINT_URL"] = os.environ.get("AWS_ENDPOINT_URL"), url
     pause, objects.FIRST_PAUSE_SECONDS = objects.FIRST_PAUSE_SECONDS, 0.01

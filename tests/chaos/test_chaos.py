@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.__main__ import in_process, on_a_cluster, on_storage
+from tests.chaos.damage import flip_bits, follow_advice
+from tests.chaos.garbage import garbage
 from tests.chaos.ledger import Ledger
+from tests.chaos.waits import full_disk
 
 
 @pytest.fixture
@@ -21,8 +24,25 @@ def ledger() -> Iterator[Ledger]:
 def test_killed_on_lines_and_failed_at_calls(ledger: Ledger, tmp_path: Path):
     in_process(ledger, tmp_path, step=100)
 
-    assert len(ledger.faults) == 9
+    assert len(ledger.faults) == 11
     assert min(ledger.faults.values()) >= 1
+
+
+@pytest.mark.slow
+def test_damage_and_flipped_bits(ledger: Ledger, tmp_path: Path):
+    follow_advice(ledger, tmp_path / "damage", step=8)
+    flip_bits(ledger, tmp_path / "bits", 100, seed=1)
+
+    assert len(ledger.faults) == 7
+    assert ledger.flips.total() == 100
+
+
+@pytest.mark.slow
+def test_garbage_and_a_full_disk(ledger: Ledger, tmp_path: Path):
+    garbage(ledger, tmp_path, step=5)
+    full_disk(ledger, tmp_path, 1)
+
+    assert len(ledger.faults) >= 16
 
 
 @pytest.mark.slow
@@ -38,7 +58,7 @@ def test_faults_on_the_wire(ledger: Ledger, tmp_path: Path, aws_settings: pytest
 def test_killed_and_frozen_processes(ledger: Ledger, tmp_path: Path):
     on_a_cluster(ledger, tmp_path, seed=1, is_cut=True)
 
-    assert len(ledger.faults) == 7
+    assert len(ledger.faults) == 8
 
 
 def test_a_ledger_notices_what_is_lost_and_what_is_wrong(tmp_path: Path):

@@ -62,7 +62,8 @@ def start(folder: Path, environment: dict[str, str], *words: str) -> "subprocess
         cwd=folder,
         env=environment,
         start_new_session=True,
-        stdout=subprocess.DEVNULL,
+        stdout=(folder / "said").open("ab"),
+        stderr=subprocess.STDOUT,
     )
 
 
@@ -97,7 +98,7 @@ def scores(run: Path) -> dict[str, list[dict[str, Any]]]:
     return told
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_runs_are_judged_alike_whatever_they_kept_also_through_a_kill_and_make_a_set(
     coppice_on_ray: Coppice, head: dict[str, str], config: Path, tmp_path: Path
 ):
@@ -112,7 +113,7 @@ def test_runs_are_judged_alike_whatever_they_kept_also_through_a_kill_and_make_a
             before = sidecars(folder / "run")
             assert len(before) < 3 * len((*JUDGES, *CHECKS))
 
-        assert start(tmp_path, head, *score).wait(300) == 0
+        assert start(tmp_path, head, *score).wait(600) == 0
 
         after = sidecars(folder / "run")
         assert len(after) == 3 * len((*JUDGES, *CHECKS))
@@ -137,7 +138,7 @@ def test_runs_are_judged_alike_whatever_they_kept_also_through_a_kill_and_make_a
         check_shape(tmp_path / made)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_an_evaluation_that_was_killed_goes_on_to_the_same_table(
     head: dict[str, str], config: Path, tmp_path: Path
 ):
@@ -158,8 +159,8 @@ def test_an_evaluation_that_was_killed_goes_on_to_the_same_table(
 
     kill_when(start(tmp_path, head, "eval", "run", *command), tmp_path, "run/traces/*.parquet")
     assert not (tmp_path / "run" / "eval").exists()
-    assert start(tmp_path, head, "eval", "run", *command).wait(300) == 0
-    assert start(tmp_path, head, "eval", "whole", *command).wait(300) == 0
+    assert start(tmp_path, head, "eval", "run", *command).wait(600) == 0
+    assert start(tmp_path, head, "eval", "whole", *command).wait(600) == 0
 
     resumed, whole = (
         json.loads((tmp_path / run / "eval" / "geneval.json").read_text())

@@ -50,8 +50,9 @@ def grow_toy(
     image_temperature: float = 2.0,
     pictures: str = "all",
     rollouts_per_shard: int = 5,
+    **method: str | int,
 ) -> str:
-    """Grow a run of the toy Janus; its place."""
+    """Grow a run of the toy Janus; its place. `method` are further settings of it."""
     prompts, url = folder / "prompts.jsonl", str(folder / "run")
     rows = held_out_prompts(num_records, seed=5)
     told = (row | {"category": "toy"} | origin(row) for row in rows)
@@ -61,7 +62,8 @@ def grow_toy(
         "cfg_weight": cfg_weight,
         "image_temperature": image_temperature,
     }
-    resolved = resolve({"method": {"model": "toy", "pictures": pictures, "sampling": sampling}})
+    method |= {"model": "toy", "pictures": pictures}
+    resolved = resolve({"method": {**method, "sampling": sampling}})
     given = read_prompts([str(prompts)], limit=lambda text: None, skip_bad=False)
     plan = make_plan(
         given,

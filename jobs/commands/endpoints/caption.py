@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jobs.commands.endpoints.caption_file import OWN_COLUMNS, CaptionFile, opened_captions
 from jobs.commands.job_folder import check_outlives_job
+from jobs.commands.live.line import Progress
 from jobs.commands.plan import describe_left_behind
 from jobs.commands.stopping import Stop
 from jobs.commands.terminal import Terminal, as_typed, counted
@@ -109,7 +110,7 @@ def _think(
     order = iter(missing)
     upcoming = next(order, None)
     try:
-        with _thinker(config) as backends, terminal.progress() as line:
+        with _thinker(config) as backends, terminal.progress("thinking") as line:
             for number, ended in enumerate(
                 caption_prompts(missing, settings, backends, config), start=1
             ):
@@ -117,7 +118,8 @@ def _think(
                 while upcoming and (turn := waiting.pop(upcoming.text, None)):
                     _settle(turn, file, bad)
                     upcoming = next(order, None)
-                line.tell(f"{number:,} of {len(missing):,} prompts thought of")
+                noun = "prompts thought of"
+                line.show(Progress(noun=noun, num_done=number, num_all=len(missing)))
                 num_bad = len(bad) + sum(ended.failure is not None for ended in waiting.values())
                 _check_share(num_bad, number, config)
     except RolloutError as failure:

@@ -6,7 +6,6 @@ gets them all.
 
 import platform
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from pipeline.engine.model_files import hub
 from pipeline.engine.model_files.digests import sha256_of
 from pipeline.engine.model_files.listing import Folder, checkpoint_files
 from pipeline.engine.tiny import tiny_checkpoint
+from pipeline.store.trouble.scratch import scratch_folder
 from schemas.errors import InputError
 
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?", re.ASCII)  # owner/name, @revision
@@ -47,8 +47,8 @@ def planned_checkpoint(name: str) -> Iterator[PlannedCheckpoint]:
 
     Raises InputError, of what is raised within the `with` under the model's own name.
     """
-    with tempfile.TemporaryDirectory(prefix="coppice-") as scratch:
-        planned = _planned(name, Path(scratch))
+    with scratch_folder() as scratch:
+        planned = _planned(name, scratch)
         try:
             yield planned
         except InputError as error:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from pipeline.store import layout
 from pipeline.store.objects import Store
@@ -60,13 +60,14 @@ class Digests:
 
 
 @contextmanager
-def fetched(store: Store, key: str) -> Iterator[tuple[BinaryIO, str]]:
+def fetched(store: Store, key: str) -> Iterator[tuple[IO[bytes], str]]:
     """An object brought here, read once from its first byte to its last, and its SHA-256.
 
     Raises ObjectMissing.
     """
     digest = hashlib.sha256()
-    with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, prefix="coppice-") as file:
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, prefix="coppice-") as spooled:
+        file: IO[bytes] = spooled
         for piece in pieces(store, key):
             digest.update(piece)
             file.write(piece)

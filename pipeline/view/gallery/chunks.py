@@ -44,9 +44,14 @@ def script(function: str, *arguments: JsonValue) -> bytes:
 
 
 def number_columns(columns: Mapping[str, Kind], traces: Sequence[ShownTrace]) -> list[str]:
-    """The columns of numbers that any of the traces has."""
+    """The columns of numbers that any of the traces has; not those of hashes."""
+
+    def is_quantity(name: str) -> bool:
+        values = [shown.facts.get(name) for shown in traces]
+        return any(value is not None for value in values) and not any(map(_is_hash, values))
+
     names = [name for name, kind in columns.items() if kind == "number" and name not in _LEFT_OUT]
-    return [name for name in names if any(shown.facts.get(name) is not None for shown in traces)]
+    return list(filter(is_quantity, names))
 
 
 def put_grid(put: Put, traces: Sequence[ShownTrace], names: Sequence[str]) -> int:
@@ -137,14 +142,15 @@ def _chips(chips: Sequence[tuple[str, Value]]) -> JsonValue:
 
 
 def _cell(value: Value) -> JsonValue:
-    """A value as JSON; of a fraction six digits. A whole number that JavaScript would round is
-    told as text.
-    """
+    """A value as JSON; of a fraction six digits, and a hash as text."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
-    if isinstance(value, int) and abs(value) > 2**53:
-        return str(value)
-    return value
+    return str(value) if _is_hash(value) else value
+
+
+def _is_hash(value: Value) -> bool:
+    """Whether it is a whole number that JavaScript would round."""
+    return isinstance(value, int) and abs(value) > 2**53
 
 
 def _word(value: Value) -> JsonValue:

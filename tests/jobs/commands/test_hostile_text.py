@@ -173,6 +173,20 @@ def test_records_are_listed_with_their_prompts(store: Store):
     assert said.out.count(MARKUP) == 3
 
 
+def test_records_are_chosen_by_hostile_conditions(store: Store):
+    quoted = MARKUP.replace("'", "''")
+    said = coppice("show", NAME, "--where", f"category contains '{quoted}'", "--sort", "prompt")
+
+    assert said.out.count(MARKUP) == 6  # the category that was asked for, and the prompt
+    assert "3 traces in all." in said.out
+
+
+def test_a_gallery_is_told_of(store: Store):
+    said = coppice("view", NAME, f"gallery {NAME}", "--where", "dead_message is null")
+
+    assert f"gallery {printable(NAME)}/index.html" in said.out
+
+
 @pytest.mark.parametrize(
     ("word", "num_quoted"),
     # The prompt, three thoughts, and three critiques or one death.
@@ -282,6 +296,10 @@ def test_the_funnel_shows_reasons_and_categories(store: Store):
 
 ERRORS = {
     "no such record": ("show", NAME, HOSTILE.replace("\x00", "")),
+    "no such column": ("show", NAME, "--where", f"'{MARKUP}\u202e' < 1"),
+    "no condition": ("show", NAME, "--where", f"score < 1 {MARKUP}\x1b[2J\u202e"),
+    "no order": ("view", NAME, "--sort", HOSTILE),
+    "no such set": ("view", f"nowhere {NAME}"),
     "no such story": ("why", NAME, MARKUP + "\u202e"),
     "no such run": ("status", f"nowhere {NAME}"),
     "no such bucket": ("status", f"s3://{NAME}/run"),

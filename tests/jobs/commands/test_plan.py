@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,9 +56,7 @@ def as_version_0_1(name: str, dtype: str) -> None:
 def test_the_plan_says_what_is_computed_with_what(workplace: Path):
     _, said = plan("method.model=model")
 
-    assert f"think-while with {workplace}/model (engine, bfloat16), fingerprint " in " ".join(
-        said.split()
-    )
+    assert f"think-while with {workplace}/model (engine, bfloat16)." in " ".join(said.split())
 
 
 def test_the_same_weights_by_another_name_are_the_same_method(
@@ -115,6 +114,26 @@ def test_a_dtype_that_nothing_is_computed_in_is_refused_before_anything_is_writt
         plan("method.model=model", "method.dtype=float16")
 
     assert not Path("run").exists()
+
+
+def test_a_prompt_that_the_toys_world_does_not_hold_is_warned_of_by_the_models_name(
+    workplace: Path,
+):
+    (workplace / "prompts.txt").write_text("a red star\na red cube\nan owl")
+    warning = "Warning: 2 of 3 prompts speak of what the world of toy, the default model, does not"
+
+    _, said = plan()
+    assert f"{warning} hold, such as 'cube'; for other pictures name another model: --model" in said
+    _, of_another_model = plan_elsewhere("method.model=model")
+    _, of_the_fake = plan_elsewhere("method.backend=fake")
+    assert "Warning" not in of_another_model + of_the_fake
+
+
+def plan_elsewhere(*settings: str) -> tuple[RunManifest, str]:
+    """Another plan than that of `plan`."""
+    said = io.StringIO()
+    asked = replace(request(*settings), url=f"run-{len(list(Path.cwd().iterdir()))}")
+    return plan_run(asked, Terminal(said)), said.getvalue()
 
 
 def endpoint(*settings: str) -> tuple[str, ...]:

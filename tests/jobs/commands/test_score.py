@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs.commands.score import ScoreRequest, Scoring, describe_progress, plan_scorers
+from jobs.commands.live.line import Pace, whole_line
+from jobs.commands.score import ScoreRequest, Scoring, plan_scorers, progress_of
 from pipeline.scoring.scorers import Score, ScoringInput
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run, unscored
@@ -203,12 +204,10 @@ def test_scorers_that_do_not_fit_together_take_turns(
     gc.collect()
 
 
-def test_progress_has_a_rate_and_the_time_that_is_left():
-    assert describe_progress(3, 12, 1234, 12.0) == (
-        "3 of 12 shards scored, 1,234 scores, 102.8 scores/s, 36 s left"
-    )
-    assert "0.029 scores/s" in describe_progress(1, 2, 2, 68.0)
-    assert describe_progress(0, 12, 0, 0.0) == "0 of 12 shards scored, 0 scores"
+def test_progress_is_of_shards_and_tells_the_scores():
+    line = whole_line(progress_of(3, 12, 1234), Pace(most=3))
+
+    assert line == "3 of 12 shards scored, 1,234 scores"
 
 
 @pytest.mark.slow

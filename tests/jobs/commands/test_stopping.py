@@ -8,6 +8,7 @@ from io import StringIO
 
 import pytest
 
+from jobs.cli import main
 from jobs.commands.stopping import Stop, hangups_held
 from jobs.commands.terminal import Terminal
 
@@ -64,3 +65,55 @@ def test_a_process_started_while_hangups_are_held_never_hears_of_them():
         child.wait(0.5)
     child.communicate(b"\n", timeout=20)
     assert child.returncode == 0
+
+
+# A call that hears no signal, as some of Ray's: signals reach another thread, and Python tells the
+# main one of several of them once, when the call is over.
+DEAF = """
+import ctypes, signal, sys
+from jobs.commands.stopping import Stop
+from jobs.commands.terminal import Terminal
+with Stop(Terminal(), "coppice run runs/first", clean_up_seconds=0.2) as stop, stop.committing():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    print("begun", flush=True)
+    ctypes.CDLL(None).usleep(60_000_000)
+"""
+
+
+def test_two_signals_at_once_are_two_also_while_a_call_does_not_come_back():
+    process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline().startswith("Stopping: ")
+    process.send_signal(signal.SIGINT)
+
+    assert process.stdout.read() == f"Stopped; what is committed stays. Next: {NEXT}\n"
+    assert process.wait(20) == 3
+
+
+def test_a_handler_of_anothers_that_ends_the_process_is_a_stop_like_others():
+    """Ray's, while it starts."""
+
+    def stopped() -> None:
+        with Stop(Terminal(StringIO()), NEXT):
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_any_command_that_is_stopped_ends_with_3(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def interrupted(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("jobs.commands.status.show_status", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(["status", "runs/first"])
+
+    assert end.value.code == 3
+    assert capsys.readouterr().err == "Stopped; the same command goes on.\n"

@@ -6,19 +6,16 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobs.cluster.snapshot import Snapshot
 from jobs.commands.terminal import (
     Terminal,
     as_typed,
     counted,
-    describe,
     duration,
     printable,
     size,
@@ -26,74 +23,6 @@ from jobs.commands.terminal import (
 from schemas.errors import InputError
 
 ROOT = Path(__file__).parents[3]
-
-
-def snapshot(**changes: Any) -> Snapshot:
-    """Half done, on two actors, in ten seconds."""
-    defaults: dict[str, Any] = {
-        "num_shards": 3,
-        "num_committed": 2,
-        "num_planned": 24,
-        "num_finished": 18,
-        "num_ok": 15,
-        "num_dead": 1,
-        "num_actors": 2,
-        "num_new": 18,
-        "num_bytes": 1234,
-        "growing_seconds": 9.0,
-    }
-    return Snapshot(**(defaults | changes))
-
-
-# A line
-
-
-def test_a_line_says_how_far_how_fast_and_how_long():
-    assert describe(snapshot()) == (
-        "18 of 24 rollouts, 2 of 3 shards committed (15 ok, 1 dead), 2 actors, "
-        "2.0 rollouts/s, 3 s left"
-    )
-
-
-def test_a_line_of_a_large_run_groups_its_digits():
-    large = snapshot(num_planned=1_000_000, num_finished=12_345, num_ok=12_000, num_actors=1)
-
-    assert describe(large).startswith("12,345 of 1,000,000 rollouts, ")
-    assert "(12,000 ok, 1 dead), 1 actor, " in describe(large)
-
-
-def test_until_an_actor_is_up_models_are_loading():
-    assert describe(snapshot(num_actors=0)).endswith("loading models")
-
-
-@pytest.mark.parametrize("changes", [{"num_new": 0}, {"growing_seconds": 0.0}])
-def test_a_line_promises_nothing_before_there_is_a_rate(changes: dict[str, Any]):
-    assert describe(snapshot(**changes)).endswith("(15 ok, 1 dead), 2 actors")
-
-
-# Without a terminal
-
-
-def printed(*times: float) -> list[str]:
-    """The lines that a log gets of a progress line that is shown at these times."""
-    sink, now = io.StringIO(), [0.0]
-    with Terminal(sink, width=40).progress(clock=lambda: now[0]) as line:
-        for number, now[0] in enumerate(times):
-            line.show(snapshot(num_finished=number))
-    return sink.getvalue().splitlines()
-
-
-def test_a_log_gets_a_line_now_and_then():
-    lines = printed(0, 1, 9.5, 10, 11, 19, 25)
-
-    assert [line.split()[0] for line in lines] == ["0", "3", "6"]
-
-
-def test_a_line_in_a_log_is_not_wrapped():
-    (line,) = printed(0)
-
-    assert line.startswith("0 of 24 rollouts")
-    assert line.endswith("left")
 
 
 # Words for numbers

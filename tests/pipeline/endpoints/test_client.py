@@ -232,11 +232,29 @@ def test_a_server_that_answers_nobody_is_at_fault_itself(server: StandIn, client
     assert reply.reason == "endpoint_malformed"
 
 
-def test_a_stalled_server_is_noticed(server: StandIn, client_of: Any):
-    server.react = always(Reaction(body=GOOD.body, delay_seconds=1.0))
-    reply = ask(client_of(server, request_timeout_seconds=0.1))
+def test_a_server_that_is_frozen_is_waited_for_and_blames_no_question(
+    server: StandIn, client_of: Any
+):
+    """As SIGSTOP does it: it connects, and answers nothing at all."""
+    server.is_awake.clear()
+    client = client_of(
+        server, request_timeout_seconds=0.2, connect_timeout_seconds=0.2, max_tries=1
+    )
+    future = client.submit(question())
+    while not client.is_away:
+        time.sleep(0.01)
+    server.is_awake.set()
 
-    assert isinstance(reply, RecordFailure | InfrastructureFailure)
+    assert isinstance(future.result(timeout=30), Completion)
+
+
+def test_a_question_that_takes_too_long_while_others_are_answered_is_its_own_fault(
+    server: StandIn, client_of: Any
+):
+    server.react = always(Reaction(body=GOOD.body, delay_seconds=2.0))
+    reply = ask(client_of(server, request_timeout_seconds=0.5))
+
+    assert isinstance(reply, RecordFailure)
     assert reply.reason == "endpoint_timeout"
 
 
@@ -394,8 +412,10 @@ def test_no_message_and_no_log_has_the_key_or_the_prompt(
 
 def test_a_client_that_is_closed_leaves_no_thread(server: StandIn, client_of: Any):
     server.react = always(Reaction(body=GOOD.body, delay_seconds=0.3))
+    before = set(threading.enumerate())
     client = client_of(server)
     client.submit(question())
     client.close()
 
-    assert "endpoint critic" not in {thread.name for thread in threading.enumerate()}
+    left = set(threading.enumerate()) - before
+    assert "endpoint critic" not in {thread.name for thread in left}

@@ -2,9 +2,11 @@
 
 import io
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -254,20 +256,27 @@ def test_no_rollout_is_too_slow_for_a_server_that_is_away(
     server: StandIn, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     """The time that a rollout may take, and a watchdog's, stand still meanwhile."""
-    config = config_of(
-        server, execution={"rollout_timeout_seconds": 0.6, "no_progress_seconds": 0.6}
-    )
-    busy = Reaction(status=503, headers={"Retry-After": "0.5"})
-    endpoint = config.execution.endpoints["critic"].model_copy(update={"patience_seconds": 30})
-    execution = config.execution.model_copy(update={"endpoints": {"critic": endpoint}})
-    manifest = plan_run(store, 1, config.model_copy(update={"execution": execution}))
-    left = [busy] * 3
-    with at_work_on(store, manifest) as worker:
-        server.react = lambda asked: left.pop() if left else good_answer(asked)
-        report = worker.run_shard(attempt_at(0))
+    limits = {"rollout_timeout_seconds": 500, "no_progress_seconds": 500}
+    manifest = plan_run(store, 1, config_of(server, execution=limits))
+    loaded = open_backends(manifest.config)
+    client = loaded.endpoints["critic"].client
+    away_seconds = 0.0
 
-    assert report.end is ShardEnd.COMMITTED
-    assert report.num_ok == 1
+    def answer_after_an_hour(asked: Asked) -> Reaction:
+        nonlocal away_seconds
+        away_seconds += 3600
+        return good_answer(asked)
+
+    now = time.monotonic
+    clock = SimpleNamespace(monotonic=lambda: now() + away_seconds, time=time.time)
+    monkeypatch.setattr("pipeline.rollout.model_thread.time", clock)
+    monkeypatch.setattr(type(client), "away_seconds", property(lambda self: away_seconds))
+    server.react = answer_after_an_hour
+    worker = Worker(store, manifest, loaded, name="some-worker")
+    report = worker.run_shard(attempt_at(0))
+    worker.close()
+
+    assert (report.end, report.num_ok) == (ShardEnd.COMMITTED, 1)
 
 
 def test_what_answers_took_stands_in_footers_and_in_the_status(server: StandIn, store: Store):

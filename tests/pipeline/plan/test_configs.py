@@ -71,7 +71,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path):
         ("method.sampling.cfg_weight=[1, 2]", [1, 2]),
         ("method.sampling.cfg_weight=a=b", "a=b"),
         ("method.sampling.cfg_weight=", ""),
-        ("method.sampling.cfg_weight=1\nmethod = 2", 1),
+        ("method.sampling.cfg_weight=1\nmethod = 2", "1\nmethod = 2"),  # nothing is dropped
     ],
 )
 def test_a_setting_is_a_toml_value_or_a_word(pair: str, value: Any):

@@ -16,7 +16,7 @@ from pipeline.pictures import decode_picture
 from pipeline.store import layout, objects
 from pipeline.store.objects import Source, Store
 from pipeline.store.open import open_store
-from pipeline.store.plans import read_plan_shard
+from pipeline.store.plans import commit_manifest, read_plan_shard
 from pipeline.store.status import read_status
 from pipeline.store.traces import read_footer, read_rows, try_read_footer
 from pipeline.twig.requests import Answer, Codes, Request, RequestId, Text
@@ -293,9 +293,10 @@ def test_a_commit_that_lands_after_another_one_is_dropped(store: Store):
 
 def replanned(store: Store) -> RunManifest:
     """Another run in the folder of a complete one."""
-    run_all(store, plan_run(store))
+    manifest = plan_run(store)
+    run_all(store, manifest)
     store.delete(layout.MANIFEST)
-    return plan_run(store, config=fake_config(fake_method(seed=9)))
+    return commit_manifest(store, manifest.model_copy(update={"run_id": "another"}))
 
 
 def test_a_shard_of_another_run_is_fatal_before_anything_is_grown(store: Store):

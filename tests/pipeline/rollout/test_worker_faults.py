@@ -30,6 +30,9 @@ from tests.support import (
     fake_method,
     plan_run,
     run_all,
+    some_origin,
+    some_trace,
+    write_shard,
 )
 
 
@@ -329,10 +332,13 @@ class Asked(Fake):
 # A base that vanished
 
 
-def test_a_base_that_vanished_is_not_made_again_beside_its_supplement(store: Store):
+def test_a_base_that_vanished_is_not_made_again_beside_its_supplement(store: Store, tmp_path: Path):
     manifest = plan_run(store, 2)
     run_all(store, manifest)
-    store.put(layout.traces_key(0, 1), store.read(layout.traces_key(0)))
+    footer = {"run_id": manifest.run_id, "fingerprint": manifest.fingerprint}
+    path = tmp_path / "supplement"
+    write_shard(path, some_trace(), origin=some_origin(supplement=1, **footer))
+    store.put(layout.traces_key(0, 1), path)
     store.delete(layout.traces_key(0))
 
     with at_work(store, manifest) as worker:
@@ -353,4 +359,4 @@ def test_counts_of_an_open_shard_are_gone_once_it_is_settled(store: Store):
 
     with at_work(store, manifest) as worker:
         worker.run_shard(attempt_at(0))
-        assert worker.status().num_finished == 0
+        assert worker.status().ends == {}

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.scoring.formulae.guards import Gain
 from pipeline.scoring.scorers import Score, ScoringInput
+from pipeline.scoring.sidecars import score_object
 from pipeline.select.decide import decide
 from pipeline.select.guard_lines import guard_lines_of
 from pipeline.select.guards import GuardsReport, Opinion, report_of
@@ -26,7 +27,7 @@ from pipeline.toy.scorer import ToyScorer
 from pipeline.toy.teacher import mistaken
 from schemas.errors import InputError
 from schemas.recipes import Recipe
-from tests.pipeline.conftest import score
+from tests.pipeline.conftest import grow_toy, score
 from tests.pipeline.select.support import (
     Rollout,
     columns_of,
@@ -53,13 +54,13 @@ class Taste:
     which no one else shares.
     """
 
-    name, version = "taste", "1"
+    version = "1"
     subjects = frozenset({"trace"})
     needs_pictures = True
     columns: Mapping[str, str] = {"value": "float32"}
 
-    def __init__(self, *, share_right: float, seed: int) -> None:
-        self._share_right, self._seed = share_right, seed
+    def __init__(self, *, share_right: float, seed: int, name: str = "taste") -> None:
+        self.name, self._share_right, self._seed = name, share_right, seed
 
     def score(self, batch: Sequence[ScoringInput]) -> list[Score]:
         right = [told.value or 0.0 for told in ToyScorer().score(batch)]
@@ -132,6 +133,40 @@ def test_in_the_toys_world_the_held_out_gain_tells_a_good_judge_from_a_bad_one(s
     assert bad.gain.low <= 0
     assert said["good"] == "Held out, toy.value: selection gained on it."
     assert "please" in said["bad"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_of_a_grown_run_the_held_out_gain_tells_a_good_judge_from_a_bad_one(
+    tmp_path: Path, seed: int
+):
+    url = grow_toy(
+        tmp_path,
+        num_records=24,
+        num_rollouts=3,
+        pictures="none",
+        rollouts_per_shard=36,
+        program="plain",
+        seed=seed,
+    )
+    run = open_store(url)
+    score(run, "toy")
+    told: dict[str, GuardsReport | None] = {}
+    for name, share_right in (("good", 0.8), ("bad", 0.0)):
+        for source in open_run(url).objects:
+            score_object(run, source, Taste(share_right=share_right, seed=seed, name=name))
+        told[name] = curated(run, BEST, f"{name}.value", held_out=["toy"]).guards
+
+    gains = {name: told_of(report, "toy.value").gain for name, report in told.items()}
+    for name, report in told.items():
+        pleased = told_of(report, "judge.value").gain
+        assert pleased is not None
+        assert pleased.gain.low > 0, f"{name} is pleased by what it chose"
+    good, bad = gains["good"], gains["bad"]
+    assert good is not None
+    assert bad is not None
+    assert good.gain.low > 0
+    assert bad.gain.low <= 0
 
 
 # By hand
@@ -239,8 +274,10 @@ def test_the_critic_is_the_mean_of_the_last_critiques_of_what_stands():
     np.testing.assert_allclose(critic_of(columns), [0.6, np.nan])
 
 
-def curated(run: Store, text: str, *judges: str) -> Curation:
-    recipe = with_judge(recipe_of(text), judges, ["toy", "artefacts.flat"])
+def curated(
+    run: Store, text: str, *judges: str, held_out: Sequence[str] = ("toy", "artefacts.flat")
+) -> Curation:
+    recipe = with_judge(recipe_of(text), judges, list(held_out))
     return open_curation([open_run(run.url)], recipe, Path())
 
 

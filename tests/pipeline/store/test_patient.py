@@ -1,6 +1,7 @@
 """A store that waits for the one behind it: how long, for what, and what others see meanwhile."""
 
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Thread
@@ -8,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.store import patient as patient_module
 from pipeline.store.objects import Entry, Source, Store
 from pipeline.store.open import open_store
 from pipeline.store.patient import PatientStore, patient_store
+from pipeline.store.trouble import deadlines
 from schemas.errors import (
     CredentialsRefused,
     ObjectMissing,
@@ -265,3 +268,70 @@ def test_a_run_says_how_long_its_store_is_waited_for(tmp_path: Path):
 
     with pytest.raises(StoreUnavailable, match="call 1,"):
         patient_store(Failing(store, 1, StoreUnavailable("down")), manifest).read("run.json")
+
+
+# Silence
+
+
+class Silent(Wrapped):
+    """Whole objects are read when the gate opens, and not before."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.is_open = Event()
+        self.num_reads = 0
+
+    def read(self, key: str) -> bytes:
+        self.num_reads += 1
+        assert self.is_open.wait(WAIT_SECONDS)
+        return bytes(self.store.read(key))
+
+
+def test_a_call_that_does_not_come_back_is_one_of_a_store_that_is_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(deadlines, "SHORTEST_SECONDS", 0.05)
+    silent = Silent(store)
+
+    with pytest.raises(StoreUnavailable, match=r"cannot read .*/folder/key: no answer within 0 s"):
+        PatientStore(silent, patience_seconds=0).read("folder/key")
+
+    silent.is_open.set()
+
+
+def test_it_is_asked_again_before_patience_ends(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(deadlines, "SHORTEST_SECONDS", 0.05)
+    silent = Silent(store)
+
+    def sleep(seconds: float) -> None:
+        silent.is_open.set()
+
+    assert PatientStore(silent, patience_seconds=1, sleep=sleep).read("folder/key") == b"a body"
+    assert silent.num_reads == 2
+
+
+def test_it_is_told_since_when_it_is_waited_for_and_with_what(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(patient_module, "SLOW_SECONDS", 0.0)
+    silent, before = Silent(store), time.time()
+    patient = PatientStore(silent, patience_seconds=600)
+    reading = Thread(target=patient.read, args=("folder/key",))
+    reading.start()
+    while (wait := patient.wait) is None:
+        time.sleep(0.01)
+    silent.is_open.set()
+    reading.join(WAIT_SECONDS)
+
+    assert wait.what == "read folder/key"
+    assert before <= wait.since <= time.time()
+    assert patient.wait is None
+
+
+def test_what_is_not_waited_for_soon_ends(store: Store):
+    silent = Silent(store)
+
+    impatient = PatientStore(silent, patience_seconds=600).impatient
+
+    assert isinstance(impatient, deadlines.BoundedStore)
+    assert impatient.seconds == deadlines.SHORTEST_SECONDS

@@ -24,6 +24,7 @@ from pipeline.toy.scenes import (
     sample_training_scene,
     spec_of,
     thought_of,
+    words_beyond,
 )
 
 
@@ -159,3 +160,21 @@ def test_a_spec_survives_a_trip_through_json():
     for scene in some_scenes(50):
         spec = sample_spec(rng, scene)
         assert Spec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+def test_its_own_prompts_hold_no_word_from_elsewhere():
+    rng = np.random.default_rng(0)
+    prompts = [
+        prompt_of(spec, wording)
+        for spec in [
+            *(sample_held_out_spec(rng) for _ in range(40)),
+            *map(spec_of, some_scenes(40)),
+        ]
+        for wording in range(NUM_WORDINGS)
+    ]
+
+    assert [words for prompt in prompts if (words := words_beyond(prompt))] == []
+
+
+def test_words_from_elsewhere_are_told():
+    assert words_beyond("A Red cube, 3 caf\u00e9s and a star") == ["cube", "3", "caf\u00e9s"]

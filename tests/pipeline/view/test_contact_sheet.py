@@ -1,3 +1,5 @@
+"""A contact sheet: what it shows of rollouts, whatever they say."""
+
 import io
 from typing import Any
 
@@ -5,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.pictures import encode_webp
-from pipeline.view.contact_sheet import contact_sheet, printable
+from pipeline.pictures import decode_picture, encode_webp
+from pipeline.view import contact_sheet as sheets
+from pipeline.view.contact_sheet import printable
+from pipeline.view.verdicts import Drawing, JudgedTrace, critique_of
 from schemas.errors import InputError
 
 
@@ -21,6 +25,30 @@ def an_event(role, text, region=0, revision=0, **fields) -> dict[str, Any]:
     empty = {"score": None, "verdict": None, "better_thought": None}
     empty |= {"superseded_by": None, "picture": None}
     return {"role": role, "region": region, "revision": revision, "text": text, **empty, **fields}
+
+
+def contact_sheet(rows, **shares):
+    """The sheet of these rows, with the pictures that they keep."""
+    return sheets.contact_sheet([judged_by_hand(row, **shares) for row in rows])
+
+
+def judged_by_hand(row, share_right=None):
+    pictures = [decode_picture(image["bytes"]) for image in row["images"]]
+    final = row["final_picture"]
+    return JudgedTrace(
+        row=row,
+        drawings=tuple(
+            Drawing(
+                event=event,
+                canvas=None if event["picture"] is None else pictures[event["picture"]],
+                critique=critique_of(event, row["events"]),
+                share_right=share_right,
+            )
+            for event in row["events"]
+            if event["role"] == "draw"
+        ),
+        picture=None if final is None else pictures[final],
+    )
 
 
 def a_row(**changes) -> dict[str, Any]:
@@ -71,6 +99,9 @@ def test_what_is_said_shows():
     events = a_row()["events"]
     events[2] = events[2] | {"score": 41.0}
     assert contact_sheet([a_row(events=events)]) != plain
+    verdicts = [contact_sheet([a_row()], share_right=share) for share in (None, 0.5, 0.75, 1.0)]
+    assert len(set(verdicts)) == 4
+    assert sheets.contact_sheet([judged_by_hand(a_row())], title="4 traces") != plain
 
 
 def test_a_run_that_keeps_final_pictures_only_still_shows_them():

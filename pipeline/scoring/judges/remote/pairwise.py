@@ -106,9 +106,7 @@ def pairs_of(prompts: Sequence[str], max_opponents: int) -> list[tuple[int, int]
             pairs += combinations(group, 2)
             continue
         steps = range(1, max(1, max_opponents // 2) + 1)
-        pairs += [
-            (group[place], group[(place + step) % size]) for step in steps for place in range(size)
-        ]
+        pairs += [(group[at], group[(at + step) % size]) for step in steps for at in range(size)]
     return pairs
 
 

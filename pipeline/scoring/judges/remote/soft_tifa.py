@@ -107,7 +107,8 @@ def questions_about(spec: PromptSpec) -> Iterator[str]:
                 yield f"Is the {shown.noun} in the picture {attribute.value}?"
     for relation in spec.relations:
         subject = spec.objects[relation.subject].phrase
-        target = "" if relation.object is None else f" - the {spec.objects[relation.object].phrase}"
+        index = relation.object
+        target = "" if index is None else f" - the {spec.objects[index].phrase}"
         yield f"Is this so in the picture: the {subject} - {relation.relation}{target}?"
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ValidationError, field_validator
 
-from pipeline.endpoints.answers import Completion
+from pipeline.endpoints.answers import Completion, Likelihood
 from pipeline.endpoints.chat import ChatRequest
 from pipeline.endpoints.client import EndpointClient
 from pipeline.pictures import Pixels
@@ -87,20 +87,25 @@ def _spelled_ids(client: EndpointClient) -> tuple[int, ...]:
     return tuple(ids) if {"yes", "no"} <= set(ids.values()) else ()
 
 
-def _told(answer: Completion) -> dict[str, float]:
-    """Log-probabilities of what could have stood first, by their texts."""
+def _told(answer: Completion) -> list[Likelihood]:
+    """What could have stood first. Several tokens may be spelled alike; the one that was drawn
+    stands among the others, or not.
+    """
     if not answer.likelihoods:
-        return {}
+        return []
     first = answer.likelihoods[0]
-    told = {other.token: other.logprob for other in first.top_logprobs or ()}
-    return told | {first.token: first.logprob}
+    others = first.top_logprobs or ()
+    drawn = Likelihood(token=first.token, logprob=first.logprob)
+    return [*others] if drawn in others else [drawn, *others]
 
 
 def _masses(answer: Answered) -> YesNo | Outcome:
     if not isinstance(answer, Completion):
         return answer
     told = _told(answer)
-    return yes_no_of_logprobs(list(told), list(told.values())) if told else Outcome.REFUSED
+    if not told:
+        return Outcome.REFUSED
+    return yes_no_of_logprobs([each.token for each in told], [each.logprob for each in told])
 
 
 class YesSettings(RemoteSettings):

@@ -153,10 +153,16 @@ const coppice = (() => {
 
   /* Which traces, and in what order */
 
+  /** What a trace is among the options of a filter: one of them, or the several reasons of its rows. */
+  function optionsOf(name, trace) {
+    const cell = value(name, trace);
+    return name === "dropped_as" && cell !== null ? cell.split(", ") : [cell];
+  }
+
   function holds(trace, except) {
     if (state.text && !searched[trace].includes(state.text)) return false;
     for (const [name, chosen] of state.chosen) {
-      if (name !== except && chosen.size && !chosen.has(value(name, trace))) return false;
+      if (name !== except && chosen.size && !optionsOf(name, trace).some((option) => chosen.has(option))) return false;
     }
     for (const [name, [low, high]] of state.ranges) {
       const cell = value(name, trace);
@@ -216,17 +222,17 @@ const coppice = (() => {
   function optionName(name, option) {
     if (name === "run") return about.runs[option].name;
     if (YES_NO[name]) return YES_NO[name][option ? 0 : 1];
-    return option === null ? "none" : option;
+    return option ?? (name === "dropped_as" ? "no row dropped" : "none");
   }
 
   function drawFacets() {
     for (const [name, title] of FACETS) {
       const counts = new Map();
-      for (const cell of columns.get(name)) counts.set(cell, 0);
+      for (let trace = 0; trace < size; trace++) for (const option of optionsOf(name, trace)) counts.set(option, 0);
       const facet = get(`facet-${name}`);
       const isOf = name === "kept" || name === "dropped_as" ? about.set : true;
       if (!isOf || counts.size < 2 || counts.size > MOST_OPTIONS) continue;
-      for (const trace of filtered(name)) counts.set(value(name, trace), counts.get(value(name, trace)) + 1);
+      for (const trace of filtered(name)) for (const option of optionsOf(name, trace)) counts.set(option, counts.get(option) + 1);
       if (facet) {
         for (const label of facet.querySelectorAll("label")) {
           label.querySelector("i").textContent = counts.get(label.option).toLocaleString("en");

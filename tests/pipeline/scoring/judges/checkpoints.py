@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers as tf
@@ -14,17 +14,38 @@ _TEXT = (
     "two three roll paper towel is in picture ? . ,"
 )
 WORDS = _TEXT.split()
+SQUARE = {"height": 64, "width": 64}
 
 
-def seeded(build: Callable[..., Path]) -> Callable[..., Path]:
-    """Random, and the same each time, whatever was drawn before."""
+class File(NamedTuple):
+    """Text that lies beside a model."""
+
+    name: str
+    text: str
+
+    def save_pretrained(self, folder: Path) -> None:
+        (folder / self.name).write_text(self.text)
+
+
+def checkpoint(parts_of: Callable[..., tuple[Any, ...]]) -> Callable[..., Path]:
+    """A model, its tokenizer and its image processor, saved into a folder. Random, and the same
+    each time, whatever was drawn before.
+    """
 
     def built(folder: Path, **changes: Any) -> Path:
         with torch.random.fork_rng():
             torch.manual_seed(7)
-            return build(folder, **changes)
+            for part in parts_of(**changes):
+                part.save_pretrained(folder)
+        return folder
 
     return built
+
+
+def tower(layers: int = 1, **changes: Any) -> dict[str, Any]:
+    """The sizes of a small transformer."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    return {"num_hidden_layers": layers, **sizes, **changes}
 
 
 def bert_words() -> list[str]:
@@ -50,40 +71,28 @@ def clip_tokenizer() -> tf.CLIPTokenizer:
     return tf.CLIPTokenizer(vocab=vocabulary, merges=[("d", "o"), ("do", "g</w>")])
 
 
-def clip_config(**changes: Any) -> tf.CLIPConfig:
+def clip_text(layers: int, **changes: Any) -> dict[str, Any]:
     size = len(clip_tokenizer())
-    towers = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        **changes,
-    }
+    ends = {"vocab_size": size, "bos_token_id": size - 2, "eos_token_id": size - 1}
+    return tower(layers, **ends, **changes)
+
+
+def clip_config(**changes: Any) -> tf.CLIPConfig:
     return tf.CLIPConfig(
-        text_config={
-            **towers,
-            "vocab_size": size,
-            "max_position_embeddings": 77,
-            "bos_token_id": size - 2,
-            "eos_token_id": size - 1,
-        },
-        vision_config={**towers, "image_size": 32, "patch_size": 16},
+        text_config=clip_text(2, max_position_embeddings=77, **changes),
+        vision_config=tower(2, image_size=32, patch_size=16, **changes),
         projection_dim=8,
     )
 
 
-@seeded
-def clip(folder: Path, **changes: Any) -> Path:
-    model = tf.CLIPModel(clip_config(**changes))
-    _shake(model)
-    model.save_pretrained(folder)
-    clip_tokenizer().save_pretrained(folder)
-    _clip_pictures().save_pretrained(folder)
-    return folder
+@checkpoint
+def clip(**changes: Any) -> tuple[Any, ...]:
+    model = shaken(tf.CLIPModel(clip_config(**changes)))
+    return model, clip_tokenizer(), _clip_pictures()
 
 
-@seeded
-def grounding_dino(folder: Path) -> Path:
+@checkpoint
+def grounding_dino() -> tuple[Any, ...]:
     backbone = tf.SwinConfig(
         image_size=64,
         embed_dim=8,
@@ -116,53 +125,25 @@ def grounding_dino(folder: Path) -> Path:
         disable_custom_kernels=True,
         max_text_len=256,
     )
-    model = tf.GroundingDinoForObjectDetection(config)
-    _shake(model)
-    model.save_pretrained(folder)
-    bert_tokenizer().save_pretrained(folder)
-    size = {"shortest_edge": 96, "longest_edge": 160}
-    tf.GroundingDinoImageProcessorPil(size=size).save_pretrained(folder)
-    return folder
+    pictures = tf.GroundingDinoImageProcessorPil(size={"shortest_edge": 96, "longest_edge": 160})
+    return shaken(tf.GroundingDinoForObjectDetection(config)), bert_tokenizer(), pictures
 
 
-@seeded
-def owlv2(folder: Path) -> Path:
-    size = len(clip_tokenizer())
-    towers = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
+@checkpoint
+def owlv2() -> tuple[Any, ...]:
     config = tf.Owlv2Config(
-        text_config={
-            **towers,
-            "vocab_size": size,
-            "max_position_embeddings": 16,
-            "bos_token_id": size - 2,
-            "eos_token_id": size - 1,
-            "pad_token_id": 0,
-        },
-        vision_config={**towers, "image_size": 64, "patch_size": 16},
+        text_config=clip_text(1, max_position_embeddings=16, pad_token_id=0),
+        vision_config=tower(image_size=64, patch_size=16),
         projection_dim=16,
     )
-    model = tf.Owlv2ForObjectDetection(config)
-    _shake(model)
-    model.save_pretrained(folder)
-    clip_tokenizer().save_pretrained(folder)
-    tf.Owlv2ImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder)
-    return folder
+    pictures = tf.Owlv2ImageProcessorPil(size=SQUARE)
+    return shaken(tf.Owlv2ForObjectDetection(config)), clip_tokenizer(), pictures
 
 
-@seeded
-def dpt(folder: Path) -> Path:
+@checkpoint
+def dpt() -> tuple[Any, ...]:
     config = tf.DPTConfig(
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=32,
-        image_size=64,
-        patch_size=16,
+        **tower(4, image_size=64, patch_size=16),
         backbone_out_indices=[0, 1, 2, 3],
         neck_hidden_sizes=[8, 8, 8, 8],
         fusion_hidden_size=8,
@@ -170,70 +151,38 @@ def dpt(folder: Path) -> Path:
         use_auxiliary_head=False,
         reassemble_factors=[4, 2, 1, 0.5],
     )
-    tf.DPTForDepthEstimation(config).save_pretrained(folder)
-    tf.DPTImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder)
-    return folder
+    return tf.DPTForDepthEstimation(config), tf.DPTImageProcessorPil(size=SQUARE)
 
 
-@seeded
-def git(folder: Path) -> Path:
-    tower = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
+@checkpoint
+def git() -> tuple[Any, ...]:
     config = tf.GitConfig(
-        vision_config={**tower, "image_size": 32, "patch_size": 16},
-        vocab_size=len(bert_words()),
-        **tower,
-        max_position_embeddings=64,
+        vision_config=tower(image_size=32, patch_size=16),
+        **tower(vocab_size=len(bert_words()), max_position_embeddings=64),
         bos_token_id=101,
         eos_token_id=102,
         pad_token_id=0,
     )
-    model = tf.GitForCausalLM(config)
-    _shake(model)
+    model = shaken(tf.GitForCausalLM(config))
     _favour(model.output, ["yes", "no"])
-    model.save_pretrained(folder)
-    bert_tokenizer().save_pretrained(folder)
-    _clip_pictures().save_pretrained(folder)
-    return folder
+    return model, bert_tokenizer(), _clip_pictures()
 
 
-@seeded
-def blip(folder: Path) -> Path:
+@checkpoint
+def blip() -> tuple[Any, ...]:
     tokenizer = bert_tokenizer()
     tokenizer.add_special_tokens({"bos_token": "[DEC]"})
-    tower = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "projection_dim": 16,
-    }
+    ids = {"bos_token_id": len(tokenizer) - 1, "sep_token_id": 102, "eos_token_id": 102}
+    sizes = {"vocab_size": len(tokenizer), "encoder_hidden_size": 16, "pad_token_id": 0}
     config = tf.BlipConfig(
-        text_config={
-            **tower,
-            "vocab_size": len(tokenizer),
-            "encoder_hidden_size": 16,
-            "max_position_embeddings": 64,
-            "bos_token_id": len(tokenizer) - 1,
-            "sep_token_id": 102,
-            "pad_token_id": 0,
-            "eos_token_id": 102,
-        },
-        vision_config={**tower, "image_size": 32, "patch_size": 16},
+        text_config=tower(projection_dim=16, max_position_embeddings=64, **ids, **sizes),
+        vision_config=tower(projection_dim=16, image_size=32, patch_size=16),
         projection_dim=16,
         image_text_hidden_size=16,
     )
-    model = tf.BlipForQuestionAnswering(config)
-    _shake(model)
+    model = shaken(tf.BlipForQuestionAnswering(config))
     _favour(model.text_decoder.cls.predictions, ["yes", "no"])
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    tf.BlipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
+    return model, tokenizer, tf.BlipImageProcessorPil(size={"height": 32, "width": 32})
 
 
 TEMPLATE = (
@@ -260,8 +209,8 @@ def qwen_tokenizer(*special: str) -> tf.Qwen2Tokenizer:
     return tokenizer
 
 
-@seeded
-def qwen3_vl(folder: Path) -> Path:
+@checkpoint
+def qwen3_vl() -> tuple[Any, ...]:
     names = {
         "image_token_id": "<|image_pad|>",
         "video_token_id": "<|video_pad|>",
@@ -302,43 +251,25 @@ def qwen3_vl(folder: Path) -> Path:
         },
         **ids,
     )
-    model = tf.Qwen3VLForConditionalGeneration(config)
-    _shake(model)
+    model = shaken(tf.Qwen3VLForConditionalGeneration(config))
     _favour_spellings(model.lm_head, tokenizer)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     pictures = tf.Qwen2VLImageProcessorPil(
         patch_size=16, merge_size=2, size={"shortest_edge": 32 * 32, "longest_edge": 112 * 112}
     )
-    pictures.save_pretrained(folder)
-    shown = "<|vision_start|><|image_pad|><|vision_end|>"
-    (folder / "chat_template.jinja").write_text(TEMPLATE.replace("IMAGE", shown))
-    return folder
+    return model, tokenizer, pictures, _template("<|vision_start|><|image_pad|><|vision_end|>")
 
 
-@seeded
-def llava_onevision(folder: Path) -> Path:
+@checkpoint
+def llava_onevision() -> tuple[Any, ...]:
     tokenizer = qwen_tokenizer("<image>", "<video>")
     image, video = (tokenizer.convert_tokens_to_ids(name) for name in ("<image>", "<video>"))
     sizes = [[32, 32], [64, 64]]
     config = tf.LlavaOnevisionConfig(
         vision_config=tf.SiglipVisionConfig(
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=32,
-            patch_size=16,
-            vision_use_head=False,
+            **tower(2, image_size=32, patch_size=16, vision_use_head=False)
         ),
         text_config=tf.Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=512,
+            **tower(vocab_size=len(tokenizer), num_key_value_heads=1, max_position_embeddings=512)
         ),
         image_token_index=image,
         image_token_id=image,
@@ -347,19 +278,14 @@ def llava_onevision(folder: Path) -> Path:
         vision_feature_select_strategy="full",
         vision_feature_layer=-1,
     )
-    model = tf.LlavaOnevisionForConditionalGeneration(config)
-    _shake(model)
+    model = shaken(tf.LlavaOnevisionForConditionalGeneration(config))
     _favour_spellings(model.lm_head, tokenizer)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     pictures = tf.LlavaOnevisionImageProcessorPil(
         size={"height": 32, "width": 32}, image_grid_pinpoints=sizes
     )
-    pictures.save_pretrained(folder)
     settings = {"num_image_tokens": 4, "vision_feature_select_strategy": "full"}
-    (folder / "processor_config.json").write_text(json.dumps(settings))
-    (folder / "chat_template.jinja").write_text(TEMPLATE.replace("IMAGE", "<image>"))
-    return folder
+    told = File("processor_config.json", json.dumps(settings))
+    return model, tokenizer, pictures, told, _template("<image>")
 
 
 def _clip_pictures() -> tf.CLIPImageProcessorPil:
@@ -367,12 +293,17 @@ def _clip_pictures() -> tf.CLIPImageProcessorPil:
     return tf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=crop)
 
 
-def _shake(model: torch.nn.Module) -> None:
-    """Larger weights than models begin with, so that pictures and texts make a difference."""
+def _template(image: str) -> File:
+    return File("chat_template.jinja", TEMPLATE.replace("IMAGE", image))
+
+
+def shaken(model: Any) -> Any:
+    """With larger weights than models begin with, so that pictures and texts make a difference."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.3)
+    return model
 
 
 def _favour(head: torch.nn.Module, words: list[str]) -> None:

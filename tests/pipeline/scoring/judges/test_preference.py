@@ -7,7 +7,7 @@ import transformers as tf
 from torch import nn
 
 from schemas.errors import InputError
-from tests.pipeline.scoring.judges.checkpoints import clip_config, clip_tokenizer, seeded
+from tests.pipeline.scoring.judges.checkpoints import clip_config, clip_tokenizer
 from tests.pipeline.scoring.judges.conftest import Checkpoints, asked, loaded, picture
 
 INPUTS = [asked("a dog", 1), asked("two red cups", 2), asked("a dog", 3), asked("x " * 90, 4)]
@@ -110,11 +110,12 @@ class OpenClip(nn.Module):
         return x[range(len(ids)), ids.argmax(dim=1)] @ self.text_projection
 
 
-@seeded
 def open_clip_checkpoint(folder: Path) -> Path:
     model = OpenClip(len(clip_tokenizer())).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.4)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.4)
     weights = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
     torch.save({"state_dict": weights, "epoch": 3}, folder / "HPS_v2.1_compressed.pt")
     return folder

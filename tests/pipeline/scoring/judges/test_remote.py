@@ -99,6 +99,16 @@ def test_a_question_is_drawn_from_as_it_is_and_never_held_to_a_choice(server: St
     assert "image_url" in json.dumps(body["messages"])
 
 
+def test_tokens_that_are_spelled_alike_count_each_and_the_drawn_one_once(server: StandIn):
+    alike = {"token": "Yes", "logprob": math.log(0.2)}
+    told = [alike | {"logprob": math.log(0.4)}, alike, {"token": "No", "logprob": math.log(0.2)}]
+    place = told[0] | {"top_logprobs": told}
+    server.react = lambda asked: Reaction(body=completion("Yes", logprobs={"content": [place]}))
+    (score,) = scores_of(judge(server, "lmm_yes[endpoint=critic]"), ["a red cube"])
+
+    assert score.value == pytest.approx(0.6 / 0.8)
+
+
 @pytest.mark.parametrize("likely", [{"Maybe": -0.1}, {"Maybe": -0.1, "Yes": -9.0}, {}])
 def test_an_answer_that_is_neither_is_no_score(likely: dict[str, float], server: StandIn):
     server.react = lambda asked: first_token("Maybe", **likely)
@@ -325,7 +335,7 @@ def test_a_command_names_an_endpoint_of_its_config(server: StandIn, tmp_path: Pa
 
     assert (rubric.id.name, toy.id.name) == ("rubric", "toy")
     assert rubric.settings is not None
-    assert isinstance(rubric.load("cpu"), object)
+    assert rubric.load("cpu").name == "rubric"
 
 
 def test_a_run_is_scored_and_those_that_compare_see_a_whole_object(

@@ -55,7 +55,7 @@ def grow(folder: Path, num_prompts: int = 5, **method: object) -> Store:
 def store(tmp_path: Path) -> Store:
     """10 rollouts of which no picture was kept, with scores of critiques."""
     store = grow(tmp_path / "run", pictures=Pictures.NONE)
-    score(store, "critiques")
+    score(store, "critiques", "phash")
     return store
 
 
@@ -125,6 +125,7 @@ def test_scores_are_chips_and_columns(store: Store, tmp_path: Path):
 
     assert "critiques.value" in chips
     assert {"score", "critiques.value"} <= set(view_of(out)["numbers"])
+    assert "phash.hash" not in view_of(out)["numbers"]  # no quantity
 
 
 def test_the_order_and_the_choice_are_those_asked_for(store: Store, tmp_path: Path):
@@ -281,6 +282,7 @@ def test_of_a_set_it_shows_what_stayed_and_why_the_rest_did_not(store: Store, tm
         origin="test",
     )
     write_set(open_curation([open_run(store.url)], recipe, Path()), open_store(str(tmp_path / "s")))
+    grow(tmp_path / "another")  # which is not its run
     viewed = view(str(tmp_path / "s"))  # finds its run beside it
     assert isinstance(viewed, ViewedSet)
 

@@ -1,0 +1,1 @@
+"""What stores say, and do, when something is wrong: their errors, their silence, their garbage."""

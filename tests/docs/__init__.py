@@ -1,0 +1,1 @@
+"""What README and docs tell one to type, typed."""

@@ -1,0 +1,90 @@
+"""Metrics of a run, as Ray's own Prometheus endpoint tells them, and the dashboard of them."""
+
+import json
+import re
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from jobs.cluster.driver import Driver
+from jobs.cluster.metrics import RunMetrics
+from pipeline.store.open import open_store
+from schemas.config import FakeConfig
+from tests.support import SMALL, fake_config, fake_method, plan_run
+
+DASHBOARD = Path(__file__).parents[3] / "examples" / "grafana.json"
+FAKE = SMALL.model_dump() | {"dead_share": 0.3, "delay_seconds": 0.25}
+
+
+def names_in_the_dashboard() -> set[str]:
+    return set(re.findall(r"ray_coppice_\w+", DASHBOARD.read_text()))
+
+
+def test_the_dashboard_is_json_whose_panels_all_ask_for_metrics():
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+
+    assert all("ray_coppice_" in t["expr"] for panel in panels for t in panel["targets"])
+    assert len(names_in_the_dashboard()) == 10
+
+
+TAGS = (
+    'ray_coppice_rollouts_total{[^}]*end="(accepted|revised)"',
+    'ray_coppice_rollouts_total{[^}]*end="dead_scripted"',
+    'ray_coppice_tokens_total{[^}]*role="draw"',
+    'ray_coppice_phase_seconds_total{[^}]*device="cpu"[^}]*phase="load"',
+)
+
+
+def missing_in(told: str) -> list[str]:
+    """Names of the dashboard, and tags that we promise, which an endpoint does not tell."""
+    names = names_in_the_dashboard() - set(re.findall(r"^ray_coppice_\w+", told, re.M))
+    return [*names, *(tags for tags in TAGS if not re.search(tags, told))]
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    """A Ray in this process, and where its node tells metrics."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    node = ray.nodes()[0]
+    yield f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_rays_endpoint_tells_what_the_dashboard_asks_for(tmp_path: Path, endpoint: str):
+    store = open_store(str(tmp_path / "run"))
+    config = fake_config(fake_method(FakeConfig(**FAKE)), num_actors=2, live_rollouts_per_actor=4)
+    manifest = plan_run(store, 400, config, rollouts_per_shard=4)
+    metrics, seen = RunMetrics(manifest.run_id), ""
+    is_over = threading.Event()
+
+    def look() -> None:
+        nonlocal seen
+        while not is_over.wait(1.0):
+            with urllib.request.urlopen(endpoint, timeout=5) as answer:
+                text = answer.read().decode()
+            told = [line for line in text.splitlines() if manifest.run_id in line]
+            seen = "\n".join(told) if len(told) > len(seen.splitlines()) else seen
+            if not missing_in(seen):
+                is_over.set()
+
+    began = time.monotonic()
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    driver = Driver(
+        store,
+        manifest,
+        show=metrics.tell,
+        is_stopping=lambda: is_over.is_set() or time.monotonic() - began > 50,
+    )
+    driver.run()
+    is_over.set()
+    watcher.join()
+
+    assert not missing_in(seen), seen

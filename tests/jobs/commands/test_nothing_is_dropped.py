@@ -1,0 +1,112 @@
+"""What is given and would have no effect is refused, and says what to do."""
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.cli import main
+from pipeline.store.open import open_store
+from tests.support import fake_config, plan_run, run_all
+
+FAKE = ("--backend", "fake")
+TWICE = '{"prompt": "a red kite", "seed": 1, "seed": 2}'
+RECIPE = """
+name = "some"
+about = "some"
+[[filters]]
+column = "{column}"
+of = "{of}"
+min = 1
+"""
+
+
+def refused(words: Sequence[str]) -> str:
+    """What a command says that ends with 2."""
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output), pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2, output.getvalue()
+    return " ".join(output.getvalue().split())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    (tmp_path / "prompts.txt").write_text("a red kite\n")
+    (tmp_path / "array.json").write_text(f"[{TWICE}]")
+    (tmp_path / "lines.jsonl").write_text(TWICE)
+    (tmp_path / "table.csv").write_text("prompt,seed,seed\na red kite,1,2\n")
+    columns = [pa.array(["a red kite"]), pa.array([1]), pa.array([2])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["prompt", "seed", "seed"]), "table.parquet")
+    (tmp_path / "scorers.toml").write_text("[scorer.phash]\n[scorers.phash]\n")
+    store = open_store(str(tmp_path / "run"))
+    run_all(store, plan_run(store, 1, fake_config()))
+    return tmp_path
+
+
+PLAN = ("plan", "prompts.txt", "new")
+REFUSALS = {
+    "a key of a line": (("plan", "lines.jsonl", "new", *FAKE), "'seed' is there twice"),
+    "a key of an array": (("plan", "array.json", "new", *FAKE), "'seed' is there twice"),
+    "columns of a table": (("plan", "table.csv", "new", *FAKE), "found 2 called 'seed'"),
+    "columns of Parquet": (("plan", "table.parquet", "new", *FAKE), "found 2 called 'seed'"),
+    "a key of evaluation files": (
+        ("prompts", "prompts.txt", "--out", "out.jsonl", "--against", "lines.jsonl"),
+        "'seed' is there twice",
+    ),
+    "a model for the fake": ((*PLAN, *FAKE, "--model", "nobody"), "the fake has no model"),
+    "a dtype for the fake": ((*PLAN, *FAKE, "--dtype", "bfloat16"), "--dtype"),
+    "a fake that nobody asks": (
+        (*PLAN, "--model", "tiny", "--set", "method.fake.image_size=48"),
+        "--backend fake",
+    ),
+    "resources twice": ((*PLAN, *FAKE, "--resources", '{"a": 1, "a": 2}'), ""),
+    "ratios without a sum": (
+        (
+            *(*PLAN, *FAKE, "--set", 'method.schedule.kind="ratios"'),
+            *("--set", "method.schedule.ratios=[1e-320, 1e-320, 1e-320]"),
+        ),
+        "give some near 1",
+    ),
+    "rollouts of a planned run": (("run", "run", "--rollouts", "8"), "--extend RUN --rollouts"),
+    "what is done with bad prompts": (("run", "run", "--skip-bad"), "there are none"),
+    "execution of an extension": (
+        ("plan", "--extend", "run", "--rollouts", "2", "--set", "execution.num_actors=3"),
+        "leave execution settings out",
+    ),
+    "pictures of no record": (("show", "run", "--png", "pictures"), "name it"),
+    "hits of nothing": (("prompts", "prompts.txt", "--out", "o.jsonl", "--hits", "h"), "--against"),
+    "longer than a clock": ((*PLAN, *FAKE, "--set", "execution.beat_seconds=1e300"), "1000000000"),
+    "more shards than there are": (("rerun", "run", "--shards", "0-999999999999"), "no shard"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_would_have_no_effect_is_refused(folder: Path, name: str):
+    words, advice = REFUSALS[name]
+
+    if name == "resources twice":  # an option of runs alone
+        words = ("run", *words[1:])
+    assert advice in refused(words)
+    assert not (folder / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "of"), [("trace.num_revisions", "drawing"), ("event.score", "drawing")]
+)
+def test_whose_score_a_field_is_cannot_be_said(folder: Path, column: str, of: str):
+    (folder / "recipe.toml").write_text(RECIPE.format(column=column, of=of))
+
+    assert "leave it out" in refused(("curate", "run", "set", "--recipe", "recipe.toml"))
+
+
+def test_a_name_given_twice_is_shown_harmlessly(folder: Path):
+    (folder / "a\x1b[31m.jsonl").write_text('{"\\u001b[2J": 1, "\\u001b[2J": 2}')
+
+    assert "\x1b" not in refused(("plan", "a\x1b[31m.jsonl", "new", *FAKE))
