@@ -8,7 +8,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ from schemas.endpoints import MODEL_BACKENDS, EndpointExecution, EndpointMethod,
 from schemas.frozen import Frozen as Frozen
 from schemas.json_values import JsonMapping, JsonObject, canonical_json
 from schemas.trace import TRACE_VERSION, Role
+
+T = TypeVar("T")
 
 _MOST_ROWS = 2**20  # of a canvas
 
@@ -64,13 +66,21 @@ class ScheduleConfig(Frozen):
         return self
 
 
+def _younger(default: T) -> T:
+    """A setting that is younger than some runs. At its default, with which they were made, it is in
+    no dump: neither in run.json nor in a digest.
+    """
+    field: T = Field(default=default, exclude_if=lambda value: bool(value == default))
+    return field
+
+
 class ReflectionConfig(Frozen):
     """When a region is judged and drawn again. theta 90 and one revision are the paper's."""
 
     max_revisions: int = Field(default=1, ge=0, le=8)  # 0: no reflection at all
     theta: int = Field(default=90, ge=0, le=100)
     on_unparseable: Literal["keep", "ask_again"] = "keep"
-    combine: Literal["first", "mean", "all"] = "first"  # of several critics
+    combine: Literal["first", "mean", "all"] = _younger("first")  # of several critics
 
 
 class SamplingConfig(Frozen):
@@ -141,9 +151,11 @@ class MethodConfig(Frozen):
     model: ModelConfig
     backend: BackendName = "engine"
     backends: dict[Role, str | tuple[str, ...]] = Field(default_factory=dict)  # roles that differ
-    endpoints: dict[str, EndpointMethod] = Field(default_factory=dict)  # that answer text roles
+    endpoints: dict[str, EndpointMethod] = _younger({})  # that answer text roles
     program: Program = Program.THINK_WHILE
-    thoughts: Literal["own", "given"] = "own"  # given: they come with the prompts, in a column
+    thoughts: Literal["own", "given"] = _younger(
+        "own"
+    )  # given: they come with the prompts, in a column
     pack: PackConfig
     schedule: ScheduleConfig = ScheduleConfig()
     reflection: ReflectionConfig = ReflectionConfig()
@@ -295,18 +307,9 @@ def differences(planned: MethodConfig, current: MethodConfig) -> list[str]:
 
 
 def _body(method: MethodConfig) -> JsonObject:
-    """What the digest is of. A setting that is younger than some runs is left out at the value
-    that they were made with, and so are endpoints that answer no role.
-    """
-    in_use = method.endpoints_in_use
-    body: JsonObject = method.model_dump(mode="json", exclude={"endpoints"})
-    reflection = body["reflection"]
-    if method.reflection.combine == "first" and isinstance(reflection, dict):
-        body["reflection"] = {k: v for k, v in reflection.items() if k != "combine"}
-    if method.thoughts == "own":
-        del body["thoughts"]
-    if in_use:
-        body["endpoints"] = {name: table.model_dump(mode="json") for name, table in in_use.items()}
+    """What the digest is of: endpoints that answer no role are not."""
+    used = method.model_copy(update={"endpoints": method.endpoints_in_use})
+    body: JsonObject = used.model_dump(mode="json")
     return body
 
 

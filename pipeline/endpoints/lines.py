@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import httpx2
 from pydantic import SecretStr
@@ -39,7 +40,6 @@ class Lines:
 
     def __init__(self, execution: EndpointExecution, key: SecretStr | None) -> None:
         self._execution, self._key = execution, key
-        self._trust = httpx2.create_ssl_context()
         self._idle: list[httpx2.AsyncClient] = []  # the last one used is the first one taken
 
     async def post(self, url: str, body: bytes, request_id: str) -> TryResult | Reset:
@@ -107,10 +107,16 @@ class Lines:
                 execution.request_timeout_seconds, connect=execution.connect_timeout_seconds
             ),
             limits=httpx2.Limits(max_connections=len(execution.url)),
-            verify=self._trust,
+            verify=_trust(),
             follow_redirects=False,
             trust_env=False,
         )
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """The certificates that this machine trusts, which take a while to read."""
+    return httpx2.create_ssl_context()
 
 
 def _broken(error: httpx2.TransportError, *, is_new: bool) -> TryResult | Reset:
