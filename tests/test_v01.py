@@ -273,6 +273,12 @@ def funnel_of(answer: Answer) -> list[str]:
     return [line for line in lines[first:] if not is_about_files.match(line)]
 
 
+def funnel_in(text: str) -> list[str]:
+    """The lines of a funnel that `coppice curate` printed, after those of its progress."""
+    lines = text.splitlines()
+    return lines[next(i for i, line in enumerate(lines) if " came in" in line) : -1]
+
+
 @pytest.mark.parametrize("kind", ["sft", "grpo"])
 def test_a_set_has_the_same_files_with_the_same_rows_and_digests(copy: Copy, kind: str):
     copy.forget("sets")
