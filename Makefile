@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/first
 
-.PHONY: run test slow test-vllm test-browser test-docs test-all chaos check format bench clean
+.PHONY: run test slow test-vllm test-browser test-docs test-consumers test-all chaos check format bench clean
 
 run: $(VENV)/ready  ## the main job, on this machine, with the bundled prompts and model
 	$(BIN)/coppice run examples/toy.jsonl $(RUN) --config examples/first-run.toml --shard-rollouts 8
@@ -18,6 +18,9 @@ slow: $(VENV)/ready  ## what takes minutes: cuts of the fault suite, the toy's t
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --s3 real tests/pipeline/store tests/s3 tests/faults
 
+test-consumers: $(VENV)/ready  ## every trainer that our exports name, in an environment of its own (see docs/train.md)
+	$(BIN)/python -m tests.consumers
+
 test-browser: $(VENV)/ready  ## the gallery's page in Chromium, which apt-get install chromium brings
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,browser]'
 	$(BIN)/python -m pytest -m browser tests/browser
@@ -27,7 +30,7 @@ test-vllm: $(VENV)/ready  ## runs with a real vLLM on this machine's CPU; its en
 	$(BIN)/python -m pytest -m vllm tests/vllm
 
 test-all:  ## everything there is, part by part, each with its time
-	@for part in check test slow test-docs test-vllm test-browser chaos; do \
+	@for part in check test slow test-docs test-vllm test-browser test-consumers chaos; do \
 	  begun=$$(date +%s); $(MAKE) --no-print-directory $$part || exit 1; \
 	  echo "make $$part: $$(($$(date +%s) - begun)) s"; \
 	done

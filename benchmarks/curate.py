@@ -37,7 +37,7 @@ from pipeline.rollout.worker import Worker
 from pipeline.scoring.find import find_scorer
 from pipeline.scoring.scorers import id_of
 from pipeline.scoring.sidecars import score_object
-from pipeline.sets.exports import EXPORTS, KIND_OF_ROWS
+from pipeline.sets.exports import exports_of
 from pipeline.store.layout import sidecar_key
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
@@ -89,7 +89,7 @@ def main() -> None:
         "cpus": os.cpu_count(),
         "commit": commit(),
     }
-    exports = [name for name in EXPORTS if KIND_OF_ROWS[EXPORTS[name].takes] is SetKind.SFT]
+    exports = exports_of(SetKind.SFT)
     recipe = _EVERYTHING if options.exports else _RECIPE
     recipe = recipe.replace("{PICTURES}", "required" if options.pictures else "tokens")
     recipe = recipe.replace("{EXPORTS}", json.dumps(exports))

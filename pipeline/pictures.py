@@ -29,6 +29,15 @@ def encode_webp(pixels: Pixels) -> bytes:
     return sink.getvalue()
 
 
+def encode_png(pixels: Pixels) -> bytes:
+    """PNG, which everybody who decodes it writes again without loss."""
+    from PIL import Image
+
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG", compress_level=1)
+    return sink.getvalue()
+
+
 def decode_picture(data: bytes) -> Pixels:
     """The pixels of an encoded picture."""
     from PIL import Image

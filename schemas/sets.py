@@ -42,6 +42,16 @@ class UnitFiles(Frozen):
     """What was put of one unit of a set, by stream; stands beside an unfinished set."""
 
     files: dict[str, StreamFiles]
+    left_out: dict[str, dict[str, int]] = Field(default_factory=dict)  # rows by export and reason
+
+
+class ExportNote(Frozen):
+    """What an export of a set is, and what it left out."""
+
+    version: int  # of the export's form
+    consumer: str  # and the version of it that the form is tested with
+    coppice: str  # that wrote it
+    left_out: dict[str, int]  # rows by reason
 
 
 class SetManifest(Frozen):
@@ -51,6 +61,10 @@ class SetManifest(Frozen):
     version: str  # 16 hex digits over the inputs
     inputs: SetInputs
     files: dict[str, StreamFiles]  # by stream, such as `sft/draw_2/train`
+    # By name; those of the recipe, and those that were added since. Their rows are among `files`.
+    exports: dict[str, ExportNote] = Field(
+        default_factory=dict, exclude_if=lambda exports: not exports
+    )
     # By key, the SHA-256 of each file of the set but this one. None in sets of version 0.1.
     digests: dict[str, str] = Field(default={}, exclude_if=lambda digests: not digests)
     digest: str = Field(default="", exclude_if=lambda digest: not digest)  # of all of the above

@@ -7,6 +7,7 @@ test works on a copy with the command line alone, and compares with the original
 import hashlib
 import io
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -255,13 +256,27 @@ def test_a_recipe_decides_alike_about_every_row(copy: Copy, kind: str):
     made = copy.coppice("curate", "run", f"sets/{kind}", "--recipe", f"{kind}.toml")
 
     assert dry.exit_code == made.exit_code == COMPLETE, dry.text + made.text
-    told, (_, card) = made.text.splitlines()[:-1], read_card(copy.folder / "sets" / kind)
+    told, (_, card) = funnel_of(made), read_card(copy.folder / "sets" / kind)
     assert "\n".join(told) in card
-    assert dry.text.splitlines()[:-1] == told
+    assert funnel_of(dry) == told
     for name in ("leaks.json", "recipe.json"):
         assert_same_file(copy.folder / "sets" / kind / name, MADE / "sets" / kind / name)
     assert_same_decisions(copy.folder / "sets" / kind, MADE / "sets" / kind)
     assert_same_funnel(copy.folder / "sets" / kind, MADE / "sets" / kind)
+
+
+def funnel_of(answer: Answer) -> list[str]:
+    """The lines of the funnel, between those of progress and those about what was written."""
+    lines = answer.text.splitlines()[:-1]
+    first = next(index for index, line in enumerate(lines) if "came in" in line)
+    is_about_files = re.compile(r"Export |\d+ of \d+ ")
+    return [line for line in lines[first:] if not is_about_files.match(line)]
+
+
+def funnel_in(text: str) -> list[str]:
+    """The lines of a funnel that `coppice curate` printed, after those of its progress."""
+    lines = text.splitlines()
+    return lines[next(i for i, line in enumerate(lines) if " came in" in line) : -1]
 
 
 @pytest.mark.parametrize("kind", ["sft", "grpo"])
@@ -282,18 +297,35 @@ def test_a_set_does_not_depend_on_where_its_run_lies(copy: Copy):
     assert_same_set(copy.folder / "a-set", MADE / "sets/sft")
 
 
-def test_a_set_made_after_another_one_has_the_same_exports(copy: Copy):
+def test_exports_of_a_set_say_what_they_said_in_their_new_forms(copy: Copy):
     copy.forget("sets")
     for kind in ("grpo", "sft"):
         made = copy.coppice("curate", "run", f"sets/{kind}", "--recipe", f"{kind}.toml")
         assert made.exit_code == COMPLETE, made.text
 
-    for exports in ("grpo/exports/verl-grpo", "sft/exports/trl"):
-        names = names_below(MADE / "sets" / exports)
-        assert names == ["train/part-00000.parquet", "validation/part-00000.parquet"]
-        assert names_below(copy.folder / "sets" / exports) == names
-        for name in names:
-            assert_same_file(copy.folder / "sets" / exports / name, MADE / "sets" / exports / name)
+    for split in ("train", "validation"):
+        name = f"sft/exports/trl/{split}/part-00000.parquet"
+        rows, known = (pq.read_table(at / "sets" / name) for at in (copy.folder, MADE))
+        messages = [row["prompt"] + row["completion"] for row in rows.to_pylist()]
+        assert messages == known["messages"].to_pylist()
+        for images, others in zip(rows["images"], known["images"], strict=True):
+            pictures = zip(images.as_py(), others.as_py(), strict=True)
+            assert all((decode(a["bytes"]) == decode(b["bytes"])).all() for a, b in pictures)
+        name = f"grpo/exports/verl-grpo/{split}/part-00000.parquet"
+        rows, known = (pq.read_table(at / "sets" / name) for at in (copy.folder, MADE))
+        for row, other in zip(rows.to_pylist(), known.to_pylist(), strict=True):
+            assert (row["uid"], row["prompt_ids"]) == (other["uid"], other["prompt_ids"])
+            num_canvas = row["response_mask"].count(0)
+            assert row["response_ids"][num_canvas:] == other["response_ids"]
+            assert row["reward_score"] == other["reward_score"]
+
+
+def test_an_export_in_an_old_form_is_not_mixed_with_a_new_one(copy: Copy):
+    refused = copy.coppice("export", "sets/sft", "--export", "trl")
+    added = copy.coppice("export", "sets/sft", "--export", "trl-messages")
+
+    assert refused.exit_code == 2
+    assert added.exit_code == COMPLETE, added.text
 
 
 # Comparing
@@ -403,10 +435,12 @@ def read_card(folder: Path) -> tuple[dict[str, Any], str]:
     return yaml.safe_load(front), text
 
 
-def without_funnel(card: str) -> str:
-    """A data card but for what its funnel counts."""
-    before, _, rest = card.partition("## Funnel\n")
-    return before + rest.partition("\n## ")[2]
+def without_exports(card: str) -> str:
+    """A data card but for what its funnel counts, and for its exports."""
+    sections = card.split("\n## ")
+    kept = [text for text in sections if not text.startswith(("Funnel\n", "Exports\n"))]
+    card = "\n## ".join(kept)
+    return "\n".join(line for line in card.splitlines() if "`exports/" not in line)
 
 
 def assert_same_decisions(ours: Path, theirs: Path) -> None:
@@ -430,23 +464,28 @@ def assert_same_funnel(ours: Path, theirs: Path) -> None:
     for counts in (funnel["removed"], *funnel["by_task"].values()):
         if num := counts.pop("not_scored", 0):
             counts[NULL_WAS] = counts.get(NULL_WAS, 0) + num
+    funnel.pop("exports", None)
     assert funnel == known
 
 
 def assert_same_set(ours: Path, theirs: Path) -> None:
     """All files of a set, but for the versions of coppice and pyarrow that its manifest names."""
-    names = names_below(theirs)
-    assert names_below(ours) == names
+    names = [name for name in names_below(theirs) if not name.startswith("exports/")]
+    mine = [name for name in names_below(ours) if not name.startswith("exports/")]
+    assert sorted({*mine} - {"croissant.json"}) == names
     manifest, other = (read_json(folder / "manifest.json") for folder in (ours, theirs))
     version, known = manifest.pop("version"), other.pop("version")
     inputs, known_inputs = manifest.pop("inputs"), other.pop("inputs")
     assert without(inputs, VARYING_IN_INPUTS) == without(known_inputs, VARYING_IN_INPUTS)
+    for note in (manifest, other):  # exports have new forms, and say so
+        note.pop("exports", None)
+        note["files"] = {k: of for k, of in note["files"].items() if not k.startswith("exports/")}
     assert without(manifest, NEW_IN_MANIFESTS) == other
     assert (version == known) == (inputs == known_inputs)
     front, card = read_card(ours)
     known_front, known_card = read_card(theirs)
     assert front == known_front
-    assert without_funnel(card.replace(version, known)) == without_funnel(known_card)
+    assert without_exports(card.replace(version, known)) == without_exports(known_card)
     assert_same_decisions(ours, theirs)
     assert_same_funnel(ours, theirs)
     told_above = {"manifest.json", "README.md", "funnel.json", "decisions.parquet"}

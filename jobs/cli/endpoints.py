@@ -126,4 +126,4 @@ def serve(
         return
     if folder is not None or config is None:
         raise typer.BadParameter("expected: coppice serve NAME --config FILE")
-    raise typer.Exit(serve_endpoint(name, config, settings or [], terminal, host=host, port=port))
+    serve_endpoint(name, config, settings or [], terminal, host=host, port=port)

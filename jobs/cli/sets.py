@@ -173,7 +173,7 @@ def curate(
     if len(runs) < 2:
         raise typer.BadParameter("give at least one run, and last the place of the set")
     terminal = Terminal()
-    terminal.doing("reading the recipe")
+    terminal.doing("reading the recipe", is_logged=False)
     from jobs.commands.curate import CurateRequest, curate_runs
 
     request = CurateRequest(
@@ -190,3 +190,38 @@ def curate(
         dry_run=dry_run,
     )
     curate_runs(request, terminal)
+
+
+@app.command(rich_help_panel="Training sets")
+def export(
+    out: Annotated[str, typer.Argument(metavar="SET", help="A set that `curate` made.")],
+    name: Annotated[
+        list[str],
+        typer.Option("--export", metavar="NAME", help="The form to add. Repeatable."),
+    ],
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN",
+            help="A run that the set was made of, for forms that show more than its rows: "
+            "pictures of drawings, how rollouts were sampled. Repeatable.",
+        ),
+    ] = None,
+    pack: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="The template pack of a run, if it is not bundled."),
+    ] = None,
+) -> None:
+    """Add trainers' forms to a set that stands. Its rows, their decisions and version stay.
+
+    Of sets for SFT: trl, trl-messages, llama-factory, ms-swift, verl, veomni, unirl, imagefolder,
+    webdataset, nemo-curator. Of groups: grpo, verl-grpo, unirl. Of pairs: trl-dpo, janus-dpo. What
+    a trainer could not learn from is left out and counted.
+
+        coppice export sets/first --export ms-swift
+        coppice export sets/first --export imagefolder --run runs/first
+    """
+    from jobs.commands.curate import ExportRequest, export_set
+
+    request = ExportRequest(out=out, exports=name, runs=run or [], packs=pack or [])
+    export_set(request, Terminal())

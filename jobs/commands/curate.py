@@ -1,4 +1,4 @@
-"""What `coppice curate` does: a training set of scored runs, by a recipe.
+"""What `coppice curate` does: a training set of scored runs, by a recipe; and `coppice export`.
 
 The work is spread over processes of one machine, or over a Ray cluster that is joined.
 """
@@ -17,6 +17,8 @@ from pipeline.select.judge import with_judge
 from pipeline.select.parallel import Result, Spread, Work, in_processes
 from pipeline.select.recipes import load_recipe
 from pipeline.select.selection import Curation, open_curation
+from pipeline.sets.adding import add_exports, read_set
+from pipeline.sets.export_notes import export_lines
 from pipeline.sets.exports import check_exports
 from pipeline.sets.write import write_set
 from pipeline.store.open import open_store
@@ -43,6 +45,26 @@ class CurateRequest:
     dry_run: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportRequest:
+    """What the user asked for, unchecked."""
+
+    out: str  # the URL of a set that stands
+    exports: list[str]
+    runs: list[str]  # URLs of those that the set was made of, as far as they are needed
+    packs: list[str]
+
+
+def export_set(request: ExportRequest, terminal: Terminal) -> None:
+    """Add forms of a set that stands. Raises InputError before any work starts."""
+    out = open_store(request.out)
+    read_set(out, request.exports)
+    runs = [open_run(url) for url in request.runs]
+    manifest = add_exports(out, request.exports, runs, request.packs)
+    terminal.say(*export_lines(manifest))
+    terminal.say(f"Set {manifest.version}: {as_typed(out.url)}.")
+
+
 def curate_runs(request: CurateRequest, terminal: Terminal) -> None:
     """Decide, print the funnel, and write the set. Raises InputError before any work starts."""
     if not request.dry_run:
@@ -52,7 +74,10 @@ def curate_runs(request: CurateRequest, terminal: Terminal) -> None:
     check_exports(exports, recipe.kind)
     recipe = with_judge(recipe, request.judges, request.held_out)
     recipe = recipe.model_copy(update={"exports": exports})
-    with terminal.progress("judging traces") as line, _spread_of(request) as spread:
+    with (
+        terminal.progress("judging traces", is_logged=False) as line,
+        _spread_of(request) as spread,
+    ):
         _curate(request, recipe, folder, spread, terminal, line)
 
 
@@ -81,6 +106,7 @@ def _curate(
         return
     out = open_store(request.out)
     manifest = write_set(curation, out, packs=request.packs, spread=spread, say=terminal.say)
+    terminal.say(*export_lines(manifest))
     num_files = sum(len(stream.files) for stream in manifest.files.values())
     terminal.say(f"Set {manifest.version}: {as_typed(out.url)}, {counted(num_files, 'file')}.")
 

@@ -90,6 +90,9 @@ def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     preflight(store)
     manifest = commit_plan(store, plan, prompts, resolved.config, resolved.facts)
     terminal.say(*_describe_plan(store.url, manifest, plan, resolved), *_describe_reading(prompts))
+    is_told = any(setting.strip().startswith("execution.") for setting in request.settings)
+    if is_told and manifest.config.execution != resolved.config.execution:
+        terminal.say("The plan keeps its execution settings: those given hold for this command.")
     terminal.say(*_describe_foreign(prompts, resolved.config))
     return manifest.model_copy(update={"config": resolved.config})
 

@@ -30,8 +30,8 @@ class Candidates:
     """All traces and all rows of all trace objects, one object after the other.
 
     A trace is an index into the arrays [traces], a row one into the arrays [rows]; both count
-    through all objects. `decide` fills in `reason`, `partner`, `advantage` and `group_size` where
-    they stand; all else stays as it was gathered.
+    through all objects. `decide` fills in `reason`, `partner` and what groups are told where they
+    stand; all else stays as it was gathered.
     """
 
     run: npt.NDArray[np.int32]  # [traces]: index into the runs
@@ -44,6 +44,9 @@ class Candidates:
     has_hash: Flags  # [traces]
     partner: npt.NDArray[np.int32]  # [traces]: of the best of a pair the worst; of others -1
     advantage: npt.NDArray[np.float32]  # [traces]: NaN without a reward, and outside of groups
+    reward_mean: Floats  # [traces]: of its group; NaN as the advantage
+    reward_std: Floats  # [traces]: of its group, with ddof 0
+    num_rewards: npt.NDArray[np.int32]  # [traces]: in its group; 0 outside groups
     group_size: npt.NDArray[np.int32]  # [traces]: ok ones of its record and run; 1 outside groups
     trace: npt.NDArray[np.int32]  # [rows]: the trace that it would be made of
     task: npt.NDArray[np.int16]  # [rows]: see `task_name`
@@ -101,6 +104,9 @@ def gather(
         has_hash=np.concatenate([shard.has_hash for shard in traces]),
         partner=np.full(first_trace[-1], -1, np.int32),
         advantage=np.full(first_trace[-1], np.nan, np.float32),
+        reward_mean=np.full(first_trace[-1], np.nan),
+        reward_std=np.full(first_trace[-1], np.nan),
+        num_rewards=np.zeros(first_trace[-1], np.int32),
         group_size=np.ones(first_trace[-1], np.int32),
         trace=np.concatenate(
             [shard.trace + first for shard, first in zip(rows, first_trace, strict=False)]
@@ -184,6 +190,9 @@ def _keep_whole_groups(candidates: Candidates, groups: Groups, endings: Endings)
         if len(known):
             mean, deviation = (known[0], 0.0) if alike else (known.mean(), float(known.std()))
             candidates.advantage[members] = (rewards - mean) / (deviation + 1e-4)
+            candidates.reward_mean[members] = mean
+            candidates.reward_std[members] = deviation
+            candidates.num_rewards[members] = len(known)
     candidates.drop(~is_whole[candidates.trace], "incomplete_group")
     if groups.drop_zero_variance:
         is_null = np.isnan(candidates.rank)

@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping
 from pipeline.select.funnel import lines_of
 from pipeline.select.guard_lines import guard_lines_of
 from pipeline.select.selection import Curation
+from pipeline.sets.export_notes import num_rows
 from pipeline.store.runs import stack_of
 from schemas.config import MethodConfig
 from schemas.recipes import Recipe
-from schemas.sets import StreamFiles
+from schemas.sets import SetManifest, StreamFiles
 from schemas.specs import PromptOrigin
 from schemas.trace import Role
 
+_EXPORTS, _AFTER_EXPORTS = "\n\n## Exports\n\n", "\n\n## Where it comes from\n\n"
 _UNKNOWN = "unknown"
 _LONGEST_NAME = 120
 _JANUS_LICENCE = "DeepSeek Model License"
@@ -28,17 +30,17 @@ of Janus so as to perform similarly as a *derivative of the model*: its use rest
 training on rows that a Janus-Pro wrote, judged or drew."""
 
 
-def card_of(curation: Curation, version: str, files: Mapping[str, StreamFiles]) -> str:
+def card_of(curation: Curation, manifest: SetManifest) -> str:
     """The whole card, as Markdown. Equal sets have equal cards."""
-    recipe = curation.recipe
+    recipe, files = curation.recipe, manifest.files
     parts = [
         front_matter(recipe.name, files),
         f"# {_one_line(recipe.name)}",
         recipe.about or "A training set of Thinking-while-Generating traces.",
-        f"Version `{version}`, of recipe `{curation.checked.digest}`. Made by Coppice from the "
-        "runs below; `manifest.json` names every input by its digest, `decisions.parquet` says of "
-        "every row that could have been why it is not here, and `leaks.json` which prompts were "
-        "found in evaluation sets.",
+        f"Version `{manifest.version}`, of recipe `{curation.checked.digest}`. Made by Coppice "
+        "from the runs below; `manifest.json` names every input by its digest, "
+        "`decisions.parquet` says of every row that could have been why it is not here, and "
+        "`leaks.json` which prompts were found in evaluation sets.",
         "## Rows\n\n" + "\n".join(_rows(files)),
         "## Funnel\n\n```\n" + "\n".join(lines_of(curation.funnel)) + "\n```",
         *_guards(curation),
@@ -46,7 +48,7 @@ def card_of(curation: Curation, version: str, files: Mapping[str, StreamFiles]) 
         "## Scorers\n\n" + "\n".join(_scorers(recipe)),
         "## Licences and restrictions\n\n" + "\n".join(_licences(curation)),
     ]
-    return "\n\n".join(parts) + "\n"
+    return with_exports("\n\n".join(parts) + "\n", manifest)
 
 
 def front_matter(name: str, files: Mapping[str, StreamFiles]) -> str:
@@ -73,6 +75,28 @@ def front_matter(name: str, files: Mapping[str, StreamFiles]) -> str:
     return f"---\n{data.to_yaml()}\n---"
 
 
+def with_exports(card: str, manifest: SetManifest) -> str:
+    """A card that tells what each export of a set is for; as it was where there is none."""
+    if not manifest.exports:
+        return card
+    before, _, rest = card.rpartition(_AFTER_EXPORTS)  # above it may stand words of users
+    above, heading, _ = before.rpartition(_EXPORTS)
+    return f"{above if heading else before}{_EXPORTS}{_exports(manifest)}{_AFTER_EXPORTS}{rest}"
+
+
+def _exports(manifest: SetManifest) -> str:
+    lines = (
+        f"- `{name}`, version {note.version}, for {note.consumer}: "
+        f"{num_rows(manifest, name):,} rows; left out: {_counts(note.left_out)}."
+        for name, note in manifest.exports.items()
+    )
+    return "\n".join(lines)
+
+
+def _counts(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {num:,}" for reason, num in left_out.items()) or "none"
+
+
 def _guards(curation: Curation) -> Iterator[str]:
     """Whether selection pleased more than its judges; nothing where none judges by a role."""
     if curation.guards is not None:
@@ -84,7 +108,8 @@ def _rows(files: Mapping[str, StreamFiles]) -> Iterator[str]:
     yield "| files | rows |"
     yield "|---|---|"
     for key, stream in files.items():
-        yield f"| `{key}-*` | {stream.num_rows:,} |"
+        if not key.startswith("exports/"):
+            yield f"| `{key}-*` | {stream.num_rows:,} |"
 
 
 def _scorers(recipe: Recipe) -> Iterator[str]:

@@ -50,6 +50,9 @@ class GroupPick:
 
     size: int
     advantage: float | None
+    reward_mean: float | None  # of the group
+    reward_std: float | None  # with ddof 0
+    num_rewards: int  # in the group that are not null
     rewards: tuple[float | None, ...]  # as the recipe names them; None: does not apply
 
 
@@ -81,6 +84,9 @@ class ObjectPicks:
     worse_score: Floats
     group_size: npt.NDArray[np.int32]
     advantage: npt.NDArray[np.float32]  # NaN: none
+    reward_mean: Floats
+    reward_std: Floats
+    num_rewards: npt.NDArray[np.int32]
     categories: tuple[str, ...]
     worse_objects: tuple[str, ...]  # names
 
@@ -102,6 +108,9 @@ class ObjectPicks:
             worse_score=self.worse_score[start:stop],
             group_size=self.group_size[start:stop],
             advantage=self.advantage[start:stop],
+            reward_mean=self.reward_mean[start:stop],
+            reward_std=self.reward_std[start:stop],
+            num_rewards=self.num_rewards[start:stop],
         )
 
 
@@ -135,6 +144,9 @@ def picks_of(curation: Curation, object_index: int) -> ObjectPicks:
         worse_score=np.where(worse >= 0, candidates.rank[worse], np.nan),
         group_size=candidates.group_size[traces],
         advantage=candidates.advantage[traces],
+        reward_mean=candidates.reward_mean[traces],
+        reward_std=candidates.reward_std[traces],
+        num_rewards=candidates.num_rewards[traces],
         categories=tuple(candidates.categories[index] for index in categories.tolist()),
         worse_objects=names,
     )
@@ -241,6 +253,9 @@ def _groups(picks: ObjectPicks, store: Store, name: str, recipe: Recipe) -> Iter
         yield GroupPick(
             size=int(picks.group_size[index]),
             advantage=_known(picks.advantage[index]),
+            reward_mean=_known(picks.reward_mean[index]),
+            reward_std=_known(picks.reward_std[index]),
+            num_rewards=int(picks.num_rewards[index]),
             rewards=rewards,
         )
 

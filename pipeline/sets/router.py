@@ -1,14 +1,16 @@
 """Which files a row goes to: one stream a task and split, and one an export and split."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 import pyarrow as pa
 
 from pipeline.sets.exports import EXPORTS
-from pipeline.sets.part_files import ParquetStream, Stream, TarStream
+from pipeline.sets.exports.form import Source
+from pipeline.sets.exports.tagged import dataset_info
+from pipeline.sets.part_files import STREAMS, ParquetStream, Stream
 from pipeline.sets.picks import SPLITS
 from pipeline.sets.rows import ObjectWork, make_rows
 from pipeline.store.contents import rows_not_finite
@@ -21,52 +23,83 @@ from schemas.sets import StreamFiles
 from schemas.trace import Role
 from schemas.training import DRAW, GROUP, PREFERENCE, TEXT
 
+EXPORTS_FOLDER = "exports"
 _ROWS_AT_ONCE = 128  # as Python objects, which take many times what they take as columns
 _PICTURE_BYTES_AT_ONCE = 16 * 2**20  # of them; all exports of a row share its picture
 
 
-def make_tables(store: Store, work: ObjectWork) -> Iterator[dict[str, pa.Table]]:
-    """The rows of one object, some at a time, as canonical tables and as exports, by the keys of
-    their streams.
+class Tables(NamedTuple):
+    """Some rows of a set."""
+
+    tables: Mapping[str, pa.Table]  # by the keys of their streams
+    left_out: Mapping[str, Counter[str]]  # by export: how many rows for what reason
+
+
+def make_tables(store: Store, work: ObjectWork) -> Iterator[Tables]:
+    """The rows of one object, some at a time, as canonical tables and as exports.
 
     Raises InputError for a row with a number that is not finite: no set holds one.
     """
-    rows: dict[str, list[TrainingRow]] = defaultdict(list)
+    sources: dict[str, list[Source]] = defaultdict(list)  # by split
     num_rows = num_bytes = 0
-    for pick, row in make_rows(store, work):
-        for stream in streams_of(row, pick.split, work.recipe):
-            rows[stream].append(row)
-        num_rows, num_bytes = num_rows + 1, num_bytes + _picture_bytes(row)
+    for pick, source in make_rows(store, work):
+        sources[pick.split].append(source)
+        num_rows, num_bytes = num_rows + 1, num_bytes + _picture_bytes(source)
         if num_rows >= _ROWS_AT_ONCE or num_bytes >= _PICTURE_BYTES_AT_ONCE:
-            yield _tables(rows)
-            rows.clear()
+            yield tables_of(sources, work.recipe)
+            sources.clear()
             num_rows = num_bytes = 0
-    if rows:
-        yield _tables(rows)
+    if sources:
+        yield tables_of(sources, work.recipe)
 
 
-def _picture_bytes(row: TrainingRow) -> int:
-    return sum(len(image["bytes"]) for image in row["images"]) if _has_images(row) else 0
+def _picture_bytes(source: Source) -> int:
+    images = list(source.row["images"]) if _has_images(source.row) else []
+    images += [] if source.facts is None else source.facts.canvases.values()
+    return sum(len(image["bytes"]) for image in images)
 
 
 def _has_images(row: TrainingRow) -> TypeGuard[TextRow | PreferenceRow | GroupRow]:
     return "images" in row
 
 
-def _tables(rows: Mapping[str, Sequence[TrainingRow]]) -> dict[str, pa.Table]:
-    tables = {stream: _table(stream, of_stream) for stream, of_stream in rows.items()}
-    for stream, table in tables.items():
-        _check_numbers(stream, table)
-    return tables
+def tables_of(sources: Mapping[str, Sequence[Source]], recipe: Recipe) -> Tables:
+    """The tables of some rows, which are given by split."""
+    tables: dict[str, pa.Table] = {}
+    left_out: dict[str, Counter[str]] = {}
+    for split, of_split in sources.items():
+        rows: dict[str, list[TrainingRow]] = defaultdict(list)
+        for source in of_split:
+            rows[_stream_of(source.row, split, recipe)].append(source.row)
+        for key, of_stream in rows.items():
+            tables[key] = pa.Table.from_pylist(of_stream, schema=schema_of(key))
+        exported = export_tables({split: of_split}, recipe.exports)
+        tables |= exported.tables
+        for name, counts in exported.left_out.items():
+            left_out[name] = left_out.get(name, Counter()) + counts
+    for key, table in tables.items():
+        _check_numbers(key, table)
+    return Tables(tables, left_out)
 
 
-def streams_of(row: TrainingRow, split: str, recipe: Recipe) -> list[str]:
-    """The keys of the streams that a row of this split goes to: its own, and exports' that take
-    it.
-    """
+def export_tables(sources: Mapping[str, Sequence[Source]], names: Sequence[str]) -> Tables:
+    """Some rows, which are given by split, as these exports."""
+    tables: dict[str, pa.Table] = {}
+    left_out: dict[str, Counter[str]] = {}
+    for split, of_split in sources.items():
+        for name in names:
+            exported = EXPORTS[name].of(of_split)
+            left_out[name] = left_out.get(name, Counter()) + exported.left_out
+            for folder, table in exported.tables.items():
+                parts = filter(None, [EXPORTS_FOLDER, name, split, folder, "part"])
+                tables["/".join(parts)] = table
+    return Tables(tables, left_out)
+
+
+def _stream_of(row: TrainingRow, split: str, recipe: Recipe) -> str:
+    """The key of the stream of a row of this split."""
     folder = f"{SetKind.SFT}/{row['task']}" if recipe.kind == SetKind.SFT else recipe.kind
-    exports = [name for name in recipe.exports if EXPORTS[name].takes(row)]
-    return [f"{folder}/{split}", *(f"exports/{name}/{split}/part" for name in exports)]
+    return f"{folder}/{split}"
 
 
 class Streams:
@@ -87,15 +120,16 @@ class Streams:
     def close(self) -> dict[str, StreamFiles]:
         """Put all files. The streams in the order of their keys."""
         return {
-            key: StreamFiles(files=(stream.close(),), num_rows=stream.num_rows)
+            key: StreamFiles(files=(stream.close(), *stream.others), num_rows=stream.num_rows)
             for key, stream in sorted(self._streams.items())
         }
 
     def _open(self, key: str) -> Stream:
         name, file_key = _export_name(key), f"{key}-{self._number:05d}"
-        if name is not None and EXPORTS[name].container == "tar":
-            return TarStream(self._out, file_key, self._scratch)
-        return ParquetStream(self._out, file_key, schema_of(key), self._scratch)
+        container = "parquet" if name is None else EXPORTS[name].container
+        if container == "parquet":
+            return ParquetStream(self._out, file_key, schema_of(key), self._scratch)
+        return STREAMS[container](self._out, file_key, self._scratch)
 
 
 def joined(units: Sequence[Mapping[str, StreamFiles]]) -> dict[str, StreamFiles]:
@@ -111,16 +145,15 @@ def joined(units: Sequence[Mapping[str, StreamFiles]]) -> dict[str, StreamFiles]
     }
 
 
-def notes_of(recipe: Recipe, streams: Mapping[str, StreamFiles]) -> dict[str, JsonObject]:
-    """Small files that a trainer wants beside its rows, by their keys."""
-    if "llama-factory" not in recipe.exports:
+def notes_of(
+    name: str, exports: Iterable[str], streams: Mapping[str, StreamFiles]
+) -> dict[str, JsonObject]:
+    """Small files that a trainer wants beside its rows, by their keys, of a set of this name."""
+    if "llama-factory" not in exports:
         return {}
-    splits = [split for split in SPLITS if f"exports/llama-factory/{split}/part" in streams]
-    return {
-        "exports/llama-factory/dataset_info.json": {
-            f"{recipe.name}_{split}": _llama_factory_note(split) for split in splits
-        }
-    }
+    folder = f"{EXPORTS_FOLDER}/llama-factory"
+    splits = [split for split in SPLITS if f"{folder}/{split}/part" in streams]
+    return {f"{folder}/dataset_info.json": dataset_info(name, splits)}
 
 
 def schema_of(key: str) -> pa.Schema:
@@ -136,13 +169,7 @@ def schema_of(key: str) -> pa.Schema:
 def _export_name(key: str) -> str | None:
     """The export that a stream is of; None: canonical rows."""
     folder, name, *_ = key.split("/")
-    return name if folder == "exports" else None
-
-
-def _table(key: str, rows: Sequence[TrainingRow]) -> pa.Table:
-    if (name := _export_name(key)) is not None:
-        return EXPORTS[name].table(rows)
-    return pa.Table.from_pylist(rows, schema=schema_of(key))
+    return name if folder == EXPORTS_FOLDER else None
 
 
 def _check_numbers(stream: str, table: pa.Table) -> None:
@@ -153,19 +180,3 @@ def _check_numbers(stream: str, table: pa.Table) -> None:
             f"{row} of {stream} would have a number in {column} that is not finite; use scorers "
             "whose values are from 0 to 1, or leave the row out with a filter on its score"
         )
-
-
-def _llama_factory_note(split: str) -> JsonObject:
-    """How LLaMA-Factory reads the files of one split, for its `dataset_info.json`."""
-    return {
-        "file_name": split,  # a folder
-        "formatting": "sharegpt",
-        "columns": {"messages": "messages", "images": "images"},
-        "tags": {
-            "role_tag": "role",
-            "content_tag": "content",
-            "user_tag": "user",
-            "assistant_tag": "assistant",
-            "system_tag": "system",
-        },
-    }

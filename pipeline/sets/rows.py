@@ -10,12 +10,22 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.select.columns import WHOLE
+from pipeline.sets.exports import EXPORTS
+from pipeline.sets.exports.form import Source, TraceFacts
+from pipeline.sets.facts import NO_GROUP, GroupRewards, Opening, facts_of, revision_of
 from pipeline.sets.picks import GroupPick, PairPick, Pick, TracePosition
+from pipeline.sets.questions import (
+    canvas_in_sight,
+    canvas_picture,
+    drawings_of,
+    images_at,
+    messages_of,
+)
 from pipeline.sets.replay import requests_of
 from pipeline.store.objects import Store
 from pipeline.store.traces import open_parquet
 from pipeline.twig.programs import Settings
-from pipeline.twig.requests import Canvas, Codes, Request, Text, Visual
+from pipeline.twig.requests import Request, Text, Visual
 from schemas.recipes import Groups, Recipe, SetKind
 from schemas.rows import (
     DrawRow,
@@ -23,7 +33,6 @@ from schemas.rows import (
     GroupRow,
     ImageCell,
     LineageRow,
-    Message,
     PreferenceRow,
     PreferenceSide,
     SegmentRow,
@@ -37,13 +46,19 @@ from schemas.training import IGNORED
 _ROWS_AT_ONCE = 16
 _TRACE_COLUMNS = (
     *("trace_id", "run_id", "record_id", "rollout_index", "prompt", "model", "codes"),
-    "final_picture",
+    *("region_stops", "final_picture"),
 )
 _EVENT_COLUMNS = (
     *("index", "role", "region", "revision", "candidate", "backend", "text", "raw_text"),
-    *("prefix_ids", "token_ids", "codes", "finish", "superseded_by", "picture"),
+    *("better_thought", "prefix_ids", "token_ids", "codes", "finish", "superseded_by", "picture"),
 )
 _LOGP_COLUMNS = ("logp_sample", "logp_cond")
+EVERY_COLUMN = (
+    *_TRACE_COLUMNS,
+    *(f"events.list.element.{name}" for name in (*_EVENT_COLUMNS, *_LOGP_COLUMNS)),
+    "images",
+)
+"""All columns that rows and exports are made from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,40 +73,84 @@ class ObjectWork:
     recipe_digest: str
 
 
-def make_rows(store: Store, work: ObjectWork) -> Iterator[tuple[Pick, TrainingRow]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorseSide:
+    """The worse of two rollouts."""
+
+    side: PreferenceSide
+    images: list[ImageCell]
+    opening: Opening
+
+
+def make_rows(store: Store, work: ObjectWork) -> Iterator[tuple[Pick, Source]]:
     """The rows picked of one object, in the order of its traces, each with its pick."""
     picks = [pick for picks_of_trace in work.picks.values() for pick in picks_of_trace]
     columns = columns_for(work.recipe, picks)
+    shows_traces = any(
+        work.recipe.kind in EXPORTS[name].shows_traces for name in work.recipe.exports
+    )
     worse_sides = _worse_sides(store, picks, columns)
     for position, trace_row in read_positions(store, work.key, sorted(work.picks), columns):
         requests = requests_of(trace_row, work.settings)
         for pick in work.picks[position]:
-            lineage = _lineage(trace_row, pick, work.recipe_digest)
-            if pick.group is not None and work.recipe.groups is not None:
-                group_row = _group_row(lineage, trace_row, requests, pick.group, work.recipe.groups)
-                yield pick, group_row
-            elif pick.pair is not None and pick.pair.worse_trace is not None:
-                worst = worse_sides[pick.pair.worse_trace]
-                yield pick, _pair_of_traces(lineage, trace_row, worst, pick.pair)
-            elif pick.pair is not None:
-                rejected = trace_row["events"][pick.event]
-                yield pick, _pair_of_drawings(lineage, trace_row, requests, rejected, pick.pair)
-            else:
-                yield pick, _event_row(lineage, trace_row, requests[pick.event], pick.event)
+            worse = None
+            if pick.pair is not None and pick.pair.worse_trace is not None:
+                worse = worse_sides[pick.pair.worse_trace]
+            row = _row(work, trace_row, requests, pick, worse)
+            facts = _facts(work, trace_row, requests, pick, worse) if shows_traces else None
+            yield pick, Source(row=row, facts=facts)
+
+
+def _row(
+    work: ObjectWork,
+    trace_row: TraceRow,
+    requests: Sequence[Request],
+    pick: Pick,
+    worse: WorseSide | None,
+) -> TrainingRow:
+    lineage = _lineage(trace_row, pick, work.recipe_digest)
+    if pick.group is not None and work.recipe.groups is not None:
+        return _group_row(lineage, trace_row, requests, pick.group, work.recipe.groups)
+    if pick.pair is None:
+        return _event_row(lineage, trace_row, requests[pick.event], pick.event)
+    if worse is not None:
+        return _pair_of_traces(lineage, trace_row, worse, pick.pair)
+    return _pair_of_drawings(lineage, trace_row, requests, pick.event, pick.pair)
+
+
+def _facts(
+    work: ObjectWork,
+    trace_row: TraceRow,
+    requests: Sequence[Request],
+    pick: Pick,
+    worse: WorseSide | None,
+) -> TraceFacts:
+    rewards = NO_GROUP
+    if (group := pick.group) is not None:
+        rewards = GroupRewards(group.reward_mean, group.reward_std, group.num_rewards)
+    return facts_of(
+        trace_row,
+        requests,
+        work.settings,
+        rejected=None if pick.pair is None or worse is not None else pick.event,
+        worse=None if worse is None else worse.opening,
+        rewards=rewards,
+    )
 
 
 def _worse_sides(
     store: Store, picks: Sequence[Pick], columns: Sequence[str]
-) -> dict[TracePosition, tuple[PreferenceSide, list[ImageCell]]]:
-    """The worse sides of pairs of traces, with their pictures. Each object is opened once."""
+) -> dict[TracePosition, WorseSide]:
+    """The worse sides of pairs of traces. Each object is opened once."""
     wanted: dict[str, dict[int, PairPick]] = {}
     for pick in picks:
         if pick.pair is not None and (worse := pick.pair.worse_trace) is not None:
             wanted.setdefault(worse.key, {})[worse.position] = pick.pair
     return {
-        TracePosition(key=key, position=position): (
-            _picture_side(trace_row, pairs[position].rejected_score),
-            _images(trace_row, [trace_row["final_picture"]]),
+        TracePosition(key=key, position=position): WorseSide(
+            side=_picture_side(trace_row, pairs[position].rejected_score),
+            images=images_at(trace_row, [trace_row["final_picture"]]),
+            opening=Opening.of(trace_row),
         )
         for key, pairs in wanted.items()
         for position, trace_row in read_positions(store, key, sorted(pairs), columns)
@@ -103,7 +162,8 @@ def columns_for(recipe: Recipe, picks: Sequence[Pick]) -> list[str]:
     events = [*_EVENT_COLUMNS, *(_LOGP_COLUMNS if recipe.kind == SetKind.GRPO else ())]
     columns = [*_TRACE_COLUMNS, *(f"events.list.element.{name}" for name in events)]
     is_blind = all(pick.task.startswith(Role.DRAW) or pick.task == "think_1" for pick in picks)
-    return columns if is_blind else [*columns, "images"]
+    shows_canvases = any(recipe.kind in EXPORTS[name].shows_traces for name in recipe.exports)
+    return [*columns, "images"] if shows_canvases or not is_blind else columns
 
 
 def read_positions(
@@ -163,19 +223,15 @@ def _text_row(lineage: LineageRow, trace_row: TraceRow, request: Text, event: Ev
     """A question and its answer; the canvas in sight as a picture and as tokens."""
     is_thought = event["role"] == Role.THINK
     answer = event["text"] if is_thought else (event["raw_text"] or "").strip()
-    messages: list[Message] = [
-        {"role": message.role, "content": message.text}
-        for message in request.messages
-        if message.text
-    ]
-    canvas = _canvas_in_sight(request)
+    messages = messages_of(request, event["backend"])
+    canvas = canvas_in_sight(request)
     prefix, answer_ids = event["prefix_ids"], event["token_ids"]
     is_foreign = prefix is None or answer_ids is None  # an endpoint's: words, and no ids of ours
     prefix, answer_ids = prefix or [], answer_ids or []
     return {
         **lineage,
         "messages": [*messages, {"role": "assistant", "content": answer}],
-        "images": _canvas_picture(trace_row, event) if canvas else [],
+        "images": canvas_picture(trace_row, event) if canvas else [],
         "canvas": list(canvas),
         "input_ids": None if is_foreign else prefix + answer_ids,
         "labels": None if is_foreign else [IGNORED] * len(prefix) + answer_ids,
@@ -206,36 +262,34 @@ def _pair_of_drawings(
     lineage: LineageRow,
     trace_row: TraceRow,
     requests: Sequence[Request],
-    rejected: EventRow,
+    event: int,
     pair: PairPick,
 ) -> PreferenceRow:
     """A drawing that was replaced, and the one that replaced it."""
-    assert rejected["superseded_by"] is not None
-    chosen = trace_row["events"][rejected["superseded_by"]]
+    rejected, chosen = revision_of(trace_row, event)
     return {
         **lineage,
         "margin": pair.margin,
         "chosen": _drawing_side(trace_row, requests, chosen, pair.chosen_score),
         "rejected": _drawing_side(trace_row, requests, rejected, pair.rejected_score),
-        "images": _images(trace_row, [chosen["picture"], rejected["picture"]]),
+        "images": images_at(trace_row, [chosen["picture"], rejected["picture"]]),
     }
 
 
 def _pair_of_traces(
     lineage: LineageRow,
     best: TraceRow,
-    worst: tuple[PreferenceSide, list[ImageCell]],
+    worse: WorseSide,
     pair: PairPick,
 ) -> PreferenceRow:
     """The finished pictures of two rollouts of one prompt."""
-    worse_side, worse_images = worst
-    best_images = _images(best, [best["final_picture"]])
+    best_images = images_at(best, [best["final_picture"]])
     return {
         **lineage,
         "margin": pair.margin,
         "chosen": _picture_side(best, pair.chosen_score),
-        "rejected": worse_side,
-        "images": best_images + worse_images if best_images and worse_images else [],
+        "rejected": worse.side,
+        "images": best_images + worse.images if best_images and worse.images else [],
     }
 
 
@@ -247,7 +301,7 @@ def _drawing_side(
         "event": drawing["index"],
         "thoughts": drawing["text"],
         "prefix_ids": _prefix_of(drawing),
-        "context": list(_canvas_in_sight(requests[drawing["index"]])),
+        "context": list(canvas_in_sight(requests[drawing["index"]])),
         "codes": drawing["codes"],
         "score": score,
     }
@@ -255,7 +309,7 @@ def _drawing_side(
 
 def _picture_side(trace_row: TraceRow, score: float | None) -> PreferenceSide:
     """The whole picture, after the text of its last drawing, which holds every thought."""
-    last = _drawings(trace_row)[-1]
+    last = drawings_of(trace_row)[-1]
     return {
         "trace_id": trace_row["trace_id"],
         "event": None,
@@ -289,7 +343,7 @@ def _group_row(
             for event, request in zip(trace_row["events"], requests, strict=True)
         ],
         "codes": trace_row["codes"],
-        "images": _images(trace_row, [trace_row["final_picture"]]),
+        "images": images_at(trace_row, [trace_row["final_picture"]]),
     }
 
 
@@ -306,7 +360,7 @@ def _segment(event: EventRow, request: Request, *, picture_only: bool) -> Segmen
         "is_policy": was_sampled and (is_drawing or not picture_only),
         "is_kept": event["superseded_by"] is None,
         "prefix_ids": event["prefix_ids"],
-        "canvas": list(_canvas_in_sight(request)),
+        "canvas": list(canvas_in_sight(request)),
         "tokens": event["codes"] if is_drawing else event["token_ids"],
         "logp_sample": event["logp_sample"],
         "logp_cond": event["logp_cond"],
@@ -317,27 +371,3 @@ def _prefix_of(drawing: EventRow) -> list[int]:
     prefix_ids = drawing["prefix_ids"]
     assert prefix_ids is not None, "no endpoint draws"
     return prefix_ids
-
-
-def _canvas_in_sight(request: Request) -> Codes:
-    """The tokens that a drawing goes on from, or that a question shows; none: no canvas yet."""
-    if isinstance(request, Visual):
-        return request.codes
-    pictures = request.pictures if isinstance(request, Text) else ()
-    return next((picture.codes for picture in pictures if isinstance(picture, Canvas)), ())
-
-
-def _canvas_picture(trace_row: TraceRow, event: EventRow) -> list[ImageCell]:
-    """The canvas that an event looked at, which is always the one after the latest drawing."""
-    before = [drawing for drawing in _drawings(trace_row) if drawing["index"] < event["index"]]
-    return _images(trace_row, [before[-1]["picture"]])
-
-
-def _drawings(trace_row: TraceRow) -> list[EventRow]:
-    return [event for event in trace_row["events"] if event["role"] == Role.DRAW]
-
-
-def _images(trace_row: TraceRow, indices: Sequence[int | None]) -> list[ImageCell]:
-    """The pictures at these indices; none if any of them is not kept."""
-    kept = [index for index in indices if index is not None]
-    return [trace_row["images"][index] for index in kept] if len(kept) == len(indices) else []

@@ -5,6 +5,7 @@ So the files of a set are the same wherever it is written, and a unit that is do
 again.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,7 +27,7 @@ from pipeline.store.trouble.scratch import scratch_folder
 from pipeline.twig.programs import Settings
 from schemas.config import Pictures
 from schemas.recipes import Recipe, SetKind
-from schemas.sets import StreamFiles, UnitFiles
+from schemas.sets import UnitFiles
 
 UNITS = "_units"
 """Below an unfinished set: a note for each unit that is done."""
@@ -111,8 +112,9 @@ def units_of(curation: Curation, settings: Sequence[Settings]) -> list[Unit]:
     ]
 
 
-def write_unit(task: UnitTask, work: UnitWork) -> dict[str, StreamFiles]:
-    """Make the rows of one unit and put its files, in a worker. The files by their streams."""
+def write_unit(task: UnitTask, work: UnitWork) -> UnitFiles:
+    """Make the rows of one unit and put its files, in a worker."""
+    left_out: dict[str, Counter[str]] = defaultdict(Counter)
     with scratch_folder() as scratch:
         out = NotedStore(task.out)
         streams = Streams(out, scratch, work.number)
@@ -126,16 +128,17 @@ def write_unit(task: UnitTask, work: UnitWork) -> dict[str, StreamFiles]:
                 recipe=task.recipe,
                 recipe_digest=task.recipe_digest,
             )
-            for tables in make_tables(store, object_work):
+            for tables, of_tables in make_tables(store, object_work):
                 streams.add(tables)
-        files = {
-            stream: put.model_copy(update={"digests": tuple(out.digests[key] for key in put.files)})
-            for stream, put in streams.close().items()
-        }
+                for name, counts in of_tables.items():
+                    left_out[name] += counts
+        unit_files = UnitFiles(
+            files=out.with_digests(streams.close()),
+            left_out={name: dict(counts) for name, counts in left_out.items() if counts},
+        )
     if task.has_notes:
-        note = UnitFiles(files=files).model_dump_json()
-        task.out.put(unit_key(work.number), note.encode())
-    return files
+        task.out.put(unit_key(work.number), unit_files.model_dump_json().encode())
+    return unit_files
 
 
 class _Part(NamedTuple):

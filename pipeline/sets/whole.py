@@ -5,7 +5,7 @@ version 0.1 has none: of its Parquet files pages and footers are read, and the r
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
@@ -18,7 +18,7 @@ from pipeline.store.shard_check import Finding
 from pipeline.store.traces import UNREADABLE
 from schemas.errors import DamagedObject, ObjectMissing
 from schemas.json_values import canonical_json
-from schemas.sets import SetManifest
+from schemas.sets import SetManifest, StreamFiles
 
 MANIFEST = "manifest.json"
 _ADVICE = "curate again into another place, from the runs and the recipe that manifest.json names"
@@ -60,6 +60,15 @@ class NotedStore:
 
     def delete(self, key: str) -> None:
         self._inner.delete(key)
+
+    def with_digests(self, streams: Mapping[str, StreamFiles]) -> dict[str, StreamFiles]:
+        """Streams whose files were put through here, with the digests of those."""
+        return {
+            name: stream.model_copy(
+                update={"digests": tuple(self.digests[key] for key in stream.files)}
+            )
+            for name, stream in streams.items()
+        }
 
     def _note(self, key: str, source: Source) -> None:
         if isinstance(source, bytes):

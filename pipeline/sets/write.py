@@ -20,7 +20,9 @@ from pipeline.plan.packs import settings_of
 from pipeline.select.parallel import Spread, ordered_map
 from pipeline.select.selection import Curation
 from pipeline.sets.card import card_of
+from pipeline.sets.croissant import croissant_of
 from pipeline.sets.decisions import leaks_of, write_decisions
+from pipeline.sets.export_notes import export_counts, export_notes
 from pipeline.sets.router import joined, notes_of
 from pipeline.sets.units import UNITS, UnitTask, unit_key, units_of, write_unit
 from pipeline.sets.whole import MANIFEST, NotedStore, sealed
@@ -29,7 +31,7 @@ from pipeline.store.trouble.scratch import scratch_folder, sweep_scratch
 from pipeline.twig.programs import Settings
 from schemas import __version__
 from schemas.errors import InputError, ObjectMissing
-from schemas.json_values import JsonValue, canonical_json
+from schemas.json_values import JsonObject, JsonValue, canonical_json
 from schemas.sets import SetInputs, SetManifest, SetRun, StreamFiles, UnitFiles
 from schemas.small_files import UnreadableFile, parse_small, read_bounded, read_small
 from schemas.training import TRAINING_FORMAT
@@ -69,29 +71,32 @@ def write_set(
     noted = NotedStore(out)
     with scratch_folder() as scratch:
         write_decisions(curation, noted, scratch)
-    files = _write_units(curation, out, settings, spread)
-    _put(noted, "funnel.json", curation.funnel.model_dump())
-    if curation.guards is not None:
-        _put(noted, "guards.json", curation.guards.model_dump(mode="json"))
-    _put(noted, "leaks.json", [leak.model_dump() for leak in leaks_of(curation)])
-    _put(noted, "recipe.json", curation.recipe.model_dump(mode="json"))
-    for key, note in notes_of(curation.recipe, files).items():
-        _put(noted, key, note)
-    noted.put("README.md", card_of(curation, version, files).encode())
+    units = _write_units(curation, out, settings, spread)
+    files = joined([unit.files for unit in units])
     manifest = SetManifest(
         training_format=TRAINING_FORMAT,
         version=version,
         inputs=inputs,
         files={key: stream.model_copy(update={"digests": ()}) for key, stream in files.items()},
-        digests=dict(sorted((noted.digests | _digests_of(files)).items())),
+        exports=export_notes(curation.recipe.exports, units),
     )
-    manifest = sealed(manifest)
-    _put(out, MANIFEST, manifest.model_dump(mode="json"))
+    put_json(noted, "funnel.json", _funnel_of(curation, manifest))
+    if curation.guards is not None:
+        put_json(noted, "guards.json", curation.guards.model_dump(mode="json"))
+    put_json(noted, "leaks.json", [leak.model_dump() for leak in leaks_of(curation)])
+    put_json(noted, "recipe.json", curation.recipe.model_dump(mode="json"))
+    for key, note in notes_of(curation.recipe.name, curation.recipe.exports, files).items():
+        put_json(noted, key, note)
+    noted.put("README.md", card_of(curation, manifest).encode())
+    put_json(noted, "croissant.json", croissant_of(curation, manifest))
+    digests = dict(sorted((noted.digests | digests_of(files)).items()))
+    manifest = sealed(manifest.model_copy(update={"digests": digests}))
+    put_json(out, MANIFEST, manifest.model_dump(mode="json"))
     _tidy(out)
     return manifest
 
 
-def _digests_of(streams: Mapping[str, StreamFiles]) -> dict[str, str]:
+def digests_of(streams: Mapping[str, StreamFiles]) -> dict[str, str]:
     """Of the files of streams; none of a stream that an older version began."""
     return {
         key: digest
@@ -103,7 +108,7 @@ def _digests_of(streams: Mapping[str, StreamFiles]) -> dict[str, str]:
 
 def _write_units(
     curation: Curation, out: Store, settings: Sequence[Settings], spread: Spread
-) -> dict[str, StreamFiles]:
+) -> list[UnitFiles]:
     """Write all rows, but for those of units that an earlier job came to the end of."""
     units = units_of(curation, settings)
     noted = {entry.key for entry in out.list_folder(UNITS)}
@@ -111,8 +116,9 @@ def _write_units(
     for unit in units:
         if unit_key(unit.number) in noted:
             with suppress(ObjectMissing, UnreadableFile):  # then the unit is made again
-                note = read_small(out, unit_key(unit.number), UnitFiles, max_bytes=_MAX_BYTES)
-                done[unit.number] = note.files
+                done[unit.number] = read_small(
+                    out, unit_key(unit.number), UnitFiles, max_bytes=_MAX_BYTES
+                )
     left = [unit for unit in units if unit.number not in done]
     task = UnitTask(
         out=out,
@@ -124,7 +130,13 @@ def _write_units(
     work = (unit.work(curation) for unit in left)
     for unit, files in zip(left, spread(partial(write_unit, task), work), strict=True):
         done[unit.number] = files
-    return joined([done[unit.number] for unit in units])
+    return [done[unit.number] for unit in units]
+
+
+def _funnel_of(curation: Curation, manifest: SetManifest) -> JsonObject:
+    """The funnel, and how many of the rows kept each export has and left out."""
+    counts: JsonObject = curation.funnel.model_dump()
+    return counts | {"exports": export_counts(manifest)} if manifest.exports else counts
 
 
 def _tidy(out: Store) -> None:
@@ -162,7 +174,11 @@ def inputs_of(curation: Curation) -> SetInputs:
 
 def version_of(inputs: SetInputs) -> str:
     """Equal inputs make equal sets: 16 hex digits."""
-    text = canonical_json(inputs.model_dump(mode="json"))
+    told = inputs.model_dump(mode="json")
+    if inputs.evaluation:  # the files count, and not what they are called
+        told["evaluation"] = sorted(inputs.evaluation.values())
+        told["recipe"]["decontamination"]["files"] = []
+    text = canonical_json(told)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -185,13 +201,14 @@ def _begin(out: Store, version: str) -> SetManifest | None:
             ) from error
         if written != version:
             raise InputError(
-                f"{out.url} holds {holds} (version {written}, not {version}); "
-                "give an empty place, or delete it"
+                f"{out.url} holds {holds} (version {written}, not {version}); give an empty place. "
+                f"More forms of a set that stands are added with: coppice export {out.url} "
+                "--export NAME"
             )
         return _parse_manifest(out, body) if key == MANIFEST else None
     if any(True for _ in out.list_folder("")):
         raise InputError(f"{out.url} is not empty and holds no set; give an empty place")
-    _put(out, STARTED, {"version": version})
+    put_json(out, STARTED, {"version": version})
     return None
 
 
@@ -205,5 +222,6 @@ def _parse_manifest(out: Store, body: bytes) -> SetManifest:
         ) from error
 
 
-def _put(out: Store, key: str, value: JsonValue) -> None:
+def put_json(out: Store, key: str, value: JsonValue) -> None:
+    """Put a small file for people and machines."""
     out.put(key, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())

@@ -42,8 +42,8 @@ def silent_server(ledger: Ledger, endpoint: str, bucket: str, folder: Path, numb
                     assert report.end is not ShardEnd.FAILED, report
         proxy.clear()
         proxy.land()
-    run_all(store, manifest)
-    ledger.check(store, tokens_in(whole), SILENT)
+        run_all(store, manifest)
+        ledger.check(store, tokens_in(whole), SILENT)
 
 
 def full_disk(ledger: Ledger, folder: Path, number: int) -> None:

@@ -10,7 +10,6 @@ from jobs.commands.endpoints.caption_file import OWN_COLUMNS, CaptionFile, opene
 from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.live.line import Progress
 from jobs.commands.plan import describe_left_behind
-from jobs.commands.stopping import Stop
 from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.endpoints.backend import RemoteBackend
 from pipeline.endpoints.keys import check_keys
@@ -83,8 +82,7 @@ def caption(request: CaptionRequest, terminal: Terminal) -> ExitCode:
         bad: list[Caption] = []
         code = ExitCode.COMPLETE
         if missing:
-            with Stop(terminal, "the same command again") as stop:
-                code = _think(missing, resolved, file, terminal, bad, stop)
+            code = _think(missing, resolved, file, terminal, bad)
     _say_bad(bad, terminal)
     if code is ExitCode.INCOMPLETE:
         return code
@@ -99,7 +97,6 @@ def _think(
     file: CaptionFile,
     terminal: Terminal,
     bad: list[Caption],
-    stop: Stop,
 ) -> ExitCode:
     """Think of what is missing, into the file in the order of the prompts; failures into `bad`."""
     config = resolved.config
@@ -123,9 +120,7 @@ def _think(
                 num_bad = len(bad) + sum(ended.failure is not None for ended in waiting.values())
                 _check_share(num_bad, number, config)
     except RolloutError as failure:
-        terminal.say(f"Stopped: {failure}", f"What is written stays. Next: {stop.next_command}")
-        return ExitCode.INCOMPLETE
-    except KeyboardInterrupt:  # of Stop: what there is to say was said
+        terminal.say(f"Stopped: {failure}", "What is written stays; the same command goes on.")
         return ExitCode.INCOMPLETE
     return ExitCode.COMPLETE
 

@@ -1,18 +1,17 @@
 """What `coppice serve` does: one endpoint's server, apart from any run, for as long as it runs."""
 
-import signal
-import threading
+import time
 from pathlib import Path
+from typing import NoReturn
 
 from jobs.cluster.serving.here import kept_here
 from jobs.cluster.serving.keeper import Phase, ServerStatus
 from jobs.commands.terminal import Terminal
 from pipeline.plan.configs import read_config_file, with_settings
 from pipeline.plan.endpoints import endpoint_of
-from schemas.errors import EndpointAway, ExitCode
+from schemas.errors import EndpointAway
 
 _LOOK_SECONDS = 0.2
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def serve_endpoint(
@@ -23,30 +22,22 @@ def serve_endpoint(
     *,
     host: str,
     port: int,
-) -> ExitCode:
-    """Start the server of an endpoint, say where it is once it answers, and end it on Ctrl-C.
+) -> NoReturn:
+    """Start the server of an endpoint, say where it is once it answers, and keep it till a signal.
 
     Raises InputError for what cannot be served, and EndpointAway for a server that is given up.
     """
     tables = with_settings(read_config_file(config_file), settings)
     method, execution = endpoint_of(tables, name, may_be_served=True)
-    is_over = threading.Event()
-    before = {sign: signal.signal(sign, lambda *_: is_over.set()) for sign in _SIGNALS}
-    try:
-        with kept_here(name, method, execution, host=host, port=port) as (keeper, log):
-            terminal.say(f"Starting {method.model} for endpoint {name}; its log: {log}")
-            told = ServerStatus()
-            while not is_over.wait(_LOOK_SECONDS):
-                status = keeper.status()
-                if status != told:
-                    _say(status, told, name, log, terminal)
-                told = status
-            terminal.say("Ending the server.")
-    finally:
-        for sign, handler in before.items():
-            signal.signal(sign, handler)
-    terminal.say("The server has ended, and all that it started.")
-    return ExitCode.COMPLETE
+    with kept_here(name, method, execution, host=host, port=port) as (keeper, log):
+        terminal.say(f"Starting {method.model} for endpoint {name}; its log: {log}")
+        told = ServerStatus()
+        while True:
+            status = keeper.status()
+            if status != told:
+                _say(status, told, name, log, terminal)
+            told = status
+            time.sleep(_LOOK_SECONDS)
 
 
 def _say(
@@ -62,5 +53,5 @@ def _say(
         terminal.say(
             f"Answering at {status.url}",
             f'In a config: [execution.endpoints.{name}] url = "{status.url}"',
-            "Ctrl-C ends it.",
+            "Ctrl-C ends it, and all that it started.",
         )

@@ -196,8 +196,7 @@ def _told(error: Exception) -> tuple[int, str, str]:
 
 def _region_of(error: ClientError) -> str:
     """The region that a redirection names; empty if this is none, or names none."""
-    said = error.response.get("Error", {})
-    if match := _REGION.search(str(said.get("Message", ""))):
+    if match := _REGION.search(error.response.get("Error", {}).get("Message", "")):
         return match[1]
     metadata = error.response.get("ResponseMetadata", {})
     headers = metadata.get("HTTPHeaders", {})

@@ -146,7 +146,7 @@ class _PatientFile(io.RawIOBase):
         return True
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        view = memoryview(data).cast("B")
+        view = memoryview(bytes(data))
         done = 0
         while done < len(view):  # a disk that fills takes a part
             done += self._disk.patiently(partial(os.write, self._handle, view[done:]), self._path)

@@ -3,11 +3,24 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.engine.fake import fake_geometry
+from pipeline.pictures import decode_picture, encode_png, encode_webp
 from pipeline.plan.packs import load_pack
+from pipeline.sets.exports import EXPORTS
+from pipeline.sets.exports.form import Source, TraceFacts
 from pipeline.twig.programs import Settings
 from schemas.config import ReflectionConfig, ScheduleConfig
-from schemas.rows import DrawRow, GroupRow, ImageCell, LineageRow, PreferenceRow, TextRow
+from schemas.rows import (
+    DrawRow,
+    GroupRow,
+    ImageCell,
+    LineageRow,
+    PreferenceRow,
+    TextRow,
+    TrainingRow,
+)
 from schemas.trace import Image, Reflection, Role, Trace, Verdict
 from tests.support import SMALL, fake_method, some_event, some_trace, write_shard
 
@@ -34,8 +47,39 @@ def lineage(task: str, event: int | None = 1) -> LineageRow:
     }
 
 
-def picture(data: bytes = b"webp") -> ImageCell:
-    return {"bytes": data, "path": "some.webp"}
+def picture(grey: int = 7) -> ImageCell:
+    """Of 4 x 4 tokens, 32 pixels wide."""
+    return {"bytes": encode_webp(np.full((32, 32, 3), grey, np.uint8)), "path": "some.webp"}
+
+
+def as_png(cell: ImageCell) -> ImageCell:
+    return {"bytes": encode_png(decode_picture(cell["bytes"])), "path": "some.png"}
+
+
+def facts(**changes: Any) -> TraceFacts:
+    """Of a trace of two regions of 8 tokens, whose drawings were events 1 and 3."""
+    known: dict[str, Any] = {
+        "canvases": {1: picture(1), 3: picture(3)},
+        "region_stops": [8, 16],
+        "cfg_weight": 5.0,
+        "image_temperature": 1.0,
+        "text_temperature": 0.8,
+        "reward_mean": 0.75,
+        "reward_std": 0.4330127018922193,  # of 1, 1, 1, 0
+        "num_rewards": 4,
+    }
+    return TraceFacts(**(known | changes))
+
+
+def exported(name: str, *rows: TrainingRow, **changes: Any) -> list[dict[str, Any]]:
+    """The rows of an export, of all sub-folders."""
+    result = EXPORTS[name].of(Source(row=row, facts=facts(**changes)) for row in rows)
+    return [row for table in result.tables.values() for row in table.to_pylist()]
+
+
+def left_out(name: str, row: TrainingRow, **changes: Any) -> dict[str, int]:
+    """Why an export takes nothing of a row."""
+    return dict(EXPORTS[name].of([Source(row=row, facts=facts(**changes))]).left_out)
 
 
 def text_row(task: str = "reflect_1", *, num_pictures: int = 1) -> TextRow:

@@ -25,6 +25,7 @@ from tests.pipeline.sets.hand_made import (
 FIRST, AGAIN, SECOND = map(list, BANDS)
 SFT = Recipe(name="sft")
 DPO = Recipe.model_validate({"name": "d", "kind": "preference", "pairs": {"by": "toy.value"}})
+GROUP_OF_FOUR: Any = {"size": 4, "reward_mean": 0.9, "reward_std": 0.1, "num_rewards": 4}
 GRPO = Recipe.model_validate(
     {"name": "g", "kind": "grpo", "groups": {"rewards": ["toy.value", "tokens.value"]}}
 )
@@ -48,7 +49,7 @@ def rows_of(
     )
     picked_rows = list(make_rows(open_store(work.url), work))
     assert [pick for pick, _ in picked_rows] == list(picks)
-    return [row for _, row in picked_rows]
+    return [source.row for _, source in picked_rows]
 
 
 def test_a_thought_is_learned_after_its_question_and_the_canvas_in_sight(tmp_path: Path):
@@ -147,7 +148,7 @@ def test_the_best_trace_of_a_prompt_makes_a_pair_with_the_worst(tmp_path: Path, 
 
 
 def test_a_rollout_of_a_group_is_whole(tmp_path: Path):
-    group = GroupPick(size=4, advantage=-1.5, rewards=(0.75, None))
+    group = GroupPick(advantage=-1.5, rewards=(0.75, None), **GROUP_OF_FOUR)
     (row,) = rows_of(tmp_path, GRPO, [a_pick(WHOLE, "group", group=group)], redrawn_trace())
 
     assert row["group_id"] == f"some-run-{row['record_id']}"
@@ -164,7 +165,7 @@ def test_a_rollout_of_a_group_is_whole(tmp_path: Path):
 
 
 def test_what_was_not_sampled_is_context(tmp_path: Path):
-    group = GroupPick(size=4, advantage=0.0, rewards=(1.0, 1.0))
+    group = GroupPick(advantage=0.0, rewards=(1.0, 1.0), **GROUP_OF_FOUR)
     (row,) = rows_of(
         tmp_path, GRPO, [a_pick(WHOLE, "group", group=group)], redrawn_trace(has_logp=False)
     )

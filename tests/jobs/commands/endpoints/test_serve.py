@@ -36,11 +36,11 @@ def test_it_says_where_it_answers_and_ends_on_ctrl_c_with_all_it_started(tmp_pat
     environ = Path(f"/proc/{started[0]}/environ").read_bytes()
     process.send_signal(signal.SIGINT)
 
-    assert process.wait(60) == 0
+    assert process.wait(60) == 3  # as every command that a signal ends
     assert f"VLLM_API_KEY={KEY}".encode() in environ
     assert "Answering at http://127.0.0.1:" in log.read_text()
     assert KEY not in log.read_text()
-    assert none_alive(tmp_path)
+    until(lambda: none_alive(tmp_path), 30)
 
 
 def serve(config: Path, name: str = "critic", host: str = "127.0.0.1") -> None:
