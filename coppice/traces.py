@@ -105,6 +105,7 @@ class Trace:
 
     @property
     def prompt(self) -> str:
+        """What was asked for."""
         return str(self.facts["prompt"])
 
     @property

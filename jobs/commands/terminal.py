@@ -143,7 +143,7 @@ class ProgressLine:
         self._is_logged = is_logged
         self._progress: Progress | None = None
         self._pace = Pace()
-        self._printed_at, self._printed = clock() - _PLAIN_LINE_SECONDS, ""
+        self._printed_at, self._printed = clock() - _PLAIN_LINE_SECONDS * is_logged, ""
         self._live: Live | None = None
 
     def __enter__(self) -> "ProgressLine":

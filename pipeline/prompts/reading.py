@@ -178,12 +178,7 @@ class Reading:
         self._group, self._subject, self._group_link = list(head), list(head), None
         self._is_joined = self._has_verb = False
         if join is Join.WHOSE:
-            self._open = Link(
-                subjects=list(head),
-                relation="with",
-                kind=_SAID,
-                is_verb=False,
-            )
+            self._open = Link(subjects=list(head), relation="with", kind=_SAID, is_verb=False)
         elif _is_subject_and_verb(ahead):
             self._clause.object_of = list(head)
             self._group, self._subject = [], []
