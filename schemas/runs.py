@@ -363,3 +363,4 @@ class WorkerStatus:
     work: Work = field(default_factory=Work)
     num_rows_busy: int = 0  # requests that models work at, or that wait for them
     endpoints_away: tuple[str, ...] = ()  # those that some question waits for
+    endpoints: Mapping[str, EndpointUsage] = field(default_factory=dict)  # all that they answered

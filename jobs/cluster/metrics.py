@@ -5,10 +5,12 @@ driver of what a person would look for on its line. Ray puts `ray_` before every
 own tags; they come some ten seconds late.
 """
 
+from collections.abc import Mapping
+
 from ray.util.metrics import Counter, Gauge
 
 from jobs.cluster.snapshot import Snapshot
-from schemas.runs import Ends, Work, WorkerStatus
+from schemas.runs import EndpointUsage, Ends, Work, WorkerStatus
 
 _ENDS = "How rollouts ended: accepted, revised, or dead_ and why"
 
@@ -27,6 +29,13 @@ class WorkMetrics:
         self._store = _counter(
             "coppice_store_wait_seconds_total", "Seconds of threads in calls of the store"
         )
+        self._endpoints: Mapping[str, EndpointUsage] = {}
+        self._answers = _counter("coppice_endpoint_answers_total", "Answers", "endpoint")
+        self._retries = _counter("coppice_endpoint_retries_total", "Tries in vain", "endpoint")
+        self._waits = _counter("coppice_endpoint_seconds_total", "Seconds of answers", "endpoint")
+        self._words = _counter(
+            "coppice_endpoint_tokens_total", "Tokens of its own", "endpoint", "direction"
+        )
         self._rows = _gauge("coppice_rows_busy", "Requests that models work at")
 
     def tell(self, status: WorkerStatus) -> None:
@@ -42,6 +51,18 @@ class WorkMetrics:
             self._add(self._seconds, new, phase=phase, device=device)
         self._add(self._store, work.store_seconds - told.store_seconds)
         self._rows.set(status.num_rows_busy, self._tags)
+        for name, usage in status.endpoints.items():
+            self._tell_endpoint(name, usage, self._endpoints.get(name, EndpointUsage()))
+        self._endpoints = status.endpoints
+
+    def _tell_endpoint(self, name: str, now: EndpointUsage, told: EndpointUsage) -> None:
+        num_input = now.prompt_tokens - told.prompt_tokens
+        num_output = now.completion_tokens - told.completion_tokens
+        self._add(self._answers, now.num_calls - told.num_calls, endpoint=name)
+        self._add(self._retries, now.num_retries - told.num_retries, endpoint=name)
+        self._add(self._waits, now.seconds - told.seconds, endpoint=name)
+        self._add(self._words, num_input, endpoint=name, direction="input")
+        self._add(self._words, num_output, endpoint=name, direction="output")
 
     def _add(self, counter: Counter, number: float, **tags: str) -> None:
         if number > 0:  # Ray takes no other

@@ -20,7 +20,7 @@ from pipeline.twig.drive import Backends, Outcome, Rollout, drive
 from pipeline.twig.requests import Answer, Backend, Request, RequestId
 from schemas.config import RunConfig
 from schemas.errors import FailureKind, RecordFailure, RolloutError, TaskFailure
-from schemas.runs import Ends
+from schemas.runs import EndpointUsage, Ends
 
 _LOOKS_A_LIMIT = 8  # how often a hang is looked for within the time that makes one
 
@@ -89,6 +89,12 @@ class ModelThread:
     def num_rows_busy(self) -> int:
         """Requests that the models have not answered."""
         return self._watchdog.num_asked
+
+    @property
+    def endpoint_usage(self) -> dict[str, EndpointUsage]:
+        """What the answers of endpoints took, those too that no shard came to keep."""
+        endpoints = self._loaded.endpoints.items()
+        return {name: endpoint.client.usage for name, endpoint in endpoints}
 
     @property
     def endpoints_away(self) -> tuple[str, ...]:

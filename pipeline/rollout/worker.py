@@ -103,6 +103,7 @@ class Worker:
             ends=self._model_thread.ends,
             store_wait=self._store.wait or self._disk.wait,
             endpoints_away=self._model_thread.endpoints_away,
+            endpoints=self._model_thread.endpoint_usage,
             work=self._work(),
             num_rows_busy=self._model_thread.num_rows_busy,
         )

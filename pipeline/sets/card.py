@@ -112,6 +112,11 @@ def _runs(curation: Curation) -> Iterator[str]:
         )
         for role, verb in ((Role.THINK, "thought"), (Role.REFLECT, "judged"), (Role.DRAW, "drew")):
             yield f"  - {_who(method, role)} {verb}."
+        if method.endpoints_in_use:
+            yield (
+                "  - What endpoints said has no token ids: those rows are for trainers of messages, "
+                "and forms of tokens leave them out."
+            )
         stack = ", ".join(f"{name} {value}" for name, value in stack_of(run).items() if value)
         yield f"  - Stack of its first trace (each trace has its own): {stack or _UNKNOWN}."
         for origin, num_traces in _origins(curation, run_index):
@@ -119,13 +124,16 @@ def _runs(curation: Curation) -> Iterator[str]:
 
 
 def _who(method: MethodConfig, role: Role) -> str:
-    if several := [name for name in method.backends_of(role) if name in method.endpoints]:
-        models = (f"{method.endpoints[name].model} (endpoint {name})" for name in several)
-        return f"Model {_one_line(' and '.join(models))},"
-    backend = method.backend_of(role)
-    name = "the fake backend" if backend == "fake" else f"Model {method.model.name}"
-    revision = "" if backend == "fake" else f" (digest `{method.model.digest}`)"
-    return f"{name}{revision}, on backend {backend},"
+    return f"{' and '.join(_named(method, name) for name in method.backends_of(role))},"
+
+
+def _named(method: MethodConfig, backend: str) -> str:
+    if backend == "fake":
+        return "the fake backend, on backend fake"
+    if table := method.endpoints.get(backend):
+        revision = f" (revision `{_one_line(table.revision)}`)" if table.revision else ""
+        return f"Model {_one_line(table.model)}{revision}, behind endpoint {backend}"
+    return f"Model {method.model.name} (digest `{method.model.digest}`), on backend {backend}"
 
 
 def _origins(curation: Curation, run_index: int) -> list[tuple[PromptOrigin, int]]:

@@ -7,14 +7,16 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import ray
 
 from jobs.cluster.driver import Driver
-from jobs.cluster.metrics import RunMetrics
+from jobs.cluster.metrics import RunMetrics, WorkMetrics
 from pipeline.store.open import open_store
 from schemas.config import FakeConfig
+from schemas.runs import EndpointUsage, WorkerStatus
 from tests.support import SMALL, fake_config, fake_method, plan_run
 
 DASHBOARD = Path(__file__).parents[3] / "examples" / "grafana.json"
@@ -44,6 +46,41 @@ def missing_in(told: str) -> list[str]:
     """Names of the dashboard, and tags that we promise, which an endpoint does not tell."""
     names = names_in_the_dashboard() - set(re.findall(r"^ray_coppice_\w+", told, re.M))
     return [*names, *(tags for tags in TAGS if not re.search(tags, told))]
+
+
+class _Kept:
+    """What a metric of Ray's was told, in its place."""
+
+    told: ClassVar[dict[tuple[str, ...], float]] = {}
+
+    def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
+        self._name = name
+
+    def inc(self, number: float, tags: dict[str, str]) -> None:
+        key = (self._name, *(value for name, value in sorted(tags.items()) if name != "run"))
+        self.told[key] = self.told.get(key, 0) + number
+
+    def set(self, number: float, tags: dict[str, str]) -> None:
+        pass
+
+
+def test_what_endpoints_answered_is_told_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_Kept, "told", {})
+    monkeypatch.setattr("jobs.cluster.metrics.Counter", _Kept)
+    monkeypatch.setattr("jobs.cluster.metrics.Gauge", _Kept)
+    metrics = WorkMetrics("some-run")
+    first = EndpointUsage(num_calls=2, prompt_tokens=20, completion_tokens=6, seconds=1.5)
+    more = EndpointUsage(num_calls=1, num_retries=1, prompt_tokens=10)
+    for usage in (first, first, first + more):
+        metrics.tell(WorkerStatus(endpoints={"critic": usage}))
+
+    assert _Kept.told == {
+        ("coppice_endpoint_answers_total", "critic"): 3,
+        ("coppice_endpoint_retries_total", "critic"): 1,
+        ("coppice_endpoint_seconds_total", "critic"): 1.5,
+        ("coppice_endpoint_tokens_total", "input", "critic"): 30,
+        ("coppice_endpoint_tokens_total", "output", "critic"): 6,
+    }
 
 
 @pytest.fixture
