@@ -114,8 +114,8 @@ def _runs(curation: Curation) -> Iterator[str]:
             yield f"  - {_who(method, role)} {verb}."
         if method.endpoints_in_use:
             yield (
-                "  - What endpoints said has no token ids: those rows are for trainers of messages, "
-                "and forms of tokens leave them out."
+                "  - What endpoints said has no token ids: those rows are for trainers of "
+                "messages, and forms of tokens leave them out."
             )
         stack = ", ".join(f"{name} {value}" for name, value in stack_of(run).items() if value)
         yield f"  - Stack of its first trace (each trace has its own): {stack or _UNKNOWN}."
