@@ -98,7 +98,7 @@ def test_a_prompt_without_spec_says_null_and_is_reported():
     ]
     told = report(curated)
     assert [case["line"] for case in told["without_spec"]] == [1, 2]
-    assert told["specs"] == {"unknown": {"annotation": 0, "parser": 0, "none": 2}}
+    assert told["specs"] == {"unknown": {"annotation": 0, "parser": 0, "model": 0, "none": 2}}
 
 
 def test_a_second_pass_changes_nothing():
