@@ -294,12 +294,16 @@ def replace_object(
     """
     other = read_footer(store, shard, supplement).model_copy(update=footer or {})
     changed = rows(list(read_rows(store, shard, supplement)))
+    put_object(store, traces_key(shard, supplement), other, changed)
+
+
+def put_object(store: Store, key: str, footer: ShardFooter, rows: list[dict[str, Any]]) -> None:
+    """Put a data object of these rows, and its digest."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, TRACES, write_page_checksum=True) as writer:
-        writer.write_table(pa.Table.from_pylist(changed, schema=TRACES))
-        writer.add_key_value_metadata({FOOTER_KEY: other.model_dump_json().encode()})
+        writer.write_table(pa.Table.from_pylist(rows, schema=TRACES))
+        writer.add_key_value_metadata({FOOTER_KEY: footer.model_dump_json().encode()})
     body = sink.getvalue().to_pybytes()
-    key = traces_key(shard, supplement)
     store.put(digest_key(key, hashlib.sha256(body).hexdigest()), b"")
     store.put(key, body)
 

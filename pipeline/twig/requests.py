@@ -6,11 +6,13 @@ equal answers; a backend may therefore answer the second from the first.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from schemas.errors import RolloutError
-from schemas.runs import EndpointUsage
 from schemas.trace import Finish, Role
+
+if TYPE_CHECKING:
+    from schemas.runs import EndpointUsage  # loads pydantic, which a bare GPU machine may lack
 
 Codes = tuple[int, ...]
 """Image tokens in drawing order: row by row from the top left."""
@@ -94,7 +96,7 @@ class TextAnswer(Answer):
     text: str  # decoded, special tokens skipped, otherwise as it came
     token_ids: tuple[int, ...] | None  # None: of a foreign tokenizer
     finish: Finish
-    usage: EndpointUsage | None = None  # None: it cost nothing
+    usage: "EndpointUsage | None" = None  # None: it cost nothing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -63,8 +63,7 @@ def said(words: Sequence[str]) -> tuple[int, str]:
 
 def check(words: Sequence[str]) -> None:
     code, output = said(words)
-    assert code in set(ExitCode) - {ExitCode.BUG}, (words, output)
-    assert "Traceback" not in output
+    assert code in set(ExitCode) - {ExitCode.BUG}, (words, output)  # which a traceback ends with
 
 
 @pytest.fixture

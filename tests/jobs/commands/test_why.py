@@ -15,7 +15,8 @@ from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.supplements import read_dead_keys, read_log
-from schemas.errors import FailureKind, InputError
+from pipeline.view.where import Choice
+from schemas.errors import DamagedPlan, FailureKind, InputError
 from schemas.runs import FailedAttempt, Key
 from tests.jobs.conftest import Coppice
 from tests.support import (
@@ -133,7 +134,7 @@ def test_a_damaged_object_does_not_hide_the_rest(store: Store, tmp_path: Path):
 def test_a_plan_that_cannot_be_read_is_named(store: Store):
     store.put(layout.plan_key(read_manifest(store).plan.folder, 2), b"something else")
 
-    with pytest.raises(InputError, match=r"plan file of shard 2 .* coppice verify"):
+    with pytest.raises(DamagedPlan, match=r"shard-00002\.parquet: .* coppice repair"):
         why(store, "abc")
 
 
@@ -170,7 +171,7 @@ def test_show_lists_each_key_once(store: Store, tmp_path: Path):
     bring_back(store, read_manifest(store), 1, tmp_path, num_keys=1)
     said = io.StringIO()
 
-    list_records(store.url, Terminal(said, width=200))
+    list_records(store.url, Terminal(said, width=200), Choice())
 
     lines = re.findall(r"^ *([0-9a-f]{16} +\d) +(\w+)", said.getvalue(), re.MULTILINE)
     assert len(lines) == len(dict(lines)) == 6

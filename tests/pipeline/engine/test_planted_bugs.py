@@ -124,7 +124,7 @@ BUGS: dict[str, list[Patch]] = {
         )
     ],
     "a revision with the seed of the first drawing": [
-        Patch(driving, "_with_seed", {"request.revision": "0"})
+        Patch(driving, "_as_of", {"request.revision": "0"})
     ],
     "noise of the next position": [
         Patch(Job, "position", {"before + len(self.tokens)": "before + len(self.tokens) + 1"})

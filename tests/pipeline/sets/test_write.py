@@ -18,14 +18,15 @@ from pipeline.sets import units
 from pipeline.sets.picks import SPLITS
 from pipeline.sets.rows import read_positions
 from pipeline.sets.write import write_set
+from pipeline.store.layout import traces_key
 from pipeline.store.objects import Source, Store
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
-from pipeline.store.traces import read_rows
+from pipeline.store.traces import read_footer, read_rows
 from schemas.errors import InputError, StoreRefused
 from schemas.scores import SCORES_KEY
 from tests.pipeline.conftest import score
-from tests.support import Wrapped, plan_run, replace_object, run_all
+from tests.support import Wrapped, plan_run, put_object, replace_object, run_all
 
 ALL = 'name = "all"\nsplit = { validation = 0.5 }'
 
@@ -329,8 +330,9 @@ def test_pairs_are_of_a_better_and_a_worse_drawing(toy_run: Store, tmp_path: Pat
 
 def test_rows_of_a_supplement_count_like_those_of_its_shard(fake_run: Store, tmp_path: Path):
     before = curate(fake_run, ALL, tmp_path / "before").funnel
-    traces = Path(fake_run.url) / "traces"
-    (traces / "shard-00003.parquet").rename(traces / "shard-00000.s1.parquet")
+    footer = read_footer(fake_run, 3).model_copy(update={"shard": 0, "supplement": 1})
+    put_object(fake_run, traces_key(0, 1), footer, list(read_rows(fake_run, 3)))
+    (Path(fake_run.url) / traces_key(3)).unlink()
     score(fake_run, "tokens")
     after = curate(fake_run, f'{ALL}\nscorers = ["tokens@1"]', tmp_path / "after").funnel
 
