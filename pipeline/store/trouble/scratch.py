@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.store.objects import repeat
 from schemas.errors import StoreUnavailable
-from schemas.runs import Wait
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+    from schemas.runs import Wait
 
 _PREFIX = "coppice-scratch-"
 _LOCK = ".owner"
@@ -94,7 +95,7 @@ class ScratchDisk:
         self._waits: list[Wait] = []
 
     @property
-    def wait(self) -> Wait | None:
+    def wait(self) -> "Wait | None":
         """Since when a thread waits for room; None: there is some."""
         return next(iter(self._waits), None)
 
@@ -114,6 +115,8 @@ class ScratchDisk:
 
     def patiently(self, call: Callable[[], T], path: Path) -> T:
         """What a call answers, made again while there is no room. Raises StoreUnavailable."""
+        from schemas.runs import Wait  # loads pydantic, which a bare GPU machine may lack
+
         noted: list[Wait] = []
 
         def pause(seconds: float) -> None:
