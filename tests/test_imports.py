@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +66,7 @@ def module_paths() -> dict[str, Path]:
     }
 
 
+@cache
 def imports() -> list[Import]:
     """Every import of our packages that ever runs, wherever it stands in its module.
 

@@ -204,6 +204,7 @@ def test_what_a_rerun_would_try_are_the_rollouts_that_are_still_dead(copy: Copy)
 # Growing again what is taken away
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("one_ray")
 def test_shards_that_are_gone_are_grown_again_with_equal_tokens_and_pictures(copy: Copy):
@@ -218,6 +219,7 @@ def test_shards_that_are_gone_are_grown_again_with_equal_tokens_and_pictures(cop
     assert copy.coppice("verify", "run", "--deep").exit_code == COMPLETE
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("one_ray")
 def test_a_rerun_brings_the_same_rollouts_back_and_tries_the_same_ones_in_vain(copy: Copy):

@@ -142,6 +142,7 @@ def test_ray_job_submit_runs_it_on_a_cluster(head: dict[str, str], prompts: Path
     _assert_every_key_once(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_killed_driver_is_followed_by_one_that_makes_what_is_missing(
     coppice_on_ray: Coppice, head: dict[str, str], prompts: Path, tmp_path: Path

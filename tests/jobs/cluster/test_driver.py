@@ -172,6 +172,7 @@ def test_actors_that_were_given_a_gpu_use_it_or_end_the_run(tmp_path: Path, devi
     assert not committed_shards(store, manifest)
 
 
+@pytest.mark.slow
 def test_actors_that_were_given_none_say_so_in_every_trace(tmp_path: Path):
     store = open_store(str(tmp_path))
     manifest = _plan_janus(store, "cpu")
@@ -197,7 +198,7 @@ def test_committed_shards_are_left_alone_on_the_next_start(tmp_path: Path):
 @pytest.mark.parametrize(
     "harm",
     [
-        "exit",
+        pytest.param("exit", marks=pytest.mark.slow),
         pytest.param("hang", marks=pytest.mark.slow),
         pytest.param("hoard", marks=pytest.mark.slow),
     ],

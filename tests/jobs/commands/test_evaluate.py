@@ -24,6 +24,7 @@ def files_of(run: Path) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_toy_is_evaluated_once_and_compared(coppice_on_ray: Coppice, tmp_path: Path):
     trial = ("--suite", "toy", "--limit", "2", "--images-per-prompt", "1", "--model", "toy")

@@ -84,6 +84,7 @@ class Own:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_scorers_of_the_working_directory_take_settings_from_a_file_and_from_brackets(
     coppice_on_ray: Coppice, tmp_path: Path
@@ -171,7 +172,9 @@ class Heavy:
         return [Score(value=1.0) for _ in batch]
 
 
-@pytest.mark.parametrize("room", [3, 2, 1, 0])
+@pytest.mark.parametrize(
+    "room", [3, *(pytest.param(room, marks=pytest.mark.slow) for room in (2, 1)), 0]
+)
 def test_scorers_that_do_not_fit_together_take_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ):

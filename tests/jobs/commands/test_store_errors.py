@@ -74,6 +74,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_error_of_s3s_libraries_is_a_sentence_in_every_command(
     files: Path, aws_settings: pytest.MonkeyPatch
 ):

@@ -135,6 +135,7 @@ def test_weights_at_odd_addresses_are_moved(folder: Path, tmp_path: Path):
     assert all(torch.equal(weight, weights[name]) for name, weight in loaded(folder).items())
 
 
+@pytest.mark.slow
 def test_a_second_process_takes_no_memory_for_weights(folder: Path, large: Path):
     weights_bytes = (large / "model.safetensors").stat().st_size
     context = multiprocessing.get_context("spawn")

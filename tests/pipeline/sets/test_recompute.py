@@ -87,6 +87,9 @@ def wrong_with(out: Path, recipe: str, *runs: Store, evaluation: Sequence[Path] 
     return list(problems(out, [Path(run.url) for run in runs], list(evaluation)))
 
 
+LENIENT = f"{GROUPS}max_dead = 2\ndrop_zero_variance = false"
+
+
 def grow_on(folder: Path, *, is_finished: bool) -> Store:
     """A run of 8 records that lost some rollouts for good, got others back, and was extended from 2
     to 4 rollouts a record; unfinished, its last shard is not grown.
@@ -121,7 +124,10 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.mark.parametrize(
     "recipe",
-    [SFT, MIX, REGIONS, GAIN, GROUPS, f"{GROUPS}max_dead = 2\ndrop_zero_variance = false", PAIRS],
+    [
+        *(MIX, GROUPS, PAIRS),
+        *(pytest.param(recipe, marks=pytest.mark.slow) for recipe in (SFT, REGIONS, GAIN, LENIENT)),
+    ],
 )
 def test_a_run_with_dead_rollouts_supplements_and_extensions(
     grown: Store, unfinished: Store, tmp_path: Path, recipe: str
@@ -161,6 +167,7 @@ def test_forms_of_a_prompt_are_one_and_evaluation_prompts_are_left_out(tmp_path:
     assert told, "of other files other decisions follow"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sft", "grpo", "dpo"])
 def test_runs_of_the_toy_alone_and_together(toy_run: Store, tmp_path: Path, kind: str):
     first = open_store(str(V01 / "run"))

@@ -135,6 +135,7 @@ def test_a_model_is_planned_from_headers_and_known_as_from_a_folder(
     assert "\n" not in refused
 
 
+@pytest.mark.slow
 def test_what_was_planned_is_what_nodes_fetch_though_the_branch_moves(
     hub: Hub, folder: Path, tmp_path: Path, machines: Machines
 ):
