@@ -1,7 +1,11 @@
 """Calls that may never come back: of a server that accepts and is silent, of a disk that hangs."""
 
+import _thread
+import os
+import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +18,10 @@ SHORTEST_SECONDS = 5.0  # that any call is given: a busy machine takes its time,
 _SLOWEST_BYTES_PER_SECOND = 256 * 1024  # of a put
 
 T = TypeVar("T")
+
+
+_idle: list["queue.SimpleQueue[Callable[[], None]]"] = []  # of threads that wait for a call
+os.register_at_fork(after_in_child=_idle.clear)  # which has none of them
 
 
 def within(call: Callable[[], T], seconds: float, failure: str) -> T:
@@ -34,7 +42,7 @@ def within(call: Callable[[], T], seconds: float, failure: str) -> T:
         finally:
             is_over.set()
 
-    threading.Thread(target=work, name="store", daemon=True).start()
+    _thread_for_calls().put(work)
     if not is_over.wait(seconds):
         raise StoreUnavailable(
             f"{failure}: no answer within {seconds:.0f} s; check that what is behind it is up"
@@ -42,6 +50,25 @@ def within(call: Callable[[], T], seconds: float, failure: str) -> T:
     for error in errors:
         raise error
     return answers[0]
+
+
+def _thread_for_calls() -> "queue.SimpleQueue[Callable[[], None]]":
+    """A thread that is free, by what it takes calls from.
+
+    It is kept for the next call: a process without memory can start none, and has to tell why it
+    fails. `threading.Thread.start` would wait for ever for one that ends before it begins.
+    """
+    with suppress(IndexError):
+        return _idle.pop()
+    calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    _thread.start_new_thread(_serve, (calls,))
+    return calls
+
+
+def _serve(calls: "queue.SimpleQueue[Callable[[], None]]") -> None:
+    while True:
+        calls.get()()
+        _idle.append(calls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,11 +115,11 @@ class ScratchDisk:
 
     def patiently(self, call: Callable[[], T], path: Path) -> T:
         """What a call answers, made again while there is no room. Raises StoreUnavailable."""
-        from schemas.runs import Wait  # loads pydantic, which a bare GPU machine may lack
-
         noted: list[Wait] = []
 
         def pause(seconds: float) -> None:
+            from schemas.runs import Wait  # loads pydantic, which a bare GPU machine may lack
+
             if not noted:
                 noted.append(
                     Wait(whom=f"room for {path} on {socket.gethostname()}", since=time.time())
