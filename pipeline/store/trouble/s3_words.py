@@ -190,13 +190,13 @@ def _told(error: Exception) -> tuple[int, str, str]:
         return 0, type(error).__name__, ""
     said = error.response.get("Error", {})
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    code = said.get("Code", str(status))
+    code = said.get("Code") or str(status)
     return status, _quoted(code), _quoted(said.get("Message", ""))
 
 
 def _region_of(error: ClientError) -> str:
     """The region that a redirection names; empty if this is none, or names none."""
-    if match := _REGION.search(error.response.get("Error", {}).get("Message", "")):
+    if match := _REGION.search(error.response.get("Error", {}).get("Message") or ""):
         return match[1]
     metadata = error.response.get("ResponseMetadata", {})
     headers = metadata.get("HTTPHeaders", {})
@@ -204,7 +204,7 @@ def _region_of(error: ClientError) -> str:
     return _quoted(headers.get("x-amz-bucket-region", "")) if is_redirection else ""
 
 
-def _quoted(text: str) -> str:
-    """A server's words on one line, and not too many of them."""
-    words = " ".join(text.split())
+def _quoted(text: str | None) -> str:
+    """A server's words on one line, and not too many of them. Some servers send none."""
+    words = " ".join((text or "").split())
     return words if len(words) <= _KEPT else f"{words[:_KEPT]} ..."

@@ -16,7 +16,7 @@ FAILURE = "cannot put s3://bucket/key at example.com"
 
 
 def refused(
-    status: int, code: str, message: str, headers: dict[str, str] | None = None
+    status: int, code: str | None, message: str | None, headers: dict[str, str] | None = None
 ) -> ClientError:
     metadata = {"HTTPStatusCode": status, "HTTPHeaders": headers or {}}
     answer: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": metadata}
@@ -109,6 +109,11 @@ def test_credentials_are_told_from_other_refusals_and_both_from_what_passes():
     assert kind(400, "ExpiredTokenException") is kind(403, "AccessDenied") is CredentialsRefused
     assert kind(400, "InvalidRequest") is kind(301, "PermanentRedirect") is StoreRefused
     assert kind(503, "SlowDown") is kind(500, "InternalError") is StoreUnavailable
+
+
+@pytest.mark.parametrize(("status", "kind"), [(503, StoreUnavailable), (403, StoreRefused)])
+def test_a_server_that_says_nothing_is_known_by_its_status(status: int, kind: type[StoreError]):
+    assert type(our_error(refused(status, None, None), "put", FAILURE)) is kind
 
 
 def test_a_long_message_is_cut_and_stays_on_one_line():
