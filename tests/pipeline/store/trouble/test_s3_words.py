@@ -111,7 +111,7 @@ def test_credentials_are_told_from_other_refusals_and_both_from_what_passes():
     assert kind(503, "SlowDown") is kind(500, "InternalError") is StoreUnavailable
 
 
-@pytest.mark.parametrize(("status", "kind"), [(503, StoreUnavailable), (403, StoreRefused)])
+@pytest.mark.parametrize(("status", "kind"), [(503, StoreUnavailable), (403, CredentialsRefused)])
 def test_a_server_that_says_nothing_is_known_by_its_status(status: int, kind: type[StoreError]):
     assert type(our_error(refused(status, None, None), "put", FAILURE)) is kind
 
