@@ -23,12 +23,12 @@ NUM_PROMPTS, NUM_ROLLOUTS = 40, 3
 
 @pytest.fixture(scope="session")
 def browser() -> "Iterator[Browser]":
-    """Skips without Playwright (`make test-browser` brings it) or without Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api")
+    """Fails without Playwright (`make test-browser` brings it) and without Chromium."""
+    from playwright.sync_api import sync_playwright
+
     chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs Debian's chromium: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
+    assert chromium, "there is no chromium: apt-get install chromium"
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser
         browser.close()
