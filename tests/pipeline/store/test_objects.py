@@ -458,7 +458,7 @@ def test_a_link_to_a_folder_is_none_of_the_folders(local_url: str):
 
 @pytest.mark.parametrize("name", VERBS)
 def test_a_missing_bucket_is_refused_and_not_taken_for_a_missing_object(s3_url: str, name: str):
-    with pytest.raises(StoreRefused, match=r"s3://no-such-bucket/x/key at .*NoSuchBucket .*; make"):
+    with pytest.raises(StoreRefused, match=r"s3://no-such-bucket/x/key at .*NoSuchBucket.*; make"):
         VERBS[name](open_store("s3://no-such-bucket/x"), "key")
 
 
