@@ -70,6 +70,21 @@ def _ended(*words: str) -> int | str | None:
     return end.value.code
 
 
+def _ray_job(head: dict[str, str], *words: str) -> str:
+    """What `ray job ...` prints."""
+    answer = subprocess.run(
+        [str(Path(sys.executable).with_name("ray")), "job", *words],
+        cwd=ROOT,
+        env=head,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
+
+
 @pytest.mark.parametrize(("dead_share", "exit_code"), [(0.0, 0), (1.0, 4)])
 def test_a_job_ends_as_success_where_the_command_tells_that_some_are_dead(
     coppice: Coppice, tmp_path: Path, dead_share: float, exit_code: int
@@ -125,20 +140,10 @@ def test_the_old_name_of_the_main_job_still_does_it(tmp_path: Path):
 
 @pytest.mark.ray
 def test_ray_job_submit_runs_it_on_a_cluster(head: dict[str, str], prompts: Path, tmp_path: Path):
-    submit = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--working-dir", "."]
     job = [sys.executable, "-m", "jobs", "run", str(prompts), str(tmp_path / "run")]
-    answer = subprocess.run(
-        [*submit, "--", *job, "--backend", "fake"],
-        cwd=ROOT,
-        env=head,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    log = _ray_job(head, "submit", "--working-dir", ".", "--", *job, "--backend", "fake")
 
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert "24 ok, 0 dead" in answer.stdout
+    assert "24 ok, 0 dead" in log
     _assert_every_key_once(tmp_path / "run")
 
 
@@ -176,21 +181,6 @@ def test_ctrl_c_commits_what_is_open_and_prints_how_to_go_on(
     assert process.returncode in (0, 3), printed
     assert coppice_on_ray("run", str(run)).returncode == 0
     _assert_every_key_once(run)
-
-
-def _ray_job(head: dict[str, str], *words: str) -> str:
-    """What `ray job ...` prints."""
-    answer = subprocess.run(
-        [str(Path(sys.executable).with_name("ray")), "job", *words],
-        cwd=ROOT,
-        env=head,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    return answer.stdout
 
 
 @pytest.mark.slow

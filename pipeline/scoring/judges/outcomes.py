@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
+from pydantic import AfterValidator
 
 from pipeline.pictures import Pixels
 from pipeline.scoring.scorers import Score, ScoringInput
@@ -20,6 +21,16 @@ OUTCOME = "outcome"
 Look: TypeAlias = Literal["trace", "draw", "crop"]
 """What a judge looks at: the finished picture; the canvas after each drawing, against the prompt;
 or each region alone, against the thought that it was drawn from."""
+
+
+def _checked_question(question: str) -> str:
+    if "{prompt}" not in question:
+        raise ValueError("expected a question that has {prompt} in it")
+    return question
+
+
+PromptQuestion: TypeAlias = Annotated[str, AfterValidator(_checked_question)]
+"""What a judge asks about a picture, with the prompt's place in it."""
 
 
 class Outcome(StrEnum):

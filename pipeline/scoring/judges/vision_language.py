@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import field_validator
 
 from pipeline.pictures import Pixels
 from pipeline.scoring.formulae.answers import (
@@ -26,7 +25,7 @@ from pipeline.scoring.formulae.phrases import FloatArray
 from pipeline.scoring.judges.batches import grouped
 from pipeline.scoring.judges.judge import Judge
 from pipeline.scoring.judges.loading import load_image_processor, load_model, load_tokenizer
-from pipeline.scoring.judges.outcomes import Judgement, Outcome, View, columns_with
+from pipeline.scoring.judges.outcomes import Judgement, Outcome, PromptQuestion, View, columns_with
 from pipeline.scoring.judges.picture_reader import PictureReader
 from pipeline.scoring.judges.settings import JudgeSettings
 from pipeline.scoring.scorers import TorchDevice
@@ -228,14 +227,7 @@ def _spellings(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
 
 class VqaSettings(JudgeSettings):
     model: str = "Qwen/Qwen3-VL-4B-Instruct"
-    question: str = ORM_QUESTION
-
-    @field_validator("question")
-    @classmethod
-    def _asks_about_the_prompt(cls, question: str) -> str:
-        if "{prompt}" not in question:
-            raise ValueError("expected a question that has {prompt} in it")
-        return question
+    question: PromptQuestion = ORM_QUESTION
 
 
 class VqaJudge(Judge[VqaSettings, VisionLanguageModel, str]):

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.endpoints.answers import Completion
 from pipeline.endpoints.chat import Schema
-from pipeline.scoring.judges.outcomes import Judgement, Outcome, View
+from pipeline.scoring.judges.outcomes import Judgement, Outcome, PromptQuestion, View
 from pipeline.scoring.judges.remote.judge import Answered, Judging, RemoteJudge, by_schema
 from pipeline.scoring.judges.remote.settings import RemoteSettings
 from schemas.scores import ColumnType
@@ -41,14 +41,7 @@ class _Marked(BaseModel):
 
 
 class RubricSettings(RemoteSettings):
-    question: str = QUESTION
-
-    @field_validator("question")
-    @classmethod
-    def _asks_about_the_prompt(cls, question: str) -> str:
-        if "{prompt}" not in question:
-            raise ValueError("expected a question that has {prompt} in it")
-        return question
+    question: PromptQuestion = QUESTION
 
 
 class Rubric(RemoteJudge[RubricSettings]):

@@ -7,14 +7,14 @@ likeliest twenty. Never from an answer that was held to a choice: then all mass 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 
 from pipeline.endpoints.answers import Completion, Likelihood
 from pipeline.endpoints.chat import ChatRequest
 from pipeline.endpoints.client import EndpointClient
 from pipeline.pictures import Pixels
 from pipeline.scoring.formulae.answers import YesNo, yes_no_of_logprobs, yes_share
-from pipeline.scoring.judges.outcomes import Judgement, Outcome, View
+from pipeline.scoring.judges.outcomes import Judgement, Outcome, PromptQuestion, View
 from pipeline.scoring.judges.remote.judge import Answered, Judging, RemoteJudge
 from pipeline.scoring.judges.remote.settings import RemoteSettings
 from pipeline.scoring.judges.vision_language import ORM_QUESTION
@@ -109,14 +109,7 @@ def _masses(answer: Answered) -> YesNo | Outcome:
 
 
 class YesSettings(RemoteSettings):
-    question: str = ORM_QUESTION
-
-    @field_validator("question")
-    @classmethod
-    def _asks_about_the_prompt(cls, question: str) -> str:
-        if "{prompt}" not in question:
-            raise ValueError("expected a question that has {prompt} in it")
-        return question
+    question: PromptQuestion = ORM_QUESTION
 
 
 class RemoteYes(RemoteJudge[YesSettings]):
