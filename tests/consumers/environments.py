@@ -95,6 +95,7 @@ def python_of(name: str) -> Path:
         if not stamp.exists() or stamp.read_text() != wanted:
             _make(root, ENVIRONMENTS[name])
             stamp.write_text(wanted)  # last: an environment without it is made again
+        _link_project(root)
     return root / "bin" / "python"
 
 
@@ -114,14 +115,19 @@ def _make(root: Path, environment: Environment) -> None:
     shutil.rmtree(root, ignore_errors=True)
     venv.create(root, symlinks=True)
     python = root / "bin" / "python"
-    own = root / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    (own / "project.pth").write_text(f"{sysconfig.get_paths()['purelib']}\n")
+    _link_project(root)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         constraints.writelines(f"{name}=={_version(name)}\n" for name in _PINNED)
         constraints.flush()
         _pip(python, *environment.packages, "--constraint", constraints.name)
     if environment.alone:
         _pip(python, *environment.alone, "--no-deps", "--ignore-requires-python")
+
+
+def _link_project(root: Path) -> None:
+    """Have an environment see the project's, which lies elsewhere for every checkout."""
+    own = root / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    (own / "project.pth").write_text(f"{sysconfig.get_paths()['purelib']}\n")
 
 
 def _version(package: str) -> str:
