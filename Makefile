@@ -4,6 +4,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/first
+# Three workers on two cores: the one whose tests start Rays waits half of its time.
+PARALLEL := -n 3 --dist loadgroup --no-loadscope-reorder
+
+# Hundreds of processes import the same modules: they are compiled once, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test slow test-vllm test-browser test-docs test-consumers test-all chaos check format bench clean
 
@@ -12,11 +17,11 @@ run: $(VENV)/ready  ## the main job, on this machine, with the bundled prompts a
 	$(BIN)/coppice show $(RUN) --sheet $(RUN)/contact-sheet.png
 
 test: $(VENV)/ready  ## the tests: the main path on a real Ray, S3 over the wire, the toy, and all else that is quick
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest $(PARALLEL)
 
 slow: $(VENV)/ready  ## what takes minutes: cuts of the fault suite, the toy's training, a real S3 server
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --s3 real tests/pipeline/store tests/s3 tests/faults
+	$(BIN)/python -m pytest -m slow $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) --s3 real tests/pipeline/store tests/s3 tests/faults
 
 test-consumers: $(VENV)/ready  ## every trainer that our exports name, in an environment of its own (see docs/train.md)
 	$(BIN)/python -m tests.consumers

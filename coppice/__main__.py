@@ -1,6 +1,12 @@
-"""`python -m coppice` is `coppice`."""
+"""`python -m coppice` is `coppice`, the console script."""
 
-from jobs.cli import main
+from jobs.cli import end_process_with, main
+
+
+def run() -> None:
+    """Be the command line to the end of this process."""
+    end_process_with(main)
+
 
 if __name__ == "__main__":
-    main()
+    run()

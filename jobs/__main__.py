@@ -8,7 +8,7 @@ RUN` tells the two apart.
 import sys
 from collections.abc import Sequence
 
-from jobs.cli import main
+from jobs.cli import end_process_with, main
 from jobs.commands.terminal import Terminal
 from schemas.errors import ExitCode, InputError
 
@@ -33,4 +33,4 @@ def run_job(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_job(sys.argv[1:])
+    end_process_with(lambda: run_job(sys.argv[1:]))

@@ -1,6 +1,7 @@
 """For every test: one thread for torch, Triton kernels without a GPU, and which S3 there is."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
     from tests.s3.ceph import CephS3
+
+_RAY = "ray"
 
 # Tiny models gain nothing by a second thread, and wait for it. A test that asks for two lets them
 # sleep while they wait, instead of taking a core from those who work.
@@ -30,20 +33,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Which tests run at all, and which of them side by side (`-n 2 --dist loadgroup`).
+    """Which tests run at all, in which order, and which side by side (`--dist loadgroup`).
 
     The tests of a file share what it costs to set up, so they stay together. All that start a Ray
-    stay together, too: two clusters at once would wait for each other. Tests that the emulator of
-    S3 cannot pass, of kills and pauses say, are left out without a word.
+    stay together, too: two clusters at once would wait for each other. They are the longest chain
+    and wait most of their time, so they begin first, and the other groups follow by their numbers
+    of tests. Tests that the emulator of S3 cannot pass, of kills and pauses say, are left out
+    without a word.
     """
-    for item in items:
-        has_ray = item.get_closest_marker("ray") is not None
-        item.add_marker(pytest.mark.xdist_group("ray" if has_ray else item.location[0]))
-    if config.getoption("--s3") == "real":
-        return
-    left_out = [item for item in items if item.get_closest_marker("real_s3")]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    if config.getoption("--s3") != "real":
+        left_out = [item for item in items if item.get_closest_marker("real_s3")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("real_s3")]
+    groups = {item: _group(item) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    sizes = Counter(groups.values())
+    items.sort(key=lambda item: (groups[item] != _RAY, -sizes[groups[item]], groups[item]))
+
+
+def _group(item: pytest.Item) -> str:
+    return _RAY if item.get_closest_marker("ray") else item.location[0]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
-"""What a command takes. `main` is the console script."""
+"""What a command takes. `main` runs one; `end_process_with` ends a process by what it did."""
 
-from jobs.cli.ending import main
+from jobs.cli.ending import end_process_with, main
 
-__all__ = ["main"]
+__all__ = ["end_process_with", "main"]

@@ -1,6 +1,6 @@
 """`python -m jobs.cli` is `coppice`."""
 
-from jobs.cli.ending import main
+from jobs.cli.ending import end_process_with, main
 
 if __name__ == "__main__":
-    main()
+    end_process_with(main)

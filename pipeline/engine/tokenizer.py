@@ -5,7 +5,8 @@ class that `tokenizer_config.json` names, LLaMA's, makes transformers 5 replace 
 splitting by its own, which loses spaces without a word.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -61,16 +62,17 @@ def load_tokenizer(folder: Path) -> "tuple[PreTrainedTokenizerFast, SpecialToken
 
     path = folder / "tokenizer.json"
     core = read_tokenizer(path)
-    special = _special_tokens(core, path)
-    core.post_processor = TemplateProcessing(
-        single=f"{SPECIAL_NAMES['bos']} $A",
-        special_tokens=[(SPECIAL_NAMES["bos"], special.bos)],
-    )
-    names = {f"{role}_token": SPECIAL_NAMES[role] for role in ("bos", "eos", "pad")}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, clean_up_tokenization_spaces=False, **names
-    )
-    _check_round_trip(tokenizer, path)
+    with _refusing(path):
+        special = _special_tokens(core, path)
+        core.post_processor = TemplateProcessing(
+            single=f"{SPECIAL_NAMES['bos']} $A",
+            special_tokens=[(SPECIAL_NAMES["bos"], special.bos)],
+        )
+        names = {f"{role}_token": SPECIAL_NAMES[role] for role in ("bos", "eos", "pad")}
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=core, clean_up_tokenization_spaces=False, **names
+        )
+        _check_round_trip(tokenizer, path)
     return tokenizer, special
 
 
@@ -89,15 +91,40 @@ def read_tokenizer(path: Path) -> "Tokenizer":
             "copy the one of the Janus model that this one was made from"
         )
     refuse_pointer(path)
-    try:
+    with _refusing(path):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # what the library raises has no type of its own
-        raise InputError(f"{path} cannot be read ({error}); fetch it again") from error
+    _check_ids(tokenizer, path)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if isinstance(tokenizer.model, BPE):
         tokenizer.model.dropout = None
     return tokenizer
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Whatever the tokenizers library says of the file at `path` is InputError.
+
+    Its errors have no type of their own; and where it panics, they are not even Exceptions.
+    """
+    try:
+        yield
+    except (InputError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise InputError(f"{path} cannot be read ({error}); fetch it again") from error
+
+
+def _check_ids(tokenizer: "Tokenizer", path: Path) -> None:
+    """Raises InputError where two tokens have one id: the library then keeps either of them."""
+    tokens: dict[int, str] = {}
+    for token, token_id in tokenizer.get_vocab().items():
+        other = tokens.setdefault(token_id, token)
+        if other != token:
+            raise InputError(
+                f"{path} gives the id {token_id} to two tokens, {sorted((other, token))}; "
+                "copy the one of the Janus model that this one was made from"
+            )
 
 
 def _special_tokens(core: "Tokenizer", path: Path) -> SpecialTokens:

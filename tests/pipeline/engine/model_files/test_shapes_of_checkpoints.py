@@ -483,6 +483,24 @@ def test_a_config_in_which_anything_stands_is_one_sentence_or_works(
     assert planned.max_positions == loaded.max_positions
 
 
+def test_a_tokenizer_in_which_two_tokens_share_an_id_is_refused(folder: Path):
+    model = read_json(folder / "tokenizer.json")["model"]
+    assert isinstance(model, dict)
+    model["vocab"]["a new word"] = model["vocab"]["a"]
+    edit(folder / "tokenizer.json", model=model)
+
+    assert_refused(folder, "to two tokens, .*a new word")
+
+
+def test_a_tokenizer_that_its_own_library_dies_of_is_refused(folder: Path):
+    model = read_json(folder / "tokenizer.json")["model"]
+    assert isinstance(model, dict)
+    model["continuing_subword_prefix"] = "##"
+    edit(folder / "tokenizer.json", model=model)
+
+    assert_refused(folder, "tokenizer.json")
+
+
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 3000 + "1" + "}" * 3000])
 def test_a_config_without_bottom_is_refused(folder: Path, content: str):
     (folder / "config.json").write_text(content)
