@@ -4,8 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/first
-# Three workers on two cores: the one whose tests start Rays waits half of its time.
-PARALLEL := -n 3 --dist loadgroup --no-loadscope-reorder
+# In the order of tests/conftest.py: those that start Rays begin, since they are the longest chain.
+PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
 # Hundreds of processes import the same modules: they are compiled once, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE

@@ -13,6 +13,18 @@ from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 
 
+# Hundreds of objects a test: on S3 they are tried by the real server alone (`--s3 real`).
+OF_MANY_CALLS = {"test_verify.py", "test_repair.py", "test_footers.py"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        is_on_s3 = "[s3" in item.name and item.path.parent == Path(__file__).parent
+        if is_on_s3 and item.path.name in OF_MANY_CALLS:
+            item.add_marker(pytest.mark.real_s3)
+
+
 class CannedS3(ThreadingHTTPServer):
     """Reads each request to its end, gives all of them one answer and remembers what they were."""
 
