@@ -12,7 +12,6 @@ from types_boto3_s3 import S3Client
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 
-
 # Hundreds of objects a test: on S3 they are tried by the real server alone (`--s3 real`).
 OF_MANY_CALLS = {"test_verify.py", "test_repair.py", "test_footers.py"}
 
