@@ -11,6 +11,7 @@ from jobs.commands.stopping import Stop
 from jobs.commands.terminal import Terminal, settled
 from schemas.errors import CoppiceError, ExitCode, InputError, Stopped, StoreUnavailable
 
+_OUTPUT_LOST = 120  # Python's own code, where what was printed could not be written
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -40,19 +41,20 @@ def end_process_with(do: Callable[[], None]) -> None:
     code = 1  # Python's, for an exception that goes on from here
 
     def end() -> None:
+        is_lost = False
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
-            except (AttributeError, OSError, ValueError):  # closed, or nobody reads it
-                continue
-        os._exit(code)
+            except (AttributeError, OSError, ValueError):  # closed, full, or nobody reads it
+                is_lost = True
+        os._exit(code or _OUTPUT_LOST * is_lost)
 
     atexit.register(end)  # the first to be registered is the last to be called
     try:
         do()
         code = 0
     except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 0
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         raise
 
 

@@ -109,7 +109,7 @@ def _refusing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, KeyboardInterrupt, SystemExit):
+    except (InputError, KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:
         raise InputError(f"{path} cannot be read ({error}); fetch it again") from error

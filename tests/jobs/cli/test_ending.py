@@ -1,5 +1,6 @@
 """How a process ends: with the code of what it did, whatever native libraries do at their end."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,15 +28,18 @@ end_process_with(do)
         ("sys.exit(0)", 0),
         ("sys.exit(4)", 4),
         ("sys.exit()", 0),
+        ("sys.exit('a reason')", 1),
         ("pass", 0),
         ("1 / 0", 1),
         ("sys.stdout.flush(); os.close(1); sys.exit(3)", 3),
+        ("sys.stdout.flush(); os.close(1); sys.exit(0)", 120),  # as Python does
     ],
 )
 def test_its_code_is_that_of_what_it_did(statement: str, code: int):
     ended = subprocess.run(
         [sys.executable, "-c", PROCESS.format(statement=statement)],
         cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": ""},
         capture_output=True,
         text=True,
     )
