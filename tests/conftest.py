@@ -33,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Which tests run at all, in which order, and which side by side (`--dist loadgroup`).
 
@@ -40,7 +41,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     stay together, too: two clusters at once would wait for each other. They are the longest chain
     and wait most of their time, so they begin first, and the other groups follow by their numbers
     of tests. Tests that the emulator of S3 cannot pass, of kills and pauses say, are left out
-    without a word.
+    without a word. First, since xdist reads the groups in a hook of the same name.
     """
     if config.getoption("--s3") != "real":
         left_out = [item for item in items if item.get_closest_marker("real_s3")]

@@ -7,6 +7,8 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.test_imports import module_paths
 
 MAX_MODULE_LINES = 400
@@ -77,3 +79,9 @@ def _bound_name(node: ast.AST) -> str | None:
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
         return node.id
     return node.arg if isinstance(node, ast.arg) else None
+
+
+def test_the_tests_of_a_file_run_in_one_process(request: pytest.FixtureRequest):
+    """Otherwise both workers of `make test` make what the tests of a file share."""
+    if request.config.getoption("loadgroup", False):  # what xdist calls its `--dist` in a worker
+        assert request.node.nodeid.endswith("@tests/test_house.py")
