@@ -4,112 +4,141 @@ Prints what was run, replaced and left out, and ends with 1 if a command failed,
 line that its page shows.
 """
 
-import os
-import subprocess
+import re
+import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 
 from tests.docs.pages import PAGES, ROOT, Command, commands_of, not_printed
-from tests.docs.places import BEFORE, ENDS, PROVIDED, not_run, replaced
-from tests.s3.emulator import emulator
+from tests.docs.places import BEFORE, ENDS, NotRun, Rule, not_run, replaced
+from tests.docs.provided import IN_BUCKET, provided
+from tests.docs.shell import Shell, opened_shell
+from tests.s3.emulator import BUCKET, emulator
 
-_END = "@@ended@@"
-
-
-class Shell:
-    """One bash in a clone, so that what a command exports holds for those after it."""
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            ["bash", "--norc"],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def type(self, command: str) -> tuple[str, int]:
-        """What a command printed, and how it ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{command} </dev/null\necho {_END} $?\n")
-        self._process.stdin.flush()
-        printed = ""
-        for line in self._process.stdout:
-            before, mark, after = line.partition(_END)
-            printed += before
-            if mark:
-                return printed, int(after)
-        raise RuntimeError(f"the shell ended within: {command}\n{printed}")
-
-    def end(self) -> None:
-        self._process.kill()
+_PORT = re.compile(r"(?:--port[= ]|127\.0\.0\.1:)(\d+)")
 
 
-@contextmanager
-def opened_shell() -> Iterator[Shell]:
-    """A shell in a clean clone, beside an S3 over the wire and files in the place of data sets."""
-    with tempfile.TemporaryDirectory(prefix="docs-") as name, emulator() as client:
-        clone = Path(name) / "coppice"
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        for file, text in PROVIDED.items():
-            (clone / file).parent.mkdir(exist_ok=True)
-            (clone / file).write_text(text)
-        environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(clone),
-            "AWS_ENDPOINT_URL": client.meta.endpoint_url,
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "COPPICE_VENV": str(Path(sys.executable).parents[1]),
-        }
-        shell = Shell(clone, environment)
-        try:
-            yield shell
-        finally:
-            shell.end()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What came of a command."""
 
-
-def try_command(shell: Shell, command: Command) -> bool:
-    """Type a command, and print what came of it. Whether it did what its page says."""
-    if rule := not_run(command.typed):
-        print(f"  not run   {command.typed}\n            {rule.reason}")
-        return True
-    typed, rules = replaced(command.typed)
-    began = time.monotonic()
-    printed, code = shell.type(typed)
-    missing = not_printed(command.shown, printed)
-    is_right = code == ENDS.get(command.typed, 0) and not missing
-    print(f"  {'ok' if is_right else 'FAILED':<9} {typed} ({time.monotonic() - began:.0f} s)")
-    for rule in rules:
-        print(f"            {rule.typed} -> {rule.instead or 'nothing'}: {rule.reason}")
-    if not is_right:
-        print(
-            f"            ended with {code}", *missing, *printed.splitlines()[-15:], sep="\n    | "
-        )
-    sys.stdout.flush()
-    return is_right
+    command: Command
+    is_right: bool
+    rules: Sequence[Rule] = ()  # by which it was replaced
+    left_out: NotRun | None = None  # why it was not typed
 
 
 def main(pages: Sequence[str]) -> int:
-    """Try these pages, or all. How many commands failed."""
-    num_failed = 0
+    """Try these pages, or all, and say what came of it. How many commands failed."""
+    began = time.monotonic()
+    outcomes = []
     for page in pages or PAGES:
         commands = commands_of(page, (ROOT / page).read_text())
         if commands:
-            print(page)
-            before = [Command(page=page, typed=typed) for typed in BEFORE.get(page, ())]
-            commands = [*before, *commands]
-            with opened_shell() as shell:
-                num_failed += sum(not try_command(shell, command) for command in commands)
-    return num_failed
+            outcomes += try_page(page, commands)
+    left_out = [outcome for outcome in outcomes if outcome.left_out]
+    failed = [outcome for outcome in outcomes if not outcome.is_right]
+    num_replaced = sum(bool(outcome.rules) for outcome in outcomes)
+    say(
+        f"{len(outcomes)} commands in {time.monotonic() - began:.0f} s: "
+        f"{len(outcomes) - len(left_out) - len(failed)} ok ({num_replaced} with something "
+        f"replaced), {len(left_out)} not run, {len(failed)} failed."
+    )
+    for outcome in left_out:
+        _say_left_out(outcome)
+    for outcome in failed:
+        say(f"  FAILED    {outcome.command.page}: {outcome.command.typed}")
+    return len(failed)
+
+
+def try_page(page: str, commands: Sequence[Command]) -> Iterator[Outcome]:
+    """Type the commands of a page, each with what it takes for granted before it."""
+    say(page)
+    before = [rule for rule in BEFORE if rule.page == page]
+    taken_for_granted = [typed for rule in before for typed in rule.commands]
+    if port := _try_taken_port([*taken_for_granted, *(command.typed for command in commands)]):
+        say(f"  FAILED    its commands name port {port}, which is taken on this machine")
+        yield from (Outcome(command=command, is_right=False) for command in commands)
+        return
+    with opened_page(page) as shell:
+        for command in commands:
+            for rule in [rule for rule in before if re.search(rule.typed, command.typed)]:
+                before.remove(rule)
+                outcomes = [
+                    try_command(shell, Command(page=page, typed=typed)) for typed in rule.commands
+                ]
+                yield from (outcome for outcome in outcomes if not outcome.is_right)
+            yield try_command(shell, command)
+
+
+@contextmanager
+def opened_page(page: str) -> Iterator[Shell]:
+    """A shell in a clean clone, beside an S3 over the wire, with what a page takes for granted."""
+    with emulator() as client:
+        for name, text in IN_BUCKET.items():
+            client.put_object(Bucket=BUCKET, Key=name, Body=text.encode())
+        aws = {"AWS_ENDPOINT_URL": client.meta.endpoint_url, "AWS_DEFAULT_REGION": "us-east-1"}
+        with (
+            opened_shell(aws) as (shell, folder),
+            provided(page, folder / "coppice", folder / "home") as told,
+        ):
+            for name, rule in told:
+                say(f"  file      {name}")
+                _say_rules([rule])
+            yield shell
+
+
+def try_command(shell: Shell, command: Command) -> Outcome:
+    """Type a command, and print what came of it."""
+    if rule := not_run(command.typed):
+        outcome = Outcome(command=command, is_right=True, left_out=rule)
+        _say_left_out(outcome)
+        return outcome
+    typed, rules = replaced(command.typed)
+    began = time.monotonic()
+    try:
+        printed, code = shell.type(typed)
+    except RuntimeError as error:
+        printed, code = str(error), -1
+    missing = not_printed(command.shown, printed)
+    is_right = code == ENDS.get(command.typed, 0) and not missing
+    say(f"  {'ok' if is_right else 'FAILED':<9} {typed} ({time.monotonic() - began:.0f} s)")
+    _say_rules(rules)
+    if not is_right:
+        say(
+            f"            ended with {code}",
+            *missing,
+            *printed.splitlines()[-25:],
+            between="\n    | ",
+        )
+    return Outcome(command=command, is_right=is_right, rules=rules)
+
+
+def _say_rules(rules: Sequence[Rule]) -> None:
+    for rule in rules:
+        say(f"            {rule.typed} -> {rule.instead or 'nothing'}: {rule.reason}")
+
+
+def _say_left_out(outcome: Outcome) -> None:
+    assert outcome.left_out
+    say(f"  not run   {outcome.command.page}: {outcome.command.typed}")
+    say(f"            {outcome.left_out.reason}")
+
+
+def _try_taken_port(typed: Sequence[str]) -> str | None:
+    """A port that these commands name, and that is somebody else's."""
+    for port in _PORT.findall(" ".join(typed)):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", int(port))) == 0:
+                return port
+    return None
+
+
+def say(*lines: str, between: str = "\n") -> None:
+    print(*lines, sep=between, flush=True)
 
 
 if __name__ == "__main__":

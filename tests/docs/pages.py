@@ -1,4 +1,6 @@
-"""The commands of a page in the order in which it gives them, with the output that it shows."""
+"""The commands of a page in the order in which it gives them, with the output that it shows, and
+the files that it shows.
+"""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").gl
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?<=\n\n)((?:    .*\n)+)")
-_FIRST_WORDS = ("coppice", "python", "ray", "make", "export", "source", "set", "docker")
+_PROGRAMS = ("coppice", "python", "ray", "make")  # by which blocks of no language are known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +41,11 @@ def commands_of(page: str, text: str) -> list[Command]:
     return commands
 
 
+def tables_of(text: str) -> list[str]:
+    """The TOML files that a page shows."""
+    return [body for language, body in _FENCED.findall(text) if language == "toml"]
+
+
 def _commands_in(page: str, language: str, body: str) -> Iterator[Command]:
     lines = body.replace("\\\n", " ").splitlines()
     if language == "console":
@@ -48,9 +55,9 @@ def _commands_in(page: str, language: str, body: str) -> Iterator[Command]:
             yield Command(page=page, typed=lines[start].removeprefix("$ "), shown=shown)
         return
     for line in lines:
-        words = line.split()
-        if words and (words[0].startswith(_FIRST_WORDS) or re.match(r"[A-Z_]+=", words[0])):
-            yield Command(page=page, typed=" ".join(line.split(" #")[0].split()))
+        words = line.split(" #")[0].split()
+        if words and (language or words[0] in _PROGRAMS):
+            yield Command(page=page, typed=" ".join(words))
 
 
 _NUMBER = re.compile(r"\b\d[\d,]*\.?\d*\b")

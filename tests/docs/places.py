@@ -3,7 +3,12 @@ the reason. Nothing else is changed.
 """
 
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from tests.docs.shell import cache
+from tests.jobs.cluster.serving import stand_in
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,68 +20,222 @@ class Rule:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotRun:
+    """Commands that are not typed here."""
+
+    typed: str  # a pattern
+    reason: str
+    unless: str = ""  # this is in the cache
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Before:
+    """What a page takes for granted: typed before the first of its commands that fits."""
+
+    page: str
+    commands: tuple[str, ...]
+    typed: str = ""  # a pattern
+
+
+_WEIGHTS = "weights of judges: tiny random ones of the same class"
+_GPUS = "GPUs: there are none"
+SERVER = "a server of a large model: a stand-in"
+_STAYS = "a terminal of its own: it stays, and the next command follows when it is up"
+
 REPLACED = (
-    Rule(
-        typed=r"deepseek-ai/Janus-Pro-7B",
-        instead="tiny --limit 2 --set method.sampling.max_text_tokens=16",
-        reason="weights: the bundled random model, for two prompts and few words",
-    ),
-    Rule(typed=r" --set execution\.device=gpu", instead="", reason="GPUs: there are none"),
-    Rule(typed=r" --gpus 1", instead="", reason="GPUs: there are none"),
     Rule(
         typed=r"python3\.11 -m venv \.venv && .*",
         instead="ln -s $COPPICE_VENV .venv",
         reason="a package index: the environment that runs this is there",
     ),
     Rule(
-        typed=r"eval runs/toy-eval --suite toy --model toy",
-        instead="eval runs/toy-eval --suite toy --model toy --limit 2 --images-per-prompt 1",
+        typed=r"^make ",
+        instead="make --assume-old=.venv/ready ",
+        reason="a package index: that environment is not made anew",
+    ),
+    Rule(
+        typed=r"(^make .*\btest$)",
+        instead=r"\1 PARALLEL=tests/schemas",
+        reason="time: the tests of one folder",
+    ),
+    Rule(
+        typed=r"--model deepseek-ai/Janus-Pro-7B",
+        instead="--model tiny --limit 2 --set method.sampling.max_text_tokens=16",
+        reason="weights: the bundled random model, for two prompts and few words",
+    ),
+    Rule(
+        typed=r"^python (examples/sft_janus\.py .* --rank)",
+        instead='"$COPPICE_CACHE"/consumers/peft/bin/python \\1',
+        reason="peft: the environment of make test-consumers has it",
+    ),
+    Rule(
+        typed=r"deepseek-ai/Janus-Pro-\dB (sets/\S+ \S+)",
+        instead=r"--device cpu toy \1 --steps 2",
+        reason="weights and GPUs: the bundled toy, for two steps",
+    ),
+    Rule(typed=r" --set execution\.device=gpu", instead="", reason=_GPUS),
+    Rule(typed=r" --gpus 1", instead="", reason=_GPUS),
+    Rule(
+        typed=r"--suite toy --model toy",
+        instead=r"\g<0> --limit 2 --images-per-prompt 1",
         reason="time: two pictures",
     ),
+    Rule(
+        typed=r"--suite t2i-compbench",
+        instead=r"\g<0> --config tiny-judges.toml --images-per-prompt 1",
+        reason=f"{_WEIGHTS}; time: a picture a prompt",
+    ),
+    Rule(typed=r"--scorer hps", instead="--scorer 'hps[model=clip,base=clip]'", reason=_WEIGHTS),
+    Rule(typed=r"/models/dino", instead="grounding_dino", reason=_WEIGHTS),
+    Rule(typed=r"lmm_yes\[dtype", instead="lmm_yes[model=qwen3_vl,dtype", reason=_WEIGHTS),
+    Rule(
+        typed=r"train --out DIR$",
+        instead="train --out DIR --steps-share 0.002",
+        reason="time: a five-hundredth of the steps",
+    ),
+    Rule(typed=r"^coppice score RUN", instead="coppice score runs/first", reason="a run's name"),
+    Rule(
+        typed=r"ray start --",
+        instead="ray start --node-ip-address=127.0.0.1 --",
+        reason="addresses: on loopback alone",
+    ),
+    Rule(typed=r"HEAD:6379", instead="127.0.0.1:6379", reason="addresses: the head is here"),
+    Rule(
+        typed=r"ray start .*--block",
+        instead=r"until_it_says 'Ray runtime started' \g<0>",
+        reason=_STAYS,
+    ),
+    Rule(
+        typed=r"^coppice serve [^i]\w+ --config.*",
+        instead=r"until_it_says 'Answering at' \g<0>",
+        reason=_STAYS,
+    ),
+    Rule(typed=r"/etc/coppice/keys", instead="~/keys", reason="a file of this machine's own"),
+    Rule(
+        typed=r"^ray job submit --no-wait.*",
+        instead=r"\g<0> | tee submitted",
+        reason="the job's id: read from what this prints",
+    ),
+    Rule(
+        typed=r"\bJOB$",
+        instead=r"$(grep -o 'raysubmit_\\w*' submitted | head -1)",
+        reason="the job's id: as it was printed",
+    ),
+    Rule(
+        typed=r'"https://\.\.\."',
+        instead=r'"\'$AWS_ENDPOINT_URL\'"',
+        reason="addresses: the S3 that is here",
+    ),
+    Rule(
+        typed=r"jobs run \.\.\.$",
+        instead="jobs run s3://bucket/runs/first",
+        reason="a run's name",
+    ),
 )
 
-_CLUSTER = "a cluster, or a cloud: tests/jobs has these on a real Ray"
 NOT_RUN = (
-    Rule(
-        typed=r"^make (test|slow|run)", instead="", reason="it would run this, or its commands do"
+    NotRun(typed=r"^RAY_AUTH_MODE=token ray up", reason="a cloud, and an account there"),
+    NotRun(
+        typed=r"^coppice serve install",
+        reason="gigabytes from a package index: make test-vllm installs such a server",
     ),
-    Rule(typed=r"^ray |RAY_|--address|^coppice status s3://\S+$", instead="", reason=_CLUSTER),
-    Rule(typed=r"suite t2i-compbench|--scorer hps", instead="", reason="weights of judges"),
-    Rule(
-        typed=r"(critic|reader|thinker|teacher)\.toml|serve install|runs/(critic|taught|drawn)",
-        instead="",
-        reason="a server of a large model: make test-vllm has a real one",
+    NotRun(
+        typed=r"^swift sft|-m unirl\.train_sft",
+        reason="a GPU and a trainer of its own: make test-consumers takes a step of it on a CPU",
     ),
-    Rule(typed=r"my_module|judges\.toml", instead="", reason="files of one's own"),
-    Rule(typed=r"tests\.s3|S3_URL", instead="", reason="a real Ceph: make slow starts it"),
-    Rule(typed=r"toy\.training\.train", instead="", reason="hours of training"),
+    NotRun(
+        typed=r"sft_janus\.py .*--rank",
+        reason="peft, which make test-consumers installs",
+        unless="consumers/peft/ready",
+    ),
+    NotRun(
+        typed=r"tests\.s3|S3_URL",
+        reason="Ceph's packages, which make slow fetches",
+        unless="s3-server/forky",
+    ),
 )
 
-PROVIDED = {  # in the place of data sets
-    "t2i_compbench/color_train.txt": "a red star\na blue circle and a green square\n",
-    "t2i_compbench/color_val.txt": "a yellow cross\n",
-    "t2i_r1_prompts.jsonl": '{"prompt": "three black squares"}\n',
-}
+KEY = "a-key"  # that servers want to see
 
-_FIRST = "coppice run examples/toy.jsonl runs/first --config examples/first-run.toml"
-BEFORE = {  # what a page takes for granted
-    "docs/curate.md": [f"{_FIRST} --shard-rollouts 8"],
-}
+_RUN = "coppice run examples/toy.jsonl runs/first --config examples/first-run.toml"
+_SCORE = "coppice score runs/first --scorer toy --scorer thoughts --scorer critiques"
+_SCORE += " --scorer tokens --scorer phash --scorer prompt_filter"
+_CURATE = "coppice curate runs/first sets/first --recipe twig-50k-toy"
+_MODELS = "python -m tests.docs.weights"
+_SUITE = "--suite t2i-compbench --prompts T2I-CompBench/examples/dataset"
+_HEAD = (
+    "ray get-auth-token --generate",
+    "export RAY_AUTH_MODE=token",
+    "ray start --head --port=6379 --num-cpus=2",
+)
+
+BEFORE = (
+    Before(
+        page="README.md",
+        typed="t2i-compbench",
+        commands=(f"{_MODELS} blip clip grounding_dino dpt",),
+    ),
+    Before(
+        page="README.md",
+        typed="^ray job submit",
+        commands=(*_HEAD, "export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265"),
+    ),
+    Before(page="docs/curate.md", commands=(_RUN,)),
+    Before(page="docs/endpoints.md", commands=(f"export CRITIC_API_KEY={KEY}",)),
+    Before(page="docs/endpoints.md", typed="ray start", commands=_HEAD),
+    Before(
+        page="docs/gallery.md",
+        commands=(_RUN, _RUN.replace("first ", "second ") + " --seed 7", _SCORE, _CURATE),
+    ),
+    Before(
+        page="docs/judges.md",
+        commands=(_RUN, f"{_MODELS} blip clip grounding_dino dpt qwen3_vl"),
+    ),
+    Before(
+        page="docs/judges.md",
+        typed="--against",
+        commands=(
+            f"coppice eval runs/other-bench {_SUITE} --model deepseek-ai/Janus-Pro-7B --seed 7"
+            " --scorer 'blip_vqa[dtype=bfloat16]'",
+        ),
+    ),
+    Before(page="docs/teacher.md", commands=(f"export JUDGE_API_KEY={KEY}", *_HEAD)),
+    Before(page="docs/train.md", commands=(_RUN, _SCORE)),
+)
+
+IN_TABLES = (
+    Rule(
+        typed=r'"/opt/coppice-vllm/venv/bin/vllm", "serve"',
+        instead=f'"{sys.executable}", "-S", "{stand_in.__file__}", "serve"',
+        reason=SERVER,
+    ),
+    Rule(typed=r"\bgpus = 1\b", instead="gpus = 0\ncpus = 0", reason=_GPUS),
+    Rule(
+        typed=r'model = "deepseek-ai/Janus-Pro-7B"',
+        instead='model = "tiny"\nsampling.max_text_tokens = 16',
+        reason="weights: the bundled random model, and few words",
+    ),
+)
+"""Of the files that pages show."""
 
 ENDS = {  # exit codes that are right though they are not 0
     "coppice repair s3://bucket/runs/first --shards 3,7-9": 2,  # nothing of them is damaged
 }
 
 
-def not_run(typed: str) -> Rule | None:
+def not_run(typed: str) -> NotRun | None:
     """Why a command is not run; None: it is."""
-    return next((rule for rule in NOT_RUN if re.search(rule.typed, typed)), None)
+    for rule in NOT_RUN:
+        if re.search(rule.typed, typed) and not (rule.unless and (cache() / rule.unless).exists()):
+            return rule
+    return None
 
 
-def replaced(typed: str) -> tuple[str, list[Rule]]:
-    """A command as it is run here, and the rules that made it so."""
+def replaced(typed: str, rules: Sequence[Rule] = REPLACED) -> tuple[str, list[Rule]]:
+    """A command, or a file, as it is here, and the rules that made it so."""
     used = []
-    for rule in REPLACED:
+    for rule in rules:
         changed = re.sub(rule.typed, rule.instead, typed)
         if changed != typed:
             used.append(rule)
