@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import PAGES, ROOT, alike, commands_of, not_printed, tables_of
-from tests.docs.places import BEFORE, ENDS, IN_TABLES, NOT_RUN, REPLACED, replaced
+from tests.docs.places import BEFORE, IN_TABLES, NOT_RUN, REPLACED, replaced
 from tests.docs.provided import PROVIDED, SHOWN, files_of
 from tests.docs.shell import Shell, marked_with
 
@@ -84,7 +84,6 @@ def test_every_replacement_and_every_command_left_out_is_of_some_page():
 
     assert used == set(REPLACED)
     assert all(any(re.search(rule.typed, each) for each in ALL_TYPED) for rule in NOT_RUN)
-    assert set(ENDS) <= set(ALL_TYPED)
 
 
 def test_what_is_there_before_is_wanted_by_some_page():
