@@ -39,7 +39,7 @@ from coppice import Score
 
 
 class MyScorer:
-    """Whether a prompt is long, or has certain words."""
+    """Whether a prompt has enough of certain words: a share of its own."""
 
     name, version, subjects, needs_pictures = "mine", "1", frozenset({"trace"}), False
     columns = {"value": "float32"}
@@ -48,10 +48,11 @@ class MyScorer:
         self._threshold, self._words = threshold, words
 
     def score(self, batch):
-        return [Score(value=self._value(asked.prompt.split())) for asked in batch]
+        return [Score(value=float(self._share(asked.prompt) >= self._threshold)) for asked in batch]
 
-    def _value(self, words):
-        return float(any(word in words for word in self._words) or len(words) > self._threshold)
+    def _share(self, prompt):
+        words = prompt.split()
+        return sum(word in self._words for word in words) / len(words)
 '''
 _RECIPE = """\
 name = "mine"
