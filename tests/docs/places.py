@@ -96,8 +96,8 @@ REPLACED = (
     Rule(typed=r"lmm_yes\[dtype", instead="lmm_yes[model=qwen3_vl,dtype", reason=_WEIGHTS),
     Rule(
         typed=r"train --out DIR$",
-        instead="train --out DIR --steps-share 0.002",
-        reason="time: a five-hundredth of the steps",
+        instead="train --out DIR --steps-share 0.0001",
+        reason="time: a few steps",
     ),
     Rule(typed=r"^coppice score RUN", instead="coppice score runs/first", reason="a run's name"),
     Rule(
@@ -116,7 +116,7 @@ REPLACED = (
         instead=r"until_it_says 'Answering at' \g<0>",
         reason=_STAYS,
     ),
-    Rule(typed=r"/tmp/ceph", instead="$TMPDIR/ceph", reason="a folder of this clone's own"),
+    Rule(typed=r"/tmp/(ceph|ray-2)", instead=r"$RAY_TMPDIR/\1", reason="a folder of its own"),
     Rule(typed=r"/etc/coppice/keys", instead="~/keys", reason="a file of this machine's own"),
     Rule(
         typed=r"^ray job submit --no-wait.*",
