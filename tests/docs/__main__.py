@@ -85,9 +85,9 @@ def opened_page(page: str) -> Iterator[Shell]:
             opened_shell(aws) as (shell, folder),
             provided(page, folder / "coppice", folder / "home") as told,
         ):
-            for name, rule in told:
+            for name, rules in told.items():
                 say(f"  file      {name}")
-                _say_rules([rule])
+                _say_rules(rules)
             yield shell
 
 
@@ -119,7 +119,8 @@ def try_command(shell: Shell, command: Command) -> Outcome:
 
 def _say_rules(rules: Sequence[Rule]) -> None:
     for rule in rules:
-        say(f"            {rule.typed} -> {rule.instead or 'nothing'}: {rule.reason}")
+        instead = rule.instead.replace("\n", "; ") or "nothing"
+        say(f"            {rule.typed} -> {instead}: {rule.reason}")
 
 
 def _say_left_out(outcome: Outcome) -> None:

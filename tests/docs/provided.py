@@ -115,7 +115,7 @@ def files_of(page: str) -> dict[str, str]:
 
 
 @contextmanager
-def provided(page: str, clone: Path, home: Path) -> Iterator[list[tuple[str, Rule]]]:
+def provided(page: str, clone: Path, home: Path) -> Iterator[dict[str, list[Rule]]]:
     """A page's files are there, and a server at each address in them. Yields what was replaced in
     which file.
     """
@@ -124,12 +124,11 @@ def provided(page: str, clone: Path, home: Path) -> Iterator[list[tuple[str, Rul
         addresses = sorted(set(_ADDRESS.findall("".join(files.values()))))
         for address in addresses:
             server = servers.enter_context(stand_in_server(answer))
-            server.models, server.key = _MODELS, KEY
+            server.models, server.key, server.answers_probes = _MODELS, KEY, False
             rules.append(Rule(typed=address, instead=server.url, reason=SERVER))
-        told = []
+        told = {}
         for name, text in files.items():
-            files[name], used = replaced(text, [*IN_TABLES, *rules])
-            told += [(name, rule) for rule in used]
+            files[name], told[name] = replaced(text, [*IN_TABLES, *rules])
         for folder, texts in ((clone, files), (home, IN_HOME)):
             for name, text in texts.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
