@@ -164,12 +164,11 @@ NOT_RUN = (
 
 KEY = "a-key"  # that servers want to see
 
-_RUN = "coppice run examples/toy.jsonl runs/first --config examples/first-run.toml"
+_RUN = "coppice run examples/toy.jsonl runs/first --config examples/first-run.toml --limit 12"
 _SCORE = "coppice score runs/first --scorer toy --scorer thoughts --scorer critiques"
 _SCORE += " --scorer tokens --scorer phash --scorer prompt_filter"
 _CURATE = "coppice curate runs/first sets/first --recipe twig-50k-toy"
 _MODELS = "python -m tests.docs.weights"
-_SUITE = "--suite t2i-compbench --prompts T2I-CompBench/examples/dataset"
 _DAMAGE = (
     "python -c 'from pipeline.store.open import open_store; "
     's = open_store("s3://bucket/runs/first"); '
@@ -207,10 +206,7 @@ BEFORE = (
     Before(
         page="docs/judges.md",
         typed="--against",
-        commands=(
-            f"coppice eval runs/other-bench {_SUITE} --model deepseek-ai/Janus-Pro-7B --seed 7"
-            " --scorer 'blip_vqa[dtype=bfloat16]'",
-        ),
+        commands=("cp -r runs/bench runs/other-bench",),
     ),
     Before(page="docs/teacher.md", commands=(f"export JUDGE_API_KEY={KEY}", *_HEAD)),
     Before(page="docs/train.md", commands=(_RUN, _SCORE)),

@@ -52,7 +52,7 @@ class Shell:
         self.type(_FUNCTIONS)
 
     def type(self, command: str) -> tuple[str, int]:
-        """What a command printed, and how it ended. Raises RuntimeError if the shell ends."""
+        """What a command printed, and how it ended; -1: it took the shell along."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         watch = threading.Timer(LIMIT_SECONDS, self.end)
@@ -70,7 +70,7 @@ class Shell:
             pass
         finally:
             watch.cancel()
-        raise RuntimeError(f"the shell has ended, after {LIMIT_SECONDS} s or by itself:\n{printed}")
+        return f"{printed}\nthe shell has ended, after {LIMIT_SECONDS} s or by itself", -1
 
     def end(self) -> None:
         """End the shell and all that was started in it, also what left it for a session of its
