@@ -110,7 +110,8 @@ _MODELS = ["Qwen/Qwen3-VL-8B-Instruct", "Qwen/Qwen3-VL-32B-Instruct"]
 def files_of(page: str) -> dict[str, str]:
     """All files that a page takes for granted or shows, by path in the clone."""
     source, names = SHOWN.get(page, (page, ()))
-    shown = dict(zip(names, tables_of((ROOT / source).read_text()), strict=False))
+    tables = zip(names, tables_of((ROOT / source).read_text()), strict=False)
+    shown = {name: text for name, text in tables if name in (ROOT / page).read_text()}
     return {**PROVIDED.get(page, {}), **shown}
 
 
