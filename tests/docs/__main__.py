@@ -66,7 +66,8 @@ def try_page(page: str, commands: Sequence[Command]) -> Iterator[Outcome]:
         return
     with opened_page(page) as shell:
         for command in commands:
-            for rule in [rule for rule in before if re.search(rule.typed, command.typed)]:
+            fitting = [rule for rule in before if re.search(rule.typed, command.typed)]
+            for rule in fitting if not_run(command.typed) is None else ():
                 before.remove(rule)
                 outcomes = [
                     try_command(shell, Command(page=page, typed=typed)) for typed in rule.commands

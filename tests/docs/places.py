@@ -174,6 +174,7 @@ _DAMAGE = (
     's = open_store("s3://bucket/runs/first"); '
     """[s.put(f"traces/shard-0000{n}.parquet", b"") for n in (3, 7, 8, 9)]'"""
 )
+_PEFT = "python -c 'from tests.consumers.environments import python_of; python_of(\"peft\")'"
 _HEAD = (
     "ray get-auth-token --generate",
     "export RAY_AUTH_MODE=token",
@@ -210,6 +211,7 @@ BEFORE = (
     ),
     Before(page="docs/teacher.md", commands=(f"export JUDGE_API_KEY={KEY}", *_HEAD)),
     Before(page="docs/train.md", commands=(_RUN, _SCORE)),
+    Before(page="docs/train.md", typed="--rank", commands=(_PEFT,)),
 )
 
 IN_TABLES = (
