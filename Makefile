@@ -4,8 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/first
-# In the order of tests/conftest.py: those that start Rays begin, since they are the longest chain.
-PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
+# In the order of tests/conftest.py: those that start Rays begin, since they are the longest chain,
+# and wait so much that two cores have room for two more.
+PARALLEL := -n 3 --dist loadgroup --no-loadscope-reorder
 
 # Hundreds of processes import the same modules: they are compiled once, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
