@@ -4,9 +4,10 @@
 the fake backend grows one shard of real traces, which is then copied under other keys, with its
 scores. Shards have 1,000 traces; with `--pictures` they have 256, as `coppice plan` cuts them, and
 a trace keeps all its canvases, 384 pixels wide, which rows hold that look at them. With `--exports`
-nothing is left out, and all rows are written in every trainer's form as well. Prints a table for
-people and, last, one JSON line for machines. Memory is that of all processes together, sampled:
-what they share is counted once (PSS).
+nothing is left out, and all rows are written in every trainer's form as well. `--kind preference`
+makes pairs of rollouts, `--kind grpo` groups. Prints a table for people and, last, one JSON line
+for machines. Memory is that of all processes together, sampled: what they share is counted once
+(PSS).
 """
 
 import argparse
@@ -74,6 +75,19 @@ filters = [{ column = "tokens.entropy", min = {ENTROPY} }]
 """
 
 
+_COMPARING = """
+name = "benchmark"
+kind = "{KIND}"
+pictures = "{PICTURES}"
+scorers = ["tokens@1"]
+filters = [{ column = "tokens.entropy", min = {ENTROPY} }]
+"""
+_COMPARED = {  # what else a recipe of pairs, or of groups, says
+    "preference": 'pairs = { by = "tokens.entropy", min_margin = 0.0001 }\n',
+    "grpo": 'groups = { rewards = ["tokens.entropy"], picture_only = true }\n',
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--traces", type=int, nargs="+", default=[10_000, 50_000, 100_000])
@@ -81,16 +95,20 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--pictures", action="store_true")
     parser.add_argument("--exports", action="store_true")
+    parser.add_argument("--kind", choices=SetKind, type=SetKind, default=SetKind.SFT)
     options = parser.parse_args()
     rows: Rows = {
         "workers": options.workers,
         "pictures": options.pictures,
         "exports": options.exports,
+        "kind": options.kind,
         "cpus": os.cpu_count(),
         "commit": commit(),
     }
     exports = exports_of(SetKind.SFT)
     recipe = _EVERYTHING if options.exports else _RECIPE
+    if options.kind is not SetKind.SFT:
+        recipe = _COMPARING.replace("{KIND}", options.kind) + _COMPARED[options.kind]
     recipe = recipe.replace("{PICTURES}", "required" if options.pictures else "tokens")
     recipe = recipe.replace("{EXPORTS}", json.dumps(exports))
     size = _SHARD_WITH_PICTURES if options.pictures else _SHARD

@@ -51,7 +51,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
     sizes = Counter(groups.values())
-    items.sort(key=lambda item: (groups[item] != _RAY, -sizes[groups[item]], groups[item]))
+
+    def order(item: pytest.Item) -> tuple[bool, int, str, list[str]]:
+        group = groups[item]
+        return group != _RAY, -sizes[group], group, item.location[0].split("/")[:2]
+
+    items.sort(key=order)
 
 
 def pytest_collection_finish() -> None:

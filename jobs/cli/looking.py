@@ -103,4 +103,4 @@ def view(
         choice=Choice(where=where, sort=sort, is_dead=dead, is_revised=revised),
         number=number,
     )
-    write_view(request, terminal)
+    raise typer.Exit(write_view(request, terminal))

@@ -41,9 +41,8 @@ def list_records(url: str, terminal: Terminal, choice: Choice) -> ExitCode:
         manifest = read_manifest(store)
         rows = islice(_all_rows(store, manifest, damage, columns=_LIST_COLUMNS), _LISTED)
         terminal.say_table(_HEADINGS, map(_cells, rows))
-        say_damage(damage, terminal)
     else:
-        run = view_run(url)
+        run = view_run(url, is_around_damage=True)
         where, sort = choice.read(run.columns)
         asked_for = {key.column for key in sort} | where.columns
         more = sorted(asked_for - {*_LIST_COLUMNS, "dead"})
@@ -53,6 +52,8 @@ def list_records(url: str, terminal: Terminal, choice: Choice) -> ExitCode:
             (*_HEADINGS[:-1], *more, _HEADINGS[-1]), (_cells_of(fact, more) for fact in facts)
         )
         terminal.say(f"{counted(len(chosen), 'trace')} in all.")
+        damage |= run.damage or {}
+    say_damage(damage, terminal)
     terminal.say(f"Show one with: coppice show {as_typed(url)} RECORD")
     return ExitCode.DAMAGED if damage else ExitCode.COMPLETE
 
@@ -82,16 +83,17 @@ def write_sheet(url: str, path: Path, terminal: Terminal, choice: Choice) -> Exi
         number = _JUDGED_ROWS if manifest.geometry.image_size <= _SMALL_PICTURE else _SHEET_ROWS
         store = open_store(url)
         rows = list(islice(_all_rows(store, manifest, damage, columns=None), number))
-        say_damage(damage, terminal)
-        if damage and not rows:
-            return ExitCode.DAMAGED
     else:
-        run = view_run(url)
+        run = view_run(url, is_around_damage=True)
         where, sort = choice.read(run.columns)
         chosen = choose([run], where=where, sort=sort)[:_SHEET_ROWS]
-        if not chosen:
+        if not (chosen or run.damage):
             raise InputError("no trace holds what was asked for, so there is nothing to show")
         rows = [row for _, row in run.read_rows([trace for _, trace in chosen])]
+        damage |= run.damage or {}
+    say_damage(damage, terminal)
+    if damage and not rows:
+        return ExitCode.DAMAGED
     try:
         traces = judged(rows, RunPainter(manifest))
     except InputError as error:  # the model is not here

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.commands.live.line import Progress
+from jobs.commands.status import say_damage
 from jobs.commands.terminal import Terminal, as_typed, counted
 from pipeline.store.layout import object_name
 from pipeline.store.open import open_store
@@ -12,7 +13,7 @@ from pipeline.view.gallery.write import Gallery, write_gallery
 from pipeline.view.runs import ViewedRun, choose, columns_of, view_run
 from pipeline.view.sets import ViewedSet, view
 from pipeline.view.where import Choice
-from schemas.errors import InputError
+from schemas.errors import ExitCode, InputError
 
 _FOLDER = "view"
 
@@ -29,8 +30,8 @@ class ViewRequest:
     number: int | None  # of traces by lot; None: all
 
 
-def write_view(request: ViewRequest, terminal: Terminal) -> None:
-    """Write the gallery, and say where it is."""
+def write_view(request: ViewRequest, terminal: Terminal) -> ExitCode:
+    """Write the gallery of what can be read, and say where it is, and what cannot."""
     gallery = _gallery_of(request)
     out = open_store(request.out or f"{request.source.rstrip('/')}/{_FOLDER}")
     num_traces = len(gallery.chosen)
@@ -44,17 +45,21 @@ def write_view(request: ViewRequest, terminal: Terminal) -> None:
         )
     terminal.say(*(f"Note: {note}" for note in notes))
     terminal.say(f"Gallery: {as_typed(f'{out.url}/{PAGE}')}, {counted(num_traces, 'trace')}")
+    damages = [run.damage for run in gallery.runs if run.damage]
+    for damage in damages:
+        say_damage(damage, terminal)
+    return ExitCode.DAMAGED if damages else ExitCode.COMPLETE
 
 
 def _gallery_of(request: ViewRequest) -> Gallery:
     """What is to be shown. Raises InputError for what cannot be had."""
-    viewed = view(request.source, request.runs)
+    viewed = view(request.source, request.runs, is_around_damage=True)
     is_set = isinstance(viewed, ViewedSet)
     runs = list(viewed.runs) if isinstance(viewed, ViewedSet) else [viewed]
     if request.beside is not None:
         if is_set:
             raise InputError("a set is looked at alone; give two runs to have them side by side")
-        runs.append(view_run(request.beside))
+        runs.append(view_run(request.beside, is_around_damage=True))
     where, sort = request.choice.read(columns_of(runs))
     name = object_name(open_store(request.source).url)
     names = [object_name(run.store.url) for run in runs]

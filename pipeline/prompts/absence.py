@@ -1,4 +1,4 @@
-"""What a prompt says is not there: how far a "no" or a "not" reaches."""
+"""What a prompt says of nothing, or of one of several: how far a "no", "not" or "one" reaches."""
 
 from collections.abc import Sequence
 
@@ -71,6 +71,30 @@ class Absence:
                 return False
         self._is_listed = True
         return True
+
+
+class Share:
+    """Swallows what is said of one of several things, since it does not hold for all of them: "two
+    cats, one black and one sleeping on a mat". Another thing that is joined ends it.
+    """
+
+    def __init__(self) -> None:
+        self.is_open = False
+
+    def swallows(self, piece: Piece, last: Piece | None) -> bool:
+        """Whether this piece, which comes after `last`, is part of what is said of one."""
+        match piece:
+            case NounPhrase(nouns=(), count=1):
+                self.is_open = True
+            case NounPhrase(nouns=()) | Verb() | Join.AUXILIARY:
+                pass
+            case Preposition():
+                return self.is_open and not isinstance(last, Join)
+            case NounPhrase() if isinstance(last, Join):
+                self.is_open = False
+            case _:
+                return False
+        return self.is_open
 
 
 def _has_or(ahead: Sequence[Piece]) -> bool:

@@ -63,6 +63,8 @@ class Lexicon:
     formations: frozenset[str]
     vague: frozenset[str]
     paired: frozenset[str]
+    body_parts: frozenset[str]
+    worn: frozenset[str]  # clothes, and these
     abstract: frozenset[str]
     foreign: frozenset[str]
     prepositions: Mapping[tuple[str, ...], Preposition]  # by the words of the phrase
@@ -82,6 +84,8 @@ class Lexicon:
             return word[:-1] if word[:-1] in self.nouns else word[:-3] + "y"
         if word.endswith(("ches", "shes", "sses", "xes", "zzes")):
             return word[:-2]
+        if word.endswith("es") and word[:-2] in self.nouns and word[:-1] not in self.nouns:
+            return word[:-2]  # walruses, cactuses
         return word[:-1]
 
     def is_plural(self, word: str) -> bool:
@@ -153,6 +157,8 @@ def lexicon() -> Lexicon:
         vague=_word_set("vague"),
         formations=_word_set("formations"),
         paired=_word_set("paired"),
+        body_parts=_word_set("body_parts"),
+        worn=_word_set("body_parts") | _word_set("clothes"),
         abstract=abstract,
         foreign=_word_set("foreign"),
         prepositions=prepositions,

@@ -4,6 +4,7 @@ What ends it is mostly a verb, and English verbs look like nouns. Agreement deci
 gloves rest on", a plural takes the bare form, so `rest` is the verb.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from pipeline.prompts.cursor import Cursor
 from schemas.specs import Attribute, AttributeKind
 
 _COUNTED_PARTITIVES = {"pair": 2, "couple": 2, "trio": 3, "dozen": 12, "duo": 2, "quartet": 4}
+_PERIOD = re.compile(r"'?(?:\d\d)?\d0s|\d+(?:st|nd|rd|th)-century")  # "a 1960s kitchen"
 _ALSO_THINGS = frozenset(("team", "lot", "set", "school", "pack", "band", "line", "number"))
 
 
@@ -104,7 +106,7 @@ class NounPhraseReader:
             is_last = not self._cursor.noun_goes_on()
             if self._is_between_attributes(word, is_last, bool(attributes)):
                 pass
-            elif word in self._lexicon.attributes and self._is_attribute(word, is_last):
+            elif self._is_known(word) and self._is_attribute(word, is_last):
                 self._add(attributes, word)
                 if is_last and not self._continues():
                     self._cursor.at += 1
@@ -122,6 +124,9 @@ class NounPhraseReader:
             self._cursor.at += 1
         return attributes, nouns
 
+    def _is_known(self, word: str) -> bool:
+        return word in self._lexicon.attributes or _PERIOD.fullmatch(word) is not None
+
     def _is_between_attributes(self, word: str, is_last: bool, has_attribute: bool) -> bool:
         if word in ("and", ","):
             return has_attribute and self._goes_on()
@@ -135,7 +140,9 @@ class NounPhraseReader:
         return is_shade and is_noun and not self._is_participle(word)
 
     def _add(self, attributes: list[Attribute], word: str) -> None:
-        kind = self._lexicon.attributes.get(word, AttributeKind.STATE)
+        is_period = _PERIOD.fullmatch(word)
+        default = AttributeKind.QUALITY if is_period else AttributeKind.STATE
+        kind = self._lexicon.attributes.get(word, default)
         attributes.append(Attribute(kind=kind, value=word))
 
     def _is_attribute(self, word: str, is_last: bool) -> bool:
@@ -193,7 +200,9 @@ class NounPhraseReader:
     def _is_doing(self, word: str) -> bool:
         is_noun = self._lexicon.is_noun(word) or word in self._lexicon.gerunds
         is_progressive = word.endswith("ing") and word in self._lexicon.verbs
-        return is_progressive and not is_noun and self._cursor.is_clause_word(self._cursor.word(1))
+        follows = self._cursor.word(1)
+        is_end = not follows or not follows[0].isalnum() or follows in ("and", "or")
+        return is_progressive and not is_noun and (is_end or self._cursor.is_clause_word(follows))
 
     def _ends_nouns(self, word: str, nouns: Sequence[str]) -> bool:
         if word in self._lexicon.attributes and not self._lexicon.is_noun(word):
@@ -286,7 +295,8 @@ class NounPhraseReader:
         count: int | None,
         is_one: bool,
     ) -> NounPhrase:
-        head = self._lexicon.singular(nouns[-1]) if nouns else ""
+        is_new = is_one and bool(nouns) and not self._lexicon.is_noun(nouns[-1])
+        head = self._lexicon.singular(nouns[-1]) if nouns and not is_new else "".join(nouns[-1:])
         if head == "glasses" and count:
             head = "glass"  # counted, they are for drinking
         return NounPhrase(
@@ -294,7 +304,7 @@ class NounPhraseReader:
             attributes=tuple(attributes),
             count=count,
             is_one=is_one,
-            is_plural=bool(nouns) and self._lexicon.is_plural(nouns[-1]),
+            is_plural=bool(nouns) and not is_new and self._lexicon.is_plural(nouns[-1]),
             is_abstract=self._is_abstract(nouns, head, bool(attributes)),
             is_definite=self._is_definite,
         )

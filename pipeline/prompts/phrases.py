@@ -319,3 +319,10 @@ def _punctuation(mark: str) -> Join | None:
     if mark.startswith("'"):
         return Join.POSSESSIVE if mark == "'s" else None
     return {",": Join.COMMA, "&": Join.AND, '"': None}.get(mark, Join.STOP)
+
+
+def is_subject_and_verb(ahead: Sequence[Piece]) -> bool:
+    """Whether a relative clause goes on with a subject of its own."""
+    if len(ahead) < 2 or not isinstance(ahead[0], NounPhrase):
+        return False
+    return bool(ahead[0].nouns) and isinstance(ahead[1], Verb)

@@ -23,6 +23,7 @@ _OPEN_END = frozenset(("more", "fewer", "less", "so"))  # "or more"
 _MOST = 9999  # beyond it nobody counts
 _FRACTION = re.compile(r"(?:hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|eighths?|tenths?)")
 _GLUED = re.compile(r"(\d+)((?:girl|boy)s?)")  # as tags have it
+_CENTURY = re.compile(r"\b(\d+(?:st|nd|rd|th)) century\b")
 _RANGE = re.compile(r"\d+[-\u2010\u2011]\d+")
 
 
@@ -43,6 +44,7 @@ def with_numbers(words: Sequence[str], lexicon: Lexicon) -> list[str]:
     for word in words:
         glued = _GLUED.fullmatch(word)
         apart += glued.groups() if glued else ["zero" if word == "0" else word]
+    apart = _CENTURY.sub(r"\1-century", " ".join(apart)).split(" ")
     return list(_read(apart, lexicon))
 
 

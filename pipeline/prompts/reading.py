@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.prompts.absence import Absence
+from pipeline.prompts.absence import Absence, Share
 from pipeline.prompts.lexicon import Lexicon, Preposition
 from pipeline.prompts.noun_phrases import NounPhrase
-from pipeline.prompts.phrases import Join, Piece, Verb
+from pipeline.prompts.phrases import Join, Piece, Verb, is_subject_and_verb
 from pipeline.prompts.seen import Clause, Link, SeenObject
 from schemas.specs import Relation, RelationKind
 
@@ -30,6 +30,7 @@ class Reading:
     had_negation: bool = False
     had_clause: bool = False
     _absence: Absence = field(default_factory=Absence)
+    _share: Share = field(default_factory=Share)
     _subject: list[int] = field(default_factory=list)  # of the clause
     _group: list[int] = field(default_factory=list)  # the last noun phrases, joined by "and"
     _group_link: Link | None = None  # what made the group an object
@@ -46,6 +47,8 @@ class Reading:
             self.had_negation = True
             self._open = None  # "holding no umbrella" says nothing of what is held
             self._absence.begin()
+        elif self.seen and self._share.swallows(piece, self._last):
+            self._open = None
         elif not (self._absence.is_open and self._absence.swallows(piece, ahead)):
             self._take(piece, ahead)
         self._before_last, self._last = self._last, piece
@@ -70,13 +73,14 @@ class Reading:
         self._close_verb()
         self._open = self._group_link = self._clause = None
         self._group, self._subject = [], []
-        self._is_joined = self._has_verb = False
+        self._is_joined = self._has_verb = self._share.is_open = False
 
     # Objects
 
     def _take_object(self, phrase: NounPhrase, ahead: Sequence[Piece]) -> None:
         index = self._index_of(phrase)
         if self._open:
+            self._hand_to_wearer(self._open, phrase)
             self._relate(self._open, index)
             self._group, self._group_link, self._open = [index], self._open, None
         elif self._is_joined and self._group and not self._begins_clause(phrase, ahead):
@@ -93,13 +97,23 @@ class Reading:
             self._clause.is_whose = False
             self._subject, self._group, self._group_link = [index], [index], None
 
+    def _hand_to_wearer(self, link: Link, phrase: NounPhrase) -> None:
+        """`a man in a suit beside a car`: the man is. But "with a hat on its head"."""
+        worn = self._group_link
+        if not worn or worn.relation not in ("in", "with") or link.kind is _SAID:
+            return
+        is_of_last = link.subjects == self._group[-1:] and not link.is_verb
+        is_worn = self.seen[self._group[-1]].noun.split()[-1] in self.words.worn
+        if is_of_last and is_worn and phrase.nouns[-1] not in self.words.body_parts:
+            link.subjects, link.is_sure = list(worn.subjects), False
+
     def _index_of(self, phrase: NounPhrase) -> int:
         """Where its object stands: a new one, or for "the boat" the boat that was named."""
         if phrase.is_definite and (named := self._named_before(phrase)) is not None:
             return named
         self.seen.append(
             SeenObject(
-                noun=phrase.noun,
+                noun=self.seen[-1].noun if self.seen and phrase.noun == "one" else phrase.noun,
                 attributes=list(phrase.attributes),
                 count=phrase.count,
                 is_one=phrase.is_one,
@@ -179,7 +193,7 @@ class Reading:
         self._is_joined = self._has_verb = False
         if join is Join.WHOSE:
             self._open = Link(subjects=list(head), relation="with", kind=_SAID, is_verb=False)
-        elif _is_subject_and_verb(ahead):
+        elif is_subject_and_verb(ahead):
             self._clause.object_of = list(head)
             self._group, self._subject = [], []
 
@@ -384,10 +398,3 @@ class Reading:
             if not isinstance(piece, NounPhrase) and piece is not Join.COMMA:
                 return False
         return False
-
-
-def _is_subject_and_verb(ahead: Sequence[Piece]) -> bool:
-    """Whether a relative clause goes on with a subject of its own."""
-    if len(ahead) < 2 or not isinstance(ahead[0], NounPhrase):
-        return False
-    return bool(ahead[0].nouns) and isinstance(ahead[1], Verb)

@@ -16,7 +16,7 @@ from pipeline.store.objects import Store, open_object
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.traces import open_parquet, reading_shard_file
-from schemas.errors import InputError
+from schemas.errors import DamagedObject, InputError
 from schemas.runs import FOOTER_KEY, RunManifest, ShardFooter
 from schemas.scores import SCORES_KEY, ScorerId, ScoresFooter
 from schemas.tables import TRACES
@@ -55,10 +55,11 @@ class RunSource:
         return self.manifest.run_id
 
 
-def open_run(url: str) -> RunSource:
+def open_run(url: str, *, damage: dict[int, str] | None = None) -> RunSource:
     """The run at a URL, its data objects as listed now: a list may lag. Reads each one's footer.
 
-    Raises InputError for a run without traces and for another schema, ForeignObject, DamagedObject.
+    With `damage`, shards that cannot be read are left out, and it is written there why. Raises
+    InputError for a run without traces and for another schema, ForeignObject, DamagedObject.
     """
     store = open_store(url)
     manifest = read_manifest(store)
@@ -67,8 +68,11 @@ def open_run(url: str) -> RunSource:
     if not ordered:
         raise InputError(f"{store.url} has no traces yet; grow them with: coppice run {store.url}")
     with ThreadPoolExecutor(_READERS) as readers:
-        objects = readers.map(lambda traces: _open_object(store, manifest, *traces), ordered)
-        return RunSource(store=store, manifest=manifest, objects=tuple(objects))
+        opened = readers.map(lambda traces: _open_unless(damage, store, manifest, *traces), ordered)
+        objects = tuple(
+            source for source in opened if source and source.shard not in (damage or {})
+        )
+        return RunSource(store=store, manifest=manifest, objects=objects)
 
 
 def stack_of(run: RunSource) -> dict[str, str]:
@@ -139,6 +143,19 @@ def _sidecar_note(
         raise InputError(
             f"{store.url}/{key} is no sidecar of scores ({error}); move it away and score again"
         ) from error
+
+
+def _open_unless(
+    damage: dict[int, str] | None, store: Store, manifest: RunManifest, shard: int, supplement: int
+) -> TraceObject | None:
+    """As `_open_object`; of one that is damaged None, where there is a place to say so."""
+    try:
+        return _open_object(store, manifest, shard, supplement)
+    except DamagedObject as error:
+        if damage is None:
+            raise
+        damage[shard] = str(error)
+        return None
 
 
 def _open_object(store: Store, manifest: RunManifest, shard: int, supplement: int) -> TraceObject:

@@ -30,7 +30,7 @@ from pipeline.view.facts import (
     facts_of,
 )
 from pipeline.view.where import Facts, Kind, SortKey, Value, Where, in_order
-from schemas.errors import InputError, ObjectMissing
+from schemas.errors import DamagedObject, InputError, ObjectMissing
 from schemas.rows import DecisionRow, TraceRow
 from schemas.scores import KEY_COLUMNS, ScorerId, parse_scorer
 
@@ -64,6 +64,7 @@ class ViewedRun:
     source: RunSource
     scorers: tuple[ScorerColumns, ...]
     decisions: pa.Table | None = None  # of `schemas.training.DECISIONS`; None: there is no set
+    damage: dict[int, str] | None = None  # of shards that are passed over, why; None: it is raised
 
     @cached_property
     def columns(self) -> Mapping[str, Kind]:
@@ -82,10 +83,11 @@ class ViewedRun:
 
         Reads no tokens and no pictures, an object at a time.
         """
-        for _, objects in groupby(self.source.objects, key=lambda source: source.shard):
-            for listed in self._current(list(objects)):
-                if where is None or where.holds(listed.facts):
-                    yield listed
+        for shard, objects in groupby(self.source.objects, key=lambda source: source.shard):
+            with self._passing_over(shard):
+                for listed in list(self._current(list(objects))):
+                    if where is None or where.holds(listed.facts):
+                        yield listed
 
     def read_rows(self, listed: Sequence[ListedTrace]) -> Iterator[tuple[ListedTrace, TraceRow]]:
         """The rows of these traces, a few at a time. Those that stand in one object one after the
@@ -93,12 +95,13 @@ class ViewedRun:
         """
         for source, of_object in groupby(listed, key=lambda trace: trace.source):
             run: list[ListedTrace] = []
-            for trace in of_object:
-                if run and trace.position <= run[-1].position:
-                    yield from self._read_ascending(source, run)
-                    run = []
-                run.append(trace)
-            yield from self._read_ascending(source, run)
+            with self._passing_over(source.shard):
+                for trace in of_object:
+                    if run and trace.position <= run[-1].position:
+                        yield from self._read_ascending(source, run)
+                        run = []
+                    run.append(trace)
+                yield from self._read_ascending(source, run)
 
     def scores_at(self, source: TraceObject) -> Mapping[str, EventScores]:
         """What every scorer said of the traces of one object, by their ids."""
@@ -113,6 +116,16 @@ class ViewedRun:
     def decisions_on(self, listed: Sequence[ListedTrace]) -> dict[str, list[DecisionRow]]:
         """What became of the rows of these traces, by their ids. Empty without a set."""
         return self._decisions_of([str(trace.facts["trace_id"]) for trace in listed])
+
+    @contextmanager
+    def _passing_over(self, shard: int) -> Iterator[None]:
+        """What is done with a shard that cannot be read."""
+        try:
+            yield
+        except DamagedObject as error:
+            if self.damage is None:
+                raise
+            self.damage[shard] = str(error)
 
     def _current(self, objects: Sequence[TraceObject]) -> Iterator[ListedTrace]:
         """The traces of one shard; objects are its base and supplements, in order."""
@@ -178,13 +191,18 @@ class ViewedRun:
         return of_traces
 
 
-def view_run(url: str, *, decisions: pa.Table | None = None) -> ViewedRun:
-    """The run at a URL, its objects and scorers as they are listed now.
+def view_run(
+    url: str, *, decisions: pa.Table | None = None, is_around_damage: bool = False
+) -> ViewedRun:
+    """The run at a URL, its objects and scorers as they are listed now; `is_around_damage`: without
+    the shards that cannot be read, which its `damage` then tells of.
 
-    Raises InputError for a run without traces, and for a sidecar that is none.
+    Raises InputError for a run without traces, and for a sidecar that is none; DamagedObject.
     """
-    source = open_run(url)
-    return ViewedRun(source=source, scorers=_scorers_of(source.store), decisions=decisions)
+    damage: dict[int, str] | None = {} if is_around_damage else None
+    source = open_run(url, damage=damage)
+    scorers = _scorers_of(source.store)
+    return ViewedRun(source=source, scorers=scorers, decisions=decisions, damage=damage)
 
 
 def columns_of(runs: Sequence[ViewedRun]) -> dict[str, Kind]:

@@ -35,8 +35,10 @@ class ViewedSet:
     runs: tuple[ViewedRun, ...]  # in the order of their ids
 
 
-def view(url: str, runs: Sequence[str] = ()) -> ViewedRun | ViewedSet:
-    """The run or the set at a URL. `runs` say where a set's runs lie.
+def view(
+    url: str, runs: Sequence[str] = (), *, is_around_damage: bool = False
+) -> ViewedRun | ViewedSet:
+    """The run or the set at a URL, see `view_run`. `runs` say where a set's runs lie.
 
     Raises InputError for a place that holds neither, for a set whose runs are not where they are
     looked for, and for `runs` of what is a run itself.
@@ -51,14 +53,17 @@ def view(url: str, runs: Sequence[str] = ()) -> ViewedRun | ViewedSet:
                 f"there is neither a run nor a finished training set at {store.url} "
                 f"(no {layout.MANIFEST}, no {MANIFEST})"
             )
-        return view_run(url)
+        return view_run(url, is_around_damage=is_around_damage)
     run_urls = _places_of(store, [run.run_id for run in manifest.inputs.runs], runs)
     with open_object(store, DECISIONS_KEY) as file:
         decisions = pq.ParquetFile(file).read(use_threads=False)
     return ViewedSet(
         store=store,
         manifest=manifest,
-        runs=tuple(view_run(run_url, decisions=decisions) for run_url in run_urls),
+        runs=tuple(
+            view_run(run_url, decisions=decisions, is_around_damage=is_around_damage)
+            for run_url in run_urls
+        ),
     )
 
 

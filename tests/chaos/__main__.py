@@ -1,7 +1,7 @@
 """Run the fault suite: `python -m tests.chaos [--cut]`, or `make chaos`.
 
 Prints one JSON line at the end: faults by kind, keys lost, keys twice, wrong tokens, seconds. Exits
-with 1 if anything was lost, doubled or wrong.
+with 1 if anything was lost, doubled or wrong, or a kind of fault never happened.
 """
 
 import argparse
@@ -64,8 +64,10 @@ def main() -> None:
     for kind in ("lost", "twice", "wrong"):
         for what in getattr(ledger, kind)[:20]:
             sys.stderr.write(f"{kind}: {what}\n")
+    never = [kind for kind, number in ledger.faults.items() if not number]
+    sys.stderr.write("".join(f"never happened: {kind}\n" for kind in never))
     sys.stdout.write(json.dumps(summary) + "\n")
-    sys.exit(1 if ledger.lost or ledger.twice or ledger.wrong else 0)
+    sys.exit(1 if ledger.lost or ledger.twice or ledger.wrong or never else 0)
 
 
 def in_process(ledger: Ledger, folder: Path, *, step: int) -> None:
@@ -82,7 +84,8 @@ def on_storage(ledger: Ledger, folder: Path, *, is_real: bool) -> None:
     """Faults on the wire to S3, and outages of a real server."""
     os.environ |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     with emulator() as client:
-        storage.faults_on_the_wire(ledger, client.meta.endpoint_url, BUCKET, folder)
+        rounds = 2 if is_real else 1
+        storage.faults_on_the_wire(ledger, client.meta.endpoint_url, BUCKET, folder, rounds)
     if is_real:
         with CephS3(folder / "ceph") as server:
             os.environ |= server.settings

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from pipeline.store import layout
 from pipeline.store.objects import Store
+from pipeline.store.plans import read_manifest
+from pipeline.store.status import committed_shards
 from schemas.errors import ExitCode
 from tests.chaos.cluster import Site, end_of, has_committed, quick_config, start_command, wait_until
 from tests.support import plan_run
@@ -23,8 +25,8 @@ STOPS: dict[str, Sequence[int]] = {
 def stop_drivers(site: Site, name: str, number: int) -> None:
     """One run whose driver is stopped in its midst again and again."""
 
-    def in_its_midst(store: Store, done: int) -> Callable[[], bool]:
-        return has_committed(store, 2 + 4 * done)
+    def in_its_midst(store: Store, _: int) -> Callable[[], bool]:
+        return has_committed(store, 2 + len(committed_shards(store, read_manifest(store))))
 
     _stop(site, name, STOPS[name], number, in_its_midst)
 

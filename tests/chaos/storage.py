@@ -24,11 +24,13 @@ _OUTAGE_SECONDS = 1.0
 Outage = Callable[[CephS3], None]
 
 
-def faults_on_the_wire(ledger: Ledger, endpoint: str, bucket: str, folder: Path) -> None:
-    """A run for each fault that can befall a commit or a read, in front of any S3 server."""
+def faults_on_the_wire(
+    ledger: Ledger, endpoint: str, bucket: str, folder: Path, rounds: int = 1
+) -> None:
+    """Runs for each fault that can befall a commit or a read, in front of any S3 server."""
     expected = _expected(folder)
     with FaultyProxy(endpoint) as proxy, at_endpoint(proxy.endpoint):
-        for number, fault in enumerate(Fault):
+        for number, fault in enumerate(rounds * list(Fault)):
             for folder_struck, method in _STRUCK.items():
                 store, manifest = _planned(f"s3://{bucket}/wire-{number}-{folder_struck}")
                 proxy.inject(

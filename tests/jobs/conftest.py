@@ -67,7 +67,7 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # of all below tests/jobs: an idle head, too, takes CPU time
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Ray head with its dashboard, as on a cluster. Yields the environment of a client of it."""
     ports = {

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,6 @@ from tests.jobs.raylets import pid_of, started_head
 from tests.support import SMALL, fake_config, fake_method, plan_run
 
 pytestmark = [pytest.mark.ray]
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[dict[str, str]]:
-    """The environment of a client of a head without a dashboard: it is up in half of the time."""
-    with started_head("--num-cpus=2") as (_, client):
-        yield client
 
 
 def plan(folder: Path, num_prompts: int = 60, delay: float = 0.05, **execution: object) -> None:

@@ -111,18 +111,24 @@ def _put_traces(
         painter, problem = _painter_of(run)
         notes += [problem] if problem else []
         pictures = _RunPictures(run, index, put)
-        ranks = iter([rank for _, rank in ours])
+        ranks = {_stored_at(trace): rank for trace, rank in ours}
         for painted in _painted(run, [trace for trace, _ in ours], painter):
             thumb = pictures.thumb_of(painted)
             details.add(painted.strip, painted.pictures, pictures.sheets)
             judges |= {name for name, _ in painted.strip.chips}
             shown.append(
                 chunks.ShownTrace(
-                    run=index, rank=next(ranks), thumb=thumb, facts=painted.trace.facts
+                    run=index,
+                    rank=ranks[_stored_at(painted.trace)],
+                    thumb=thumb,
+                    facts=painted.trace.facts,
                 )
             )
             say(len(shown))
         pictures.finish()
+        if run.damage:
+            noun = "shard is" if len(run.damage) == 1 else "shards are"
+            notes.append(f"{len(run.damage)} damaged {noun} not shown")
     details.finish()
     return shown, judges, notes
 

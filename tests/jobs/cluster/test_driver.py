@@ -58,19 +58,22 @@ def test_every_planned_rollout_is_committed_once(tmp_path: Path):
     assert summary.snapshot.num_new == summary.snapshot.num_finished == 100
 
 
-def test_actors_share_gpus_by_fractions_and_take_one_each_by_default(tmp_path: Path):
+@pytest.mark.parametrize(("share", "number"), [({"gpus_per_actor": 0.5}, 4), ({}, 2)])
+def test_actors_share_gpus_by_fractions_and_take_one_each_by_default(
+    tmp_path: Path, share: dict[str, float], number: int
+):
     store = open_store(str(tmp_path))
-    config = fake_config(gpus_per_actor=0.5, cpus_per_actor=0.25)
-    manifest = plan_run(store, 40, config, rollouts_per_shard=4)
-    halves: list[int] = []
-    _grow(store, manifest, show=lambda snapshot: halves.append(snapshot.num_actors))
-    assert max(halves) == 4
+    config = fake_config(fake_method(SLOW), cpus_per_actor=0.25, **share)
+    manifest = plan_run(store, 400, config, rollouts_per_shard=4)
+    seen = {0}
+    _grow(
+        store,
+        manifest,
+        show=lambda snapshot: seen.add(snapshot.num_actors),
+        is_stopping=lambda: max(seen) >= number,
+    )
 
-    store = open_store(str(tmp_path / "whole"))
-    manifest = plan_run(store, 40, fake_config(), rollouts_per_shard=4)
-    wholes: list[int] = []
-    _grow(store, manifest, show=lambda snapshot: wholes.append(snapshot.num_actors))
-    assert max(wholes) == 2
+    assert max(seen) == number
 
 
 def test_dead_rollouts_are_rows_and_are_counted(tmp_path: Path):

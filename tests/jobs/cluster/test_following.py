@@ -96,6 +96,7 @@ def plan(store: Store, num_prompts: int, delay: float = 0.02, **execution: Any) 
     return plan_run(store, num_prompts, config, rollouts_per_shard=2)
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_the_first_gpu_and_outlives_the_node_that_it_was_on(
     cluster: Cluster, tmp_path: Path
 ):

@@ -9,12 +9,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import coppice
+from schemas.errors import DamagedObject
 from tests.damage import DAMAGE, FIRST, PLAN, RUN, SET, Site, is_told, make_site, walk
 
 LOOKS = (
     *(f"status {RUN}", f"status {RUN} --json", f"show {RUN}", f"show {RUN} --sheet sheet.png"),
     *(f"verify {RUN}", f"verify {RUN} --deep", f"verify {RUN} --json", f"verify {SET}"),
-    *(f"rerun {RUN} --dry-run", f"gc {RUN} --dry-run"),
+    *(f"rerun {RUN} --dry-run", f"gc {RUN} --dry-run", f"show {RUN} --dead", f"view {RUN}"),
     *(f"repair {RUN} --plan", f"repair {RUN} --run"),
 )
 CHANGES = (
@@ -97,6 +99,8 @@ def test_no_command_at_all_ends_with_a_traceback(whole: Site, folders: Iterator[
         ("a plan file is cut", f"show {RUN}", {0}),
         ("a base is cut", f"status {RUN}", {9}),
         ("a base is cut", f"show {RUN}", {9}),
+        ("a base is cut", f"show {RUN} --dead", {9}),
+        ("a base has another bit", f"show {RUN} --sheet sheet.png --sort score", {9}),
         ("a base is cut", f"rerun {RUN} --dry-run", {9}),
         ("a base is another shard's", f"status {RUN}", {9}),
         ("a base stands beyond the plan", f"status {RUN}", {9}),
@@ -115,6 +119,20 @@ def test_damage_has_its_exit_code(
 
     assert answer.code in codes, answer.text
     assert "Complete" not in answer.text
+
+
+@pytest.mark.parametrize("kind", ["a base is cut", "a base has another bit"])
+def test_what_can_be_read_stands_in_the_gallery(whole: Site, folders: Iterator[Path], kind: str):
+    site = damaged(whole, next(folders), kind)
+    answer = site.coppice(f"view {RUN}")
+
+    assert answer.code == 9
+    assert "9 traces" in answer.text
+    assert "shard-00001.parquet" in answer.text
+    assert (site.folder / RUN / "view/index.html").is_file()
+    assert "1 damaged shard is not shown" in site.path("view/*/view.js").read_text()
+    with pytest.raises(DamagedObject):
+        len(coppice.open(str(site.folder / RUN)).traces())
 
 
 def test_a_lost_plan_file_costs_its_own_shard_alone(whole: Site, folders: Iterator[Path]):

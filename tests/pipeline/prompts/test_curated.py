@@ -154,7 +154,8 @@ def test_all_training_prompts_of_t2i_compbench_get_a_spec(published: Path):
     told = report(curated)
     assert (told["num_rows"], told["num_prompts"]) == (5600, 5559)
     assert told["without_spec"] == []
-    assert told["specs"]["3d_spatial"] == {"annotation": 0, "parser": 700, "none": 0}
+    of_depth = {"annotation": 0, "model": 0, "parser": 700, "none": 0}
+    assert told["specs"]["3d_spatial"] == of_depth
     assert told["leaks"]["L0"] == 6
     assert not {found.level for found in curated.kept} & DROPPED
 

@@ -204,3 +204,51 @@ def test_any_text_is_read_or_refused(text: str):
 @given(st.sampled_from([case.prompt for case in labelled()]), st.sampled_from("  \t!."))
 def test_case_and_outer_white_space_change_nothing(prompt: str, mark: str):
     assert parse(f" {prompt.upper()}{mark}").spec == parse(prompt).spec
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a man in a blue shirt beside a horse", {"man in shirt", "man next to horse"}),
+        ("a cat with green eyes in a box", {"cat with eye", "cat in box"}),
+        ("a dog with a hat on its head", {"dog with hat", "hat on head"}),
+        ("a girl in a boat next to a dock", {"girl in boat", "boat next to dock"}),
+    ],
+)
+def test_what_is_worn_stands_where_its_wearer_stands(prompt: str, expected: set[str]):
+    spec = read(prompt)
+    names = [shown.noun for shown in spec.objects]
+
+    assert expected == {
+        f"{names[relation.subject]} {relation.relation} {names[relation.object]}"
+        for relation in spec.relations
+        if relation.object is not None
+    }
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("two cats, one black and one white", [("cat", 2, [])]),
+        ("two dogs: one is sleeping and one is eating", [("dog", 2, [])]),
+        (
+            "two cats, one tall and one short, and a red ball",
+            [("cat", 2, []), ("ball", 1, ["red"])],
+        ),
+        ("a red car and two blue ones", [("car", 1, ["red"]), ("car", 2, ["blue"])]),
+        ("a 1960s kitchen", [("kitchen", None, ["1960s"])]),
+        ("a 19th century ship", [("ship", None, ["19th-century"])]),
+        ("a triceratops", [("triceratops", None, [])]),
+        ("a thraxops and two walruses", [("thraxops", 1, []), ("walrus", 2, [])]),
+    ],
+)
+def test_what_is_said_of_one_of_them_of_a_time_and_of_unknown_words(
+    prompt: str, expected: list[tuple[str, int | None, list[str]]]
+):
+    shown = [
+        (each.noun, each.count, [attribute.value for attribute in each.attributes])
+        for each in read(prompt).objects
+    ]
+
+    assert shown == expected
+    assert not read(prompt).relations
