@@ -5,6 +5,7 @@ line that its page shows.
 """
 
 import re
+import signal
 import socket
 import sys
 import time
@@ -145,4 +146,5 @@ def say(*lines: str, between: str = "\n") -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended, too
     sys.exit(1 if main(sys.argv[1:]) else 0)
