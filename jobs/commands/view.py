@@ -33,22 +33,29 @@ class ViewRequest:
 def write_view(request: ViewRequest, terminal: Terminal) -> ExitCode:
     """Write the gallery of what can be read, and say where it is, and what cannot."""
     gallery = _gallery_of(request)
-    out = open_store(request.out or f"{request.source.rstrip('/')}/{_FOLDER}")
-    num_traces = len(gallery.chosen)
-    with terminal.progress("reading traces") as line:
-        notes = write_gallery(
-            gallery,
-            out,
-            lambda num_done: line.show(
-                Progress(noun="traces", num_done=num_done, num_all=num_traces)
-            ),
-        )
-    terminal.say(*(f"Note: {note}" for note in notes))
-    terminal.say(f"Gallery: {as_typed(f'{out.url}/{PAGE}')}, {counted(num_traces, 'trace')}")
     damages = [run.damage for run in gallery.runs if run.damage]
+    if gallery.chosen or not damages:
+        _write(gallery, request, terminal)
+        damages = [run.damage for run in gallery.runs if run.damage]  # more may have come to light
     for damage in damages:
         say_damage(damage, terminal)
     return ExitCode.DAMAGED if damages else ExitCode.COMPLETE
+
+
+def _write(gallery: Gallery, request: ViewRequest, terminal: Terminal) -> None:
+    out = open_store(request.out or f"{request.source.rstrip('/')}/{_FOLDER}")
+    num_shown = 0
+    with terminal.progress("reading traces") as line:
+
+        def tell(num_done: int) -> None:
+            nonlocal num_shown
+            num_shown = num_done
+            num_all = len(gallery.chosen)
+            line.show(Progress(noun="traces", num_done=num_done, num_all=num_all))
+
+        notes = write_gallery(gallery, out, tell)
+    terminal.say(*(f"Note: {note}" for note in notes))
+    terminal.say(f"Gallery: {as_typed(f'{out.url}/{PAGE}')}, {counted(num_shown, 'trace')}")
 
 
 def _gallery_of(request: ViewRequest) -> Gallery:

@@ -101,6 +101,7 @@ def test_no_command_at_all_ends_with_a_traceback(whole: Site, folders: Iterator[
         ("a base is cut", f"show {RUN}", {9}),
         ("a base is cut", f"show {RUN} --dead", {9}),
         ("a base has another bit", f"show {RUN} --sheet sheet.png --sort score", {9}),
+        ("a base is cut", f"view {RUN} --where 'rollout_index > 9'", {9}),
         ("a base is cut", f"rerun {RUN} --dry-run", {9}),
         ("a base is another shard's", f"status {RUN}", {9}),
         ("a base stands beyond the plan", f"status {RUN}", {9}),
