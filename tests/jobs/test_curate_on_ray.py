@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.store.layout import TEMPORARY
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from schemas.config import Pictures
@@ -46,8 +47,11 @@ def start(
 
 
 def files_in(out: Path) -> dict[str, bytes]:
+    """All files of a set. A worker that is killed within a put leaves its temporary one."""
     return {
-        str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()
+        str(path.relative_to(out)): path.read_bytes()
+        for path in out.rglob("*")
+        if path.is_file() and path.parent != out / TEMPORARY
     }
 
 

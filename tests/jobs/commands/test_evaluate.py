@@ -47,6 +47,7 @@ def test_the_toy_is_evaluated_once_and_compared(coppice_on_ray: Coppice, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.timeout(600)
 def test_an_evaluation_goes_on_and_grows(coppice_on_ray: Coppice, tmp_path: Path):
     trial = ("--suite", "toy", "--limit", "2", "--images-per-prompt", "1", "--model", "toy")
     first = coppice_on_ray("eval", "run", *trial, "--json")
