@@ -8,7 +8,7 @@ a limit of time. Only this module knows how.
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from jobs.cluster.ray_errors import told
 from jobs.commands.terminal import keep_stderr_to_python
 from schemas.errors import ClusterLost, InputError
 
+CLIENT_TRIES = 4
+
 _PACKAGES = ("schemas", "pipeline", "jobs")
 _RAYS = (RayError, grpc.RpcError, OSError, RuntimeError, ValueError)
 _SENTENCE = re.compile(r"(?s)(.*?)(?:\.\s.*|\.?\s*)")
@@ -30,10 +32,10 @@ _SENTENCE = re.compile(r"(?s)(.*?)(?:\.\s.*|\.?\s*)")
 def on_ray(address: str | None) -> Iterator[None]:
     """A Ray to work on: the cluster at `address`, or one on this machine, ended afterwards.
 
-    Raises InputError for an address that cannot be joined, within half a minute, and for a folder
-    in which workers would find another package in the place of ours; ClusterLost where none can be
-    started here, and for what Ray itself says in the block, but for errors of our own code that it
-    hands on.
+    Raises InputError for an address that cannot be joined, within half a minute (four of them by
+    `ray://`, if its server is up and fails), and for a folder in which workers would find another
+    package in the place of ours; ClusterLost where none can be started here, and for what Ray
+    itself says in the block, but for errors of our own code that it hands on.
     """
     _check_folder(Path.cwd())
     logging.getLogger("ray").setLevel(logging.ERROR)  # Ray itself does so too late for some
@@ -53,9 +55,11 @@ def on_ray(address: str | None) -> Iterator[None]:
                 "processes or memory; or give the --address of one that is up. Nothing is lost: "
                 "the same command goes on"
             ) from error
+        forks = "start its head with GRPC_ENABLE_FORK_SUPPORT=0 in the environment, "
         raise InputError(
             f"the Ray at {address} answers and cannot be joined ({first_sentence(error)}); see "
-            "its logs, or submit the work there: ray job submit"
+            f"its logs, {forks if isinstance(error, ConnectionAbortedError) else ''}"
+            "or submit the work there: ray job submit"
         ) from error
     try:
         yield
@@ -75,16 +79,16 @@ def _is_rays(error: Exception) -> bool:
 
 
 def _join(address: str | None) -> None:
-    """`ray.init`, and once more where Ray's client server lost the process that it had forked.
+    """`ray.init`, and again where Ray's client server lost the process that it forks for a client.
 
-    Beside a call of gRPC such a fork dies at once in some tries of a server that is just up.
+    It forks while other threads of it are inside gRPC, and on a busy head such a child often dies
+    before it has begun: 5 of 16 did where four loops shared two cores, and two in a row; none of 20
+    with gRPC's handlers of forks turned off.
     """
-    try:
-        _init(address)
-    except ConnectionAbortedError as error:
-        if "Ray client server failed" not in str(error):
-            raise
-        _init(address)
+    for _ in range(CLIENT_TRIES - 1):
+        with suppress(ConnectionAbortedError):
+            return _init(address)
+    return _init(address)
 
 
 def _init(address: str | None) -> None:
@@ -111,8 +115,13 @@ def _check_folder(folder: Path) -> None:
 
 
 def first_sentence(error: Exception) -> str:
-    """What an error says first, on one line: Ray's go on for paragraphs."""
-    said = str(error).partition("Traceback (most")[0]
+    """What an error says first, on one line: Ray's go on for paragraphs.
+
+    Where that only announces a traceback, the traceback's last line comes after it.
+    """
+    said, _, traceback = str(error).partition("Traceback (most")
     match = _SENTENCE.fullmatch(said.strip())
     text = " ".join((match[1] if match else said).split()).rstrip(": ")
+    if said.endswith(":\n"):
+        text += ": " + traceback.rstrip().rpartition("\n")[2].strip()
     return text[:200] or type(error).__name__

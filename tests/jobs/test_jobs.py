@@ -212,7 +212,8 @@ def test_a_run_from_outside_of_the_cluster_through_rays_client_is_complete(
     prompts: Path, tmp_path: Path
 ):
     port = free_port()
-    with started_head("--num-cpus=2", f"--ray-client-server-port={port}") as (_, client):
+    arguments = ["--num-cpus=2", f"--ray-client-server-port={port}"]
+    with started_head(*arguments, GRPC_ENABLE_FORK_SUPPORT="0") as (_, client):
         answer = subprocess.run(
             [
                 *(sys.executable, "-m", "jobs.cli", "run", str(prompts), str(tmp_path / "run")),

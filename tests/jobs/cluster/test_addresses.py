@@ -177,6 +177,8 @@ def test_of_a_long_error_the_first_sentence_is_told():
     assert first_sentence(error) == "Version mismatch: the cluster is 2.7.0"
     assert first_sentence(RuntimeError("No: Traceback (most recent call last):\n  File")) == "No"
     assert first_sentence(RuntimeError("")) == "RuntimeError"
+    announced = "Failure from server:\nTraceback (most recent call last):\n  File\nOSError: gone\n"
+    assert first_sentence(RuntimeError(announced)) == "Failure from server: OSError: gone"
     assert len(first_sentence(RuntimeError("word " * 1000))) <= 200
 
 

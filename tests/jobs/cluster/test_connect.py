@@ -1,11 +1,13 @@
 """A package in the way of workers is named before a Ray is started, or when one dies of it."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import ray
 from ray.exceptions import RayError
 
-from jobs.cluster.connect import on_ray
+from jobs.cluster.connect import CLIENT_TRIES, on_ray
 from jobs.cluster.ray_errors import told
 from schemas.errors import InputError
 
@@ -42,3 +44,26 @@ def test_an_actor_that_dies_of_a_package_in_the_way_names_it(said: str, name: st
 
 def test_an_actor_that_dies_of_something_else_names_none():
     assert "in the way" not in told(RayError("No module named 'jobslike'"))
+
+
+@pytest.mark.parametrize("num_lost", [1, CLIENT_TRIES - 1, CLIENT_TRIES])
+def test_a_client_servers_lost_processes_are_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, num_lost: int
+):
+    tries = []
+
+    def init(**_: object) -> None:
+        tries.append(1)
+        if len(tries) <= num_lost:
+            raise ConnectionAbortedError(
+                "Initialization failure from server:\nTraceback (most recent call last):\n"
+                "  File\npsutil.ZombieProcess: PID still exists but it's a zombie (pid=7)\n"
+            )
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr("jobs.cluster.connect.check_address", lambda address: None)
+    lost = pytest.raises(InputError, match=r"ZombieProcess.*GRPC_ENABLE_FORK_SUPPORT=0")
+
+    with lost if num_lost == CLIENT_TRIES else nullcontext(), on_ray("ray://127.0.0.1:1"):
+        pass
+    assert len(tries) == min(num_lost + 1, CLIENT_TRIES)
