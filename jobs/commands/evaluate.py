@@ -18,6 +18,7 @@ from pipeline.evaluation.tables import Line, differences, lines_of
 from pipeline.plan.configs import Resolved
 from pipeline.plan.models import prompt_limit
 from pipeline.plan.prompt_files import PromptSet
+from pipeline.scoring.formulae.guards import FEW_PROMPTS
 from pipeline.scoring.settings import ScorerRequest, parse_request, read_scorer_tables
 from pipeline.store.layout import evaluation_key
 from pipeline.store.objects import Store
@@ -304,15 +305,16 @@ def _say_lines(terminal: Terminal, lines: Sequence[Line], heading: str) -> None:
         ],
         (_cells(line) for line in lines),
     )
+    if any(line.interval and line.num_prompts < FEW_PROMPTS for line in lines):
+        terminal.say(f"Of fewer than {FEW_PROMPTS} prompts intervals are too narrow.")
 
 
 def _cells(line: Line) -> list[str]:
-    estimate = line.estimate
     return [
         line.prompt_class,
         line.metric,
-        f"{estimate.value:.4f}" if estimate else "-",
-        f"{estimate.low:.4f} {estimate.high:.4f}" if estimate else "-",
+        "-" if line.value is None else f"{line.value:.4f}",
+        "-" if line.interval is None else "{:.4f} {:.4f}".format(*line.interval),
         f"{line.num_prompts:,}",
         f"{line.num_pictures:,}",
         f"{line.num_without:,}",

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from pipeline.evaluation.suites import CLASS_KEY, Metric, Picture, Suite
-from pipeline.scoring.formulae.guards import Estimate, mean_of_classes
+from pipeline.scoring.formulae.guards import mean_of_classes
 from schemas.json_values import JsonObject
 
 PromptMeans: TypeAlias = Mapping[str, float]
@@ -27,21 +27,22 @@ class Line:
     metric: str
     judges: tuple[str, ...]
     is_surrogate: bool
-    estimate: Estimate | None  # None: no picture has a value
+    value: float | None  # None: no picture has a value
+    interval: tuple[float, float] | None  # None: one prompt of a class tells nothing of others
     num_prompts: int  # with a value
     num_pictures: int  # with a value
     num_without: int  # pictures that no value could be told of, dead ones included
 
     def as_json(self) -> JsonObject:
-        estimate = self.estimate
+        low, high = self.interval or (None, None)
         return {
             "class": self.prompt_class,
             "metric": self.metric,
             "judges": list(self.judges),
             "is_surrogate": self.is_surrogate,
-            "value": None if estimate is None else estimate.value,
-            "low": None if estimate is None else estimate.low,
-            "high": None if estimate is None else estimate.high,
+            "value": self.value,
+            "low": low,
+            "high": high,
             "num_prompts": self.num_prompts,
             "num_pictures": self.num_pictures,
             "num_without": self.num_without,
@@ -127,12 +128,15 @@ def _lines(suite: Suite, told: Sequence[_Told]) -> list[Line]:
 def _line(prompt_class: str, name: str, parts: Sequence[_Told]) -> Line:
     """A row over classes that count the same."""
     numbers = [np.array(list(part.means.values()), np.float64) for part in parts]
+    estimate = mean_of_classes(numbers) if all(map(len, numbers)) else None
+    has_several = all(len(of_class) > 1 for of_class in numbers)
     return Line(
         prompt_class=prompt_class,
         metric=name,
         judges=parts[0].metric.judges,
         is_surrogate=parts[0].metric.is_surrogate,
-        estimate=mean_of_classes(numbers) if all(map(len, numbers)) else None,
+        value=estimate.value if estimate else None,
+        interval=(estimate.low, estimate.high) if estimate and has_several else None,
         num_prompts=sum(map(len, numbers)),
         num_pictures=sum(part.num_pictures for part in parts),
         num_without=sum(part.num_without for part in parts),

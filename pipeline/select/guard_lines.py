@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.scoring.formulae.guards import Estimate
+from pipeline.scoring.formulae.guards import FEW_PROMPTS, Estimate
 from pipeline.select.guards import GuardsReport, Opinion, Part
 from pipeline.select.opinions import CRITIC
 
@@ -13,7 +13,6 @@ _WORDS: dict[Part, str] = {
     "check": "artefacts",
     "critic": "the model's own",
 }
-_FEW = 20  # prompts
 
 
 def guard_lines_of(report: GuardsReport) -> list[str]:
@@ -67,15 +66,15 @@ def _verdicts(report: GuardsReport) -> Iterator[str]:
         yield "Nobody is held out: what selection gained beyond its own judges is not known."
     for opinion in held_out:
         yield f"Held out, {opinion.name}: {_verdict(opinion)}."
-    if report.num_prompts_looked_at < _FEW:
-        yield f"Of fewer than {_FEW} prompts intervals are too narrow."
+    if report.num_prompts_looked_at < FEW_PROMPTS:
+        yield f"Of fewer than {FEW_PROMPTS} prompts intervals are too narrow."
 
 
 def _verdict(opinion: Opinion) -> str:
     if opinion.gain is None:
         return "it says nothing of what is kept"
     gain = opinion.gain.gain
-    if gain.num_prompts < _FEW:
+    if gain.num_prompts < FEW_PROMPTS:
         return "of too few prompts to tell"
     if gain.low > 0:
         return "selection gained on it"

@@ -320,7 +320,7 @@ def kind_of(name: str, columns: Mapping[str, Kind]) -> Kind:
     near = difflib.get_close_matches(name, columns, n=1)
     raise InputError(
         f"there is no column {name!r}"
-        + (f"; did you mean {near[0]}?" if near else "")
+        + (f"; did you mean {near[0]}?" if near else ".")
         + f" There are: {', '.join(columns)}; and {METADATA}NAME for a field of a prompt's own"
     )
 

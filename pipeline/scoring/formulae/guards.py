@@ -26,6 +26,9 @@ Classes: TypeAlias = npt.NDArray[np.intp]
 Statistic: TypeAlias = Callable[[FloatArray], float | None]
 """A number of rows, by how often each counts [rows]: so rows are drawn again without a copy."""
 
+FEW_PROMPTS = 20
+"""Intervals of fewer prompts are too narrow."""
+
 _NUM_DRAWS = 1000
 _LEVEL = 0.95
 _LEAST_ROWS = 3  # for a correlation

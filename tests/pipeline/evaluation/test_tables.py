@@ -31,25 +31,22 @@ def test_a_prompt_counts_once_however_many_pictures_it_has():
     pictures = [picture("a", rollout, toy=1.0) for rollout in range(9)]
     line = line_of(TOY, [*pictures, picture("b", toy=0.0)], "attributes")
 
-    assert line.estimate is not None
-    assert line.estimate.value == 0.5
+    assert line.value == 0.5
     assert (line.num_prompts, line.num_pictures, line.num_without) == (2, 10, 0)
-    assert line.estimate.low == 0.0
-    assert line.estimate.high == 1.0
+    assert line.interval == (0.0, 1.0)
 
 
 def test_a_picture_without_a_value_is_counted_and_takes_no_part():
     line = line_of(TOY, [picture("a", toy=1.0), picture("a", 1, toy=None)], "attributes")
 
-    assert line.estimate is not None
-    assert line.estimate.value == 1.0
+    assert line.value == 1.0
     assert line.num_without == 1
 
 
 def test_a_class_without_any_value_has_no_mean():
     line = line_of(TOY, [picture("a", toy=None)], "attributes")
 
-    assert line.estimate is None
+    assert line.value is None
     assert line.as_json()["value"] is None
 
 
@@ -61,8 +58,7 @@ def test_three_in_one_is_the_mean_of_what_fits_the_prompt(lists: list[str] | Non
     shown = picture("A dog.", metadata=metadata, blip_vqa=0.6, layout=0.4, clipscore=0.8)
     line = line_of(COMPBENCH, [shown], "complex")
 
-    assert line.estimate is not None
-    assert line.estimate.value == pytest.approx(expected)
+    assert line.value == pytest.approx(expected)
     assert line.is_surrogate
 
 
@@ -84,9 +80,19 @@ def test_genevals_total_counts_every_class_the_same():
     pictures = geneval_pictures(counting=[0.0] * 9, colors=[1.0])
     line = line_of(GENEVAL, pictures, "mean of the classes")
 
-    assert line.estimate is not None
-    assert line.estimate.value == 0.5
+    assert line.value == 0.5
     assert line.metric == "GenEval-native"
+
+
+def test_one_prompt_of_a_class_has_a_mean_and_tells_nothing_of_other_prompts():
+    pictures = geneval_pictures(counting=[0.0] * 9, colors=[1.0])
+    lines = {line.prompt_class: line for line in lines_of(GENEVAL, pictures, ["geneval"])}
+
+    assert lines["counting"].interval == (0.0, 0.0)
+    for name in ("colors", "mean of the classes"):
+        assert lines[name].value is not None
+        assert lines[name].interval is None
+        assert lines[name].as_json()["low"] is None
 
 
 def test_judges_that_were_not_asked_have_no_rows():
@@ -102,17 +108,15 @@ def test_two_models_are_compared_on_the_prompts_that_both_have():
         line for line in differences(TOY, own, others, ["toy"]) if line.metric == "attributes"
     )
 
-    assert line.estimate is not None
     assert line.num_prompts == 6
-    assert line.estimate.value == pytest.approx(0.1)
+    assert line.value == pytest.approx(0.1)
     # Prompts differ by far more than the models do on each of them.
-    assert line.estimate.low == pytest.approx(0.1)
-    assert line.estimate.high == pytest.approx(0.1)
+    assert line.interval == pytest.approx((0.1, 0.1))
 
 
 def test_a_model_against_itself_differs_by_nothing():
     own = [picture(f"p{index}", toy=index / 10) for index in range(8)]
-    lines = [line for line in differences(TOY, own, own, ["toy"]) if line.estimate]
+    lines = [line for line in differences(TOY, own, own, ["toy"]) if line.interval]
 
     assert lines
-    assert {(line.estimate.low, line.estimate.high) for line in lines if line.estimate} == {(0, 0)}
+    assert {line.interval for line in lines} == {(0, 0)}
