@@ -5,9 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/first
 # In the order of tests/conftest.py: those that start Rays begin, since they are the longest chain.
-# They wait so much that two cores have room for two more workers; slow ones use what they can get.
-IN_ORDER := --dist loadgroup --no-loadscope-reorder
-PARALLEL := -n 3 $(IN_ORDER)
+# They wait so much that two cores have room for two more workers.
+PARALLEL := -n 3 --dist loadgroup --no-loadscope-reorder
 
 # Hundreds of processes import the same modules: they are compiled once, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
@@ -22,8 +21,8 @@ test: $(VENV)/ready  ## the tests: the main path on a real Ray, S3 over the wire
 	$(BIN)/python -m pytest $(PARALLEL)
 
 slow: $(VENV)/ready  ## what takes minutes: cuts of the fault suite, the toy's training, a real S3 server
-	$(BIN)/python -m pytest -m slow -n 2 $(IN_ORDER)
-	$(BIN)/python -m pytest -n 2 $(IN_ORDER) --s3 real tests/pipeline/store tests/s3 tests/faults
+	$(BIN)/python -m pytest -m slow $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) --s3 real tests/pipeline/store tests/s3 tests/faults
 
 test-consumers: $(VENV)/ready  ## every trainer that our exports name, in an environment of its own (see docs/train.md)
 	$(BIN)/python -m tests.consumers

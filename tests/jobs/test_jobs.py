@@ -191,7 +191,7 @@ def test_a_submitted_job_that_is_stopped_has_the_time_to_commit_that_it_was_give
     run = tmp_path / "run"
     environment = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "45"}})
     job = ["--", sys.executable, "-m", "jobs", "run", str(prompts), str(run), *SLOW]
-    job += ["--rollouts", "10"]
+    job += ["--rollouts", "5"]
     submit = ["submit", "--no-wait", "--submission-id", "stopped", "--working-dir", "."]
     _ray_job(head, *submit, "--runtime-env-json", environment, *job)
     while not _num_committed(run):
