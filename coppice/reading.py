@@ -9,11 +9,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from coppice.traces import Traces, as_image
 from pipeline.plan.configs import resolve
-from pipeline.store.objects import open_object
+from pipeline.sets.whole import open_set_file
 from pipeline.store.status import RunStatus, read_status
 from pipeline.view.runs import ViewedRun, choose, columns_of
 from pipeline.view.sets import ViewedSet, view
@@ -134,15 +133,18 @@ class TrainingSet:
         return _traces(self._viewed.runs, where, sort, number, columns)
 
     def to_arrow(self, stream: str) -> pa.Table:
-        """All rows of a stream, such as `sft/think_1/train`. Raises InputError for one it lacks."""
+        """All rows of a stream, such as `sft/think_1/train`.
+
+        Raises InputError for one it lacks, and DamagedObject for a file that is not whole.
+        """
         if stream not in self.manifest.files:
             raise InputError(
                 f"the set has no stream {stream!r}; there are: {', '.join(self.manifest.files)}"
             )
         tables = []
         for key in self.manifest.files[stream].files:
-            with open_object(self._viewed.store, key) as file:
-                tables.append(pq.ParquetFile(file).read(use_threads=False))
+            with open_set_file(self._viewed.store, key) as parquet:
+                tables.append(parquet.read(use_threads=False))
         return pa.concat_tables(tables)
 
     def __repr__(self) -> str:

@@ -25,7 +25,7 @@ from pipeline.plan.prompt_rows import ReadOptions
 from pipeline.plan.thoughts import thoughts_check
 from pipeline.store.layout import rejects_key
 from pipeline.store.open import open_store
-from pipeline.store.plans import read_manifest, try_read_manifest
+from pipeline.store.plans import check_holds_no_set, read_manifest, try_read_manifest
 from pipeline.store.preflight import preflight
 from pipeline.toy.scenes import words_beyond
 from schemas.config import RunConfig
@@ -76,6 +76,8 @@ def plan_run(request: PlanRequest, terminal: Terminal) -> RunManifest:
     check_outlives_job(request.url)
     store = open_store(request.url)
     before = try_read_manifest(store)
+    if before is None:
+        check_holds_no_set(store)
     resolved = resolve(request.tables({}), before.config.method if before else None)
     check_keys(resolved.config)
     prompts = request.read_prompts(resolved)

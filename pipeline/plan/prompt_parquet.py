@@ -31,7 +31,9 @@ def read_parquet(file: OpenFile, options: ReadOptions) -> Content:
     Raises InputError for one that cannot be read, or has no prompts.
     """
     try:
-        parquet = pq.ParquetFile(file.start(), buffer_size=_BUFFER_BYTES)
+        parquet = pq.ParquetFile(
+            file.start(), buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+        )
         schema = parquet.schema_arrow
     except _UNREADABLE as error:
         raise InputError(f"{file.name}: unreadable Parquet after row 0: {error}") from error

@@ -146,7 +146,6 @@ def _decoded(row: TraceRow, index: int) -> Pixels:
         return decode_picture(row["images"][index]["bytes"])
     except (OSError, ValueError, SyntaxError, IndexError, TypeError) as error:  # as Pillow fails
         raise InputError(
-            f"picture {index} of trace {row['trace_id']} cannot be read ({error!s:.200}), so "
-            "nothing was scored by it; the object that holds the trace is damaged: see coppice "
-            "verify RUN --deep"
+            f"picture {index} of trace {row['trace_id']} cannot be read ({error!s:.200}); the "
+            "object that holds the trace is damaged: see coppice verify RUN --deep"
         ) from error

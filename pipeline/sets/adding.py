@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline.plan.packs import settings_of
 from pipeline.sets.card import with_exports
@@ -23,10 +22,11 @@ from pipeline.sets.facts import NO_GROUP, GroupRewards, Opening, facts_of
 from pipeline.sets.replay import requests_of
 from pipeline.sets.router import EXPORTS_FOLDER, Streams, export_tables, joined, notes_of
 from pipeline.sets.rows import EVERY_COLUMN, read_positions
-from pipeline.sets.whole import MANIFEST, NotedStore, sealed
+from pipeline.sets.whole import MANIFEST, NotedStore, open_set_file, sealed
 from pipeline.sets.write import put_json
-from pipeline.store.objects import Store, open_object
+from pipeline.store.objects import Store
 from pipeline.store.runs import RunSource
+from pipeline.store.traces import open_parquet
 from pipeline.store.trouble.scratch import scratch_folder
 from pipeline.twig.programs import Settings
 from schemas.errors import InputError, ObjectMissing
@@ -134,8 +134,8 @@ def _write_unit(
 
 
 def _rows_in(out: Store, file: str) -> Iterator[list[TrainingRow]]:
-    with open_object(out, file) as opened:
-        for batch in pq.ParquetFile(opened).iter_batches(_ROWS_AT_ONCE, use_threads=False):
+    with open_set_file(out, file) as parquet:
+        for batch in parquet.iter_batches(_ROWS_AT_ONCE, use_threads=False):
             yield batch.to_pylist()
 
 
@@ -230,8 +230,8 @@ def _traces_of(
 def _positions(runs: Sequence[RunSource]) -> Iterator[tuple[str, _Position]]:
     for index, run in enumerate(runs):
         for source in run.objects:
-            with open_object(run.store, source.key) as file:
-                names = pq.read_table(file, columns=["trace_id", "status"]).to_pylist()
+            with open_parquet(run.store, source.key) as parquet:
+                names = parquet.read(["trace_id", "status"], use_threads=False).to_pylist()
             for row, name in enumerate(names):
                 if name["status"] == Status.OK:
                     yield name["trace_id"], _Position(index, source.key, row)
@@ -243,8 +243,8 @@ def _rewards(out: Store, manifest: SetManifest) -> Iterator[tuple[str, GroupRewa
     for key, stream in manifest.files.items():
         if key.startswith(f"{SetKind.GRPO}/"):
             for file in stream.files:
-                with open_object(out, file) as opened:
-                    columns = pq.read_table(opened, columns=["group_id", "reward"])
+                with open_set_file(out, file) as parquet:
+                    columns = parquet.read(["group_id", "reward"], use_threads=False)
                 for row in columns.to_pylist():
                     rewards[row["group_id"]] += [] if row["reward"] is None else [row["reward"]]
     for group, known in rewards.items():

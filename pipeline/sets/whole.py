@@ -6,22 +6,40 @@ version 0.1 has none: of its Parquet files pages and footers are read, and the r
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
 
+from pipeline.store import layout
 from pipeline.store.evidence.digests import digest_of, exists, fetched
 from pipeline.store.evidence.footers import footer_problems
-from pipeline.store.layout import MANIFEST as RUN_MANIFEST
-from pipeline.store.objects import Entry, Source, Store
+from pipeline.store.objects import Entry, Source, Store, open_object
 from pipeline.store.shard_check import Finding
 from pipeline.store.traces import UNREADABLE
 from schemas.errors import DamagedObject, ObjectMissing
 from schemas.json_values import canonical_json
 from schemas.sets import SetManifest, StreamFiles
 
-MANIFEST = "manifest.json"
+MANIFEST = layout.SET_MANIFEST
 _ADVICE = "curate again into another place, from the runs and the recipe that manifest.json names"
+
+
+@contextmanager
+def open_set_file(store: Store, key: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file of a set, for who reads some of it: checksums of pages are verified.
+
+    Raises DamagedObject for one that is gone or cannot be read, then or in the context.
+    """
+    try:
+        with open_object(store, key) as file:
+            yield pq.ParquetFile(file, page_checksum_verification=True)
+    except (ObjectMissing, *UNREADABLE) as error:
+        raise DamagedObject(
+            f"{store.url}/{key} is no whole file of a set ({type(error).__name__}: {error}); "
+            f"{_ADVICE}",
+            reason="damaged_object",
+        ) from error
 
 
 class NotedStore:
@@ -85,7 +103,7 @@ def sealed(manifest: SetManifest) -> SetManifest:
 
 def is_set(store: Store) -> bool:
     """Whether a folder holds a set, and no run."""
-    return exists(store, MANIFEST) and not exists(store, RUN_MANIFEST)
+    return exists(store, MANIFEST) and not exists(store, layout.MANIFEST)
 
 
 @dataclass(slots=True, eq=False)

@@ -8,6 +8,7 @@ import re
 from schemas.scores import ScorerId
 
 MANIFEST = "run.json"
+SET_MANIFEST = "manifest.json"
 PLAN = "plan"
 TRACES = "traces"
 SCORES = "scores"

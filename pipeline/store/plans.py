@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from pipeline.store import layout
+from pipeline.store.evidence.digests import exists
 from pipeline.store.evidence.footers import footer_problems
 from pipeline.store.objects import Store
 from pipeline.store.traces import UNREADABLE
@@ -322,11 +323,21 @@ def read_manifest(store: Store) -> RunManifest:
                 f"be had back from them: coppice repair {shlex.quote(store.url)} --run",
                 reason="damaged_object",
             )
+        check_holds_no_set(store)
         raise InputError(
             f"there is no run at {store.url} (no {layout.MANIFEST}); "
             f"plan one first: coppice plan PROMPTS {store.url}"
         )
     return manifest
+
+
+def check_holds_no_set(store: Store) -> None:
+    """Raises InputError for the folder of a training set, which is no place for a run."""
+    if exists(store, layout.SET_MANIFEST):
+        raise InputError(
+            f"{store.url} holds a training set ({layout.SET_MANIFEST}), and no run: look at it "
+            f"with coppice view {shlex.quote(store.url)}, or give a folder for runs"
+        )
 
 
 def last_shard_listed(store: Store) -> int | None:

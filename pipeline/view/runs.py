@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pipeline.store import layout
 from pipeline.store.objects import Store, open_object
 from pipeline.store.runs import RunSource, TraceObject, open_run
-from pipeline.store.traces import UNREADABLE, reading_shard_file
+from pipeline.store.traces import UNREADABLE, open_parquet
 from pipeline.view.facts import (
     SET_FIELDS,
     SLIM_COLUMNS,
@@ -150,11 +150,8 @@ class ViewedRun:
                 yield ListedTrace(source=source, position=position, facts=facts)
 
     def _slim(self, source: TraceObject) -> list[TraceRow]:
-        with (
-            reading_shard_file(self.store, source.shard, source.key),
-            open_object(self.store, source.key) as file,
-        ):
-            table = pq.ParquetFile(file).read(columns=list(SLIM_COLUMNS), use_threads=False)
+        with open_parquet(self.store, source.key) as parquet:
+            table = parquet.read(columns=list(SLIM_COLUMNS), use_threads=False)
         rows: list[TraceRow] = table.to_pylist()
         return rows
 
@@ -163,11 +160,8 @@ class ViewedRun:
     ) -> Iterator[tuple[ListedTrace, TraceRow]]:
         """Rows of one object whose positions ascend; row groups without any are passed over."""
         wanted = {trace.position: trace for trace in listed}
-        with (
-            reading_shard_file(self.store, source.shard, source.key),
-            open_object(self.store, source.key) as file,
-        ):
-            parquet, start = pq.ParquetFile(file), 0
+        with open_parquet(self.store, source.key) as parquet:
+            start = 0
             for group in range(parquet.num_row_groups):
                 stop = start + parquet.metadata.row_group(group).num_rows
                 if not any(start <= position < stop for position in wanted):
@@ -283,7 +277,8 @@ def _sidecar_rows(store: Store, key: str, names: Sequence[str]) -> Iterator[tupl
     columns = ["trace_id", "event", *names]
     try:
         with _reading_sidecar(store, key), open_object(store, key) as file:
-            table = pq.ParquetFile(file).read(columns=columns, use_threads=False)
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            table = parquet.read(columns=columns, use_threads=False)
     except ObjectMissing:
         return
     yield from zip(*(table[name].to_pylist() for name in columns), strict=True)

@@ -9,14 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from pipeline.sets.decisions import DECISIONS_KEY
-from pipeline.sets.whole import MANIFEST
+from pipeline.sets.whole import MANIFEST, open_set_file
 from pipeline.store import layout
 from pipeline.store.evidence.digests import exists
-from pipeline.store.objects import Store, open_object
+from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.view.runs import ViewedRun, view_run
@@ -41,7 +40,7 @@ def view(
     """The run or the set at a URL, see `view_run`. `runs` say where a set's runs lie.
 
     Raises InputError for a place that holds neither, for a set whose runs are not where they are
-    looked for, and for `runs` of what is a run itself.
+    looked for, and for `runs` of what is a run itself; DamagedObject.
     """
     store = open_store(url)
     manifest = try_set_manifest(store)
@@ -55,8 +54,8 @@ def view(
             )
         return view_run(url, is_around_damage=is_around_damage)
     run_urls = _places_of(store, [run.run_id for run in manifest.inputs.runs], runs)
-    with open_object(store, DECISIONS_KEY) as file:
-        decisions = pq.ParquetFile(file).read(use_threads=False)
+    with open_set_file(store, DECISIONS_KEY) as parquet:
+        decisions = parquet.read(use_threads=False)
     return ViewedSet(
         store=store,
         manifest=manifest,

@@ -128,7 +128,8 @@ def _put_traces(
         pictures.finish()
         if run.damage:
             noun = "shard is" if len(run.damage) == 1 else "shards are"
-            notes.append(f"{len(run.damage)} damaged {noun} not shown")
+            of_run = f" of {gallery.names[index]}" if len(gallery.runs) > 1 else ""
+            notes.append(f"{len(run.damage)} damaged {noun} not shown{of_run}")
     details.finish()
     return shown, judges, notes
 

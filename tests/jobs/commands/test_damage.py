@@ -2,7 +2,10 @@
 to the letter, loses and doubles nothing.
 """
 
+import io
+import random
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -26,6 +29,7 @@ CHANGES = (
     *(f"gc {RUN} --settle-seconds 0", f"score {RUN} --scorer tokens"),
     f"curate {RUN} another-set --recipe mine.toml",
 )
+SET_FILE = f"../{SET}/sft/draw_1/*-00000.parquet"
 CUT = (  # what `make test` has time for
     *("a plan file is another shard's", "a base is cut", "a base with a supplement is gone"),
     *("statistics have another bit", "a base stands beyond the plan", "all plans are gone"),
@@ -134,6 +138,76 @@ def test_what_can_be_read_stands_in_the_gallery(whole: Site, folders: Iterator[P
     assert "1 damaged shard is not shown" in site.path("view/*/view.js").read_text()
     with pytest.raises(DamagedObject):
         len(coppice.open(str(site.folder / RUN)).traces())
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("traces/shard-00001.parquet", f"view {RUN}"),
+        ("traces/shard-00001.parquet", f"view {RUN} page --beside {RUN}"),
+        ("traces/shard-00001.parquet", f"curate {RUN} other --recipe mine.toml"),
+        ("plan/0001-*/shard-00001.parquet", f"run {RUN}"),
+        (SET_FILE, f"export {SET} --export trl"),
+        (SET_FILE, f"verify {SET}"),
+    ],
+)
+def test_what_only_a_checksum_tells_of_is_told(
+    whole: Site, folders: Iterator[Path], name: str, command: str
+):
+    site = whole.copied(next(folders))
+    say_otherwise(site.path(name))
+
+    answer = site.coppice(command)
+
+    assert answer.code == 9, answer.text
+    assert site.path(name).name in answer.text
+
+
+def test_what_only_a_checksum_tells_of_is_raised_in_python(whole: Site, folders: Iterator[Path]):
+    site = whole.copied(next(folders))
+    file = site.path(SET_FILE)
+    say_otherwise(file)
+    say_otherwise(site.path("traces/shard-00001.parquet"))
+    run, of_set = (coppice.open(str(site.folder / name)) for name in (RUN, SET))
+
+    with pytest.raises(DamagedObject, match="shard-00001"):
+        [trace.row for trace in run.traces()]
+    with pytest.raises(DamagedObject, match=file.name):
+        of_set.to_arrow(f"sft/draw_1/{file.name.partition('-')[0]}")
+
+
+def say_otherwise(path: Path) -> None:
+    """Flip a bit of which only a page's checksum tells: other readers take another value."""
+    body, chance = path.read_bytes(), random.Random(1)
+    rows = pq.read_table(io.BytesIO(body)).to_pylist()
+    for _ in range(20_000):
+        at, bit = chance.randrange(len(body)), 1 << chance.randrange(8)
+        flipped = body[:at] + bytes([body[at] ^ bit]) + body[at + 1 :]
+        with suppress(Exception):  # whatever readers say to damage
+            if pq.read_table(io.BytesIO(flipped), use_threads=False).to_pylist() != rows:
+                path.write_bytes(flipped)
+                return
+    raise AssertionError(f"no bit of {path} is told of by checksums alone")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(f"plan prompts.txt {SET} --backend fake", f"run prompts.txt {SET} --backend fake"),
+        *(f"status {SET}", f"show {SET}", f"score {SET} --scorer tokens", f"rerun {SET}"),
+        f"curate {SET} other --recipe mine.toml",
+    ],
+)
+def test_the_folder_of_a_set_is_no_place_for_a_run(
+    whole: Site, folders: Iterator[Path], command: str
+):
+    site = whole.copied(next(folders))
+    before = sorted(site.folder.rglob("*"))
+    answer = site.coppice(command)
+
+    assert answer.code == 2
+    assert f"{site.folder / SET} holds a training set" in answer.text
+    assert sorted(site.folder.rglob("*")) == before
 
 
 def test_a_lost_plan_file_costs_its_own_shard_alone(whole: Site, folders: Iterator[Path]):
