@@ -354,6 +354,15 @@ def test_parquet_text_that_is_not_utf8_is_refused_with_the_rows_before_it(tmp_pa
         read_prompts([str(tmp_path / "a.parquet")])
 
 
+def test_parquet_whose_bytes_are_not_what_its_checksums_say_is_refused(tmp_path: Path):
+    path, table = tmp_path / "a.parquet", pa.table({"prompt": ["a red cube", "a red cone"]})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    path.write_bytes(path.read_bytes().replace(b"a red cube", b"a red tube", 1))
+
+    with pytest.raises(InputError, match=r"unreadable Parquet after row 0: .*checksum"):
+        read_prompts([str(path)], skip_bad=True)
+
+
 def test_a_file_that_goes_away_before_it_is_read_is_refused(tmp_path: Path):
     (tmp_path / "a.txt").write_text("a red cube\n")
     (tmp_path / "b.txt").write_text("two birds\n")
