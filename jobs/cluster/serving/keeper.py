@@ -151,10 +151,12 @@ class Keeper:
             seconds = stop_at - time.monotonic()
             if seconds <= 0:
                 return f"it has not answered within {timeout:.0f} s ({trouble})"
-            trouble = illness(self._order.host, self._port, timeout=min(_PATIENCE_SECONDS, seconds))
-            trouble = trouble or self._ask(timeout=seconds)
-            if not trouble:
+            said = illness(self._order.host, self._port, timeout=min(_PATIENCE_SECONDS, seconds))
+            said = said or self._ask(timeout=seconds)
+            if not said:
                 return ""
+            if not trouble or time.monotonic() < stop_at:  # else our own end cut its answer off
+                trouble = said
         return ""
 
     def _ask(self, timeout: float) -> str:

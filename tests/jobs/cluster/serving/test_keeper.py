@@ -125,10 +125,28 @@ def test_a_server_that_never_answered_is_not_tried_again(tmp_path: Path, fault: 
 def test_a_server_that_is_up_and_does_not_answer_is_waited_for_and_no_longer(
     tmp_path: Path, fault: str, words: str
 ):
-    with kept(tmp_path, "--fault", fault, timeout=1.5) as server:
+    with kept(tmp_path, "--fault", fault, timeout=5) as server:
         until(lambda: server.status().phase is Phase.LOST)
-        assert "not answered within 2 s" in server.status().message
+        assert "not answered within 5 s" in server.status().message
         assert words in server.status().message
+
+
+def test_an_answer_that_came_too_late_does_not_hide_what_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    answers = iter(["it is not well"])
+
+    def late(host: str, port: int, *, timeout: float) -> str:
+        if answer := next(answers, ""):
+            return answer
+        time.sleep(timeout)
+        return "its port answers with TimeoutError"
+
+    monkeypatch.setattr(keeper, "_PATIENCE_SECONDS", 30)
+    monkeypatch.setattr(keeper, "illness", late)
+    with kept(tmp_path, timeout=1) as server:
+        until(lambda: server.status().phase is Phase.LOST)
+        assert "not answered within 1 s (it is not well)" in server.status().message
 
 
 def test_a_program_that_is_not_there_is_told(tmp_path: Path):
