@@ -65,6 +65,23 @@ def test_nothing_else_takes_the_place_of_any():
     assert sum(len(_ESCAPE.findall(text)) for _, text in sources()) <= MAX_ESCAPES
 
 
+def test_rows_of_parquet_are_read_against_their_checksums():
+    """Else a flipped bit is another value, and nobody hears of it."""
+    calls = [
+        (path.name, ast.unparse(node))
+        for path, text in sources()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("pq.", "ds."))
+    ]
+    assert [
+        call
+        for call in calls
+        if call[1].startswith(("pq.ParquetFile(", "pq.read_table(", "ds."))
+        and "page_checksum_verification=True" not in call[1]
+    ] == []
+    assert len(calls) > 20  # by the names that the code imports
+
+
 def test_variables_are_named_by_what_they_hold():
     assert [
         f"{path.name}:{node.lineno}: {name}"

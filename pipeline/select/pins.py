@@ -106,7 +106,7 @@ def _settings_in(run: RunSource, scorer: ScorerId) -> JsonObject | None:
     for entry in run.store.list_folder(scores_folder(scorer)):
         try:
             with open_object(run.store, entry.key) as file:
-                note = (pq.ParquetFile(file).metadata.metadata or {})[SCORES_KEY]
+                note = (pq.read_metadata(file).metadata or {})[SCORES_KEY]
             return ScoresFooter.model_validate_json(note).settings
         except (KeyError, OSError, ValueError):
             return None

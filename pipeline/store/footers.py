@@ -143,7 +143,7 @@ def _try_read(store: Store, manifest: RunManifest, entry: Entry) -> Rows | None:
     if not layout.is_footers_key(entry.key, hashlib.sha256(body).hexdigest()):
         return None
     try:
-        parquet = pq.ParquetFile(pa.BufferReader(body))
+        parquet = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
         origin = FooterLogOrigin.model_validate_json(parquet.schema_arrow.metadata[FOOTER_KEY])
         ours = FooterLogOrigin(run_id=manifest.run_id, fingerprint=manifest.fingerprint)
         is_ours = origin == ours and parquet.schema_arrow.equals(FOOTERS)

@@ -236,9 +236,9 @@ def _bytes_problem(body: bytes, written_now: bytes) -> str:
     """
     if body == written_now:
         return ""
-    told, now = (pq.ParquetFile(pa.BufferReader(each)) for each in (body, written_now))
-    is_same_writer = told.metadata.created_by == now.metadata.created_by
-    if is_same_writer and FOOTER_KEY in (told.metadata.metadata or {}):
+    told, now = (pq.read_metadata(pa.BufferReader(each)) for each in (body, written_now))
+    is_same_writer = told.created_by == now.created_by
+    if is_same_writer and FOOTER_KEY in (told.metadata or {}):
         return "bytes that no plan of these rows has"
     return next(footer_problems(io.BytesIO(body)), "")
 

@@ -132,17 +132,10 @@ def common_columns(columns_of_runs: Iterable[dict[str, str]], scorer: ScorerId) 
 def _sidecar_note(
     store: Store, source: TraceObject, scorer: ScorerId
 ) -> tuple[ScoresFooter, dict[str, str]]:
-    key = layout.sidecar_key(source.name, scorer)
-    try:
-        with open_object(store, key) as file:
-            parquet = pq.ParquetFile(file)
-            note = (parquet.metadata.metadata or {})[SCORES_KEY]
-            columns = {field.name: str(field.type) for field in parquet.schema_arrow}
-            return ScoresFooter.model_validate_json(note), columns
-    except (KeyError, OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(
-            f"{store.url}/{key} is no sidecar of scores ({error}); move it away and score again"
-        ) from error
+    with open_parquet(store, layout.sidecar_key(source.name, scorer)) as parquet:
+        note = (parquet.metadata.metadata or {})[SCORES_KEY]
+        columns = {field.name: str(field.type) for field in parquet.schema_arrow}
+        return ScoresFooter.model_validate_json(note), columns
 
 
 def _open_unless(
@@ -161,7 +154,7 @@ def _open_unless(
 def _open_object(store: Store, manifest: RunManifest, shard: int, supplement: int) -> TraceObject:
     key = layout.traces_key(shard, supplement)
     with reading_shard_file(store, shard, key), open_object(store, key) as file:
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
         footer = ShardFooter.model_validate_json((parquet.metadata.metadata or {})[FOOTER_KEY])
         if (footer.shard, footer.supplement) != (shard, supplement):
             raise ValueError(f"it is {layout.traces_key(footer.shard, footer.supplement)}")

@@ -132,7 +132,7 @@ def _without(path: Path, footer: ShardFooter, origin: ShardOrigin, keys: set[Key
     """Write the file anew, without some keys and under the origin's number."""
     draft = path.with_suffix(".draft")
     writer = TraceWriter(draft, origin)
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for batch in file.iter_batches(batch_size=16, use_threads=False):
             for row in batch.to_pylist():
                 if (row["record_id"], row["rollout_index"]) not in keys:

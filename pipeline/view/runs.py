@@ -16,12 +16,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.store import layout
-from pipeline.store.objects import Store, open_object
+from pipeline.store.objects import Store
 from pipeline.store.runs import RunSource, TraceObject, open_run
-from pipeline.store.traces import UNREADABLE, open_parquet
+from pipeline.store.traces import open_parquet
 from pipeline.view.facts import (
     SET_FIELDS,
     SLIM_COLUMNS,
@@ -191,7 +190,8 @@ def view_run(
     """The run at a URL, its objects and scorers as they are listed now; `is_around_damage`: without
     the shards that cannot be read, which its `damage` then tells of.
 
-    Raises InputError for a run without traces, and for a sidecar that is none; DamagedObject.
+    Raises InputError for a run without traces; DamagedObject, also for a scorer whose sidecars can
+    none of them be read.
     """
     damage: dict[int, str] | None = {} if is_around_damage else None
     source = open_run(url, damage=damage)
@@ -251,14 +251,10 @@ def _scorers_of(store: Store) -> tuple[ScorerColumns, ...]:
 
 
 def _columns_of(store: Store, scorer: ScorerId, is_alone: bool) -> ScorerColumns | None:
-    """Those of its first sidecar; None: it has none yet."""
-    sidecar = min(
-        (entry.key for entry in store.list_folder(layout.scores_folder(scorer))), default=None
-    )
-    if sidecar is None:
+    """Those of its first sidecar that can be read; None: it has none yet."""
+    schema = _first_schema(store, scorer)
+    if schema is None:
         return None
-    with _reading_sidecar(store, sidecar), open_object(store, sidecar) as file:
-        schema = pq.read_schema(file)
     prefix = scorer.name if is_alone else str(scorer)
     kinds = {
         field.name: _KINDS[str(field.type)]
@@ -272,28 +268,31 @@ def _columns_of(store: Store, scorer: ScorerId, is_alone: bool) -> ScorerColumns
     )
 
 
+def _first_schema(store: Store, scorer: ScorerId) -> pa.Schema | None:
+    """Raises DamagedObject if a scorer has sidecars and none of them can be read."""
+    damaged: DamagedObject | None = None
+    for key in sorted(entry.key for entry in store.list_folder(layout.scores_folder(scorer))):
+        try:
+            with open_parquet(store, key) as parquet:
+                return parquet.schema_arrow
+        except DamagedObject as error:  # told of with its shard, if there are others
+            damaged = damaged or error
+    if damaged:
+        raise damaged
+    return None
+
+
 def _sidecar_rows(store: Store, key: str, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Of each score its trace, its event, and these columns; none of an object not scored yet."""
     columns = ["trace_id", "event", *names]
     try:
-        with _reading_sidecar(store, key), open_object(store, key) as file:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        with open_parquet(store, key) as parquet:
             table = parquet.read(columns=columns, use_threads=False)
+            cells = [table[name].to_pylist() for name in columns]
     except ObjectMissing:
         return
-    yield from zip(*(table[name].to_pylist() for name in columns), strict=True)
+    yield from zip(*cells, strict=True)
 
 
 def _finite(value: Value) -> Value:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextmanager
-def _reading_sidecar(store: Store, key: str) -> Iterator[None]:
-    """What is said to a sidecar that cannot be read. A store's own errors pass."""
-    try:
-        yield
-    except UNREADABLE as error:
-        raise InputError(
-            f"{store.url}/{key} is no sidecar of scores ({error}); move it away, and score again"
-        ) from error

@@ -51,7 +51,7 @@ def footer_problems(body: IO[bytes]) -> Iterator[str]:
 
     Raises one of `traces.UNREADABLE` for what cannot be read.
     """
-    parquet = pq.ParquetFile(body)
+    parquet = pq.ParquetFile(body, page_checksum_verification=True)
     told = _read_footer(body)
     end = _MAGIC_BYTES  # of what comes before
     for number, group in enumerate(structs_of(told, _ROW_GROUPS)):

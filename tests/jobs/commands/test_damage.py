@@ -144,6 +144,9 @@ def test_what_can_be_read_stands_in_the_gallery(whole: Site, folders: Iterator[P
     ("name", "command"),
     [
         ("traces/shard-00001.parquet", f"view {RUN}"),
+        ("scores/thoughts@1/shard-00002.parquet", f"view {RUN}"),
+        ("scores/thoughts@1/shard-00002.parquet", f"show {RUN} --where 'rollout_index >= 0'"),
+        ("scores/thoughts@1/shard-00002.parquet", f"verify {RUN} --deep"),
         ("traces/shard-00001.parquet", f"view {RUN} page --beside {RUN}"),
         ("traces/shard-00001.parquet", f"curate {RUN} other --recipe mine.toml"),
         ("plan/0001-*/shard-00001.parquet", f"run {RUN}"),

@@ -1,8 +1,10 @@
 """Runs as they are looked at: each key once, with its scores, chosen, ordered and read again."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.store import layout
@@ -10,7 +12,7 @@ from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.view.runs import ListedTrace, ViewedRun, choose, view_run
 from pipeline.view.where import Choice, Value
-from schemas.errors import InputError
+from schemas.errors import DamagedObject
 from tests.pipeline.conftest import score
 from tests.support import (
     all_rows,
@@ -28,7 +30,9 @@ def store(tmp_path: Path) -> Store:
     """12 rollouts, some dead, one of which a rerun brought back; critiques are scored."""
     store = open_store(str(tmp_path / "run"))
     fake = fake_method().fake.model_copy(update={"dead_share": 0.3})
-    manifest = plan_run(store, 6, fake_config(fake_method(fake)), rollouts_per_record=2)
+    manifest = plan_run(
+        store, 6, fake_config(fake_method(fake)), rollouts_per_record=2, rollouts_per_shard=6
+    )
     run_all(store, manifest, attempt=2)
     bring_back(store, manifest, 0, tmp_path, num_keys=1)
     score(store, "critiques")
@@ -100,10 +104,35 @@ def test_two_versions_of_a_scorer_go_by_their_names(store: Store):
     assert "critiques.value" not in columns
 
 
-def test_a_sidecar_that_is_none_is_refused(store: Store):
-    store.put(layout.SCORES + "/critiques@1/shard-00000.parquet", b"nothing")
+def test_a_sidecar_that_is_none_is_told_of_with_its_shard(store: Store):
+    sidecar = layout.SCORES + "/critiques@1/shard-00000.parquet"
+    store.put(sidecar, b"nothing")
+    around = view_run(store.url, is_around_damage=True)
 
-    with pytest.raises(InputError, match="no sidecar of scores"):
+    with pytest.raises(DamagedObject, match=sidecar):
+        chosen(view_run(store.url))
+    assert {trace.source.shard for trace in chosen(around)} == {1}
+    assert around.damage is not None
+    assert [*around.damage] == [0]
+    assert "move it away and score again" in around.damage[0]
+
+
+def test_a_scorer_of_whom_no_sidecar_can_be_read_is_told_of(store: Store):
+    for entry in list(store.list_folder(layout.SCORES + "/critiques@1")):
+        store.put(entry.key, b"nothing")
+
+    with pytest.raises(DamagedObject, match="shard-00000"):
+        view_run(store.url, is_around_damage=True)
+
+
+def test_a_sidecar_without_its_scorers_columns_is_told_of(store: Store):
+    sidecar = layout.SCORES + "/critiques@1/shard-00001.parquet"
+    body = io.BytesIO()
+    table = pq.read_table(io.BytesIO(store.read(sidecar)))
+    pq.write_table(table.drop_columns("value"), body)
+    store.put(sidecar, body.getvalue())
+
+    with pytest.raises(DamagedObject, match=r"KeyError.*value"):
         chosen(view_run(store.url))
 
 
