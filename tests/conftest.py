@@ -21,6 +21,9 @@ _RAY = "ray"
 # sleep while they wait, instead of taking a core from those who work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Ray's workers are meant to stand back for a machine's user (nice 15). Here they are what is waited
+# for: beside three workers of pytest, they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 if not Path("/dev/nvidia0").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined
 

@@ -89,18 +89,16 @@ def test_a_closed_terminal_stops_a_run_with_a_ray_of_its_own_and_costs_no_commit
 
 
 def test_a_second_ctrl_c_ends_at_once_and_says_how_to_go_on(head: dict[str, str], tmp_path: Path):
-    plan(tmp_path, delay=2.0, grace_seconds=60)
+    plan(tmp_path, delay=2.0, grace_seconds=600)  # no test waits for so long
     process = start(tmp_path, head)
     read_until(process, "rollouts")
     process.send_signal(signal.SIGINT)
     read_until(process, "Once more")
-    started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[0].decode()
+    said = process.communicate(timeout=200)[0].decode()
 
     assert process.returncode == 3, said
     assert f"Next: coppice run {tmp_path}" in said
-    assert time.monotonic() - started < 30
 
 
 def test_a_run_that_is_extended_meanwhile_ends_when_all_of_it_is_made(

@@ -49,7 +49,7 @@ def start(folder: Path, config: Path, log: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "jobs.cli", *words]
     with log.open("w") as sink:
         root = Path(__file__).parents[2]
-        env = os.environ | {"PYTHONPATH": str(root), "RAY_worker_niceness": "0"}
+        env = os.environ | {"PYTHONPATH": str(root)}
         return subprocess.Popen(command, cwd=folder, env=env, stdout=sink, stderr=sink)
 
 

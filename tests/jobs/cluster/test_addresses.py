@@ -73,7 +73,7 @@ def test_an_address_of_nobody_is_said_at_once(scheme: str, capfd: pytest.Capture
     assert "nothing listens there" in refused(f"{scheme}127.0.0.1:1")
     assert "its host is not known" in refused(f"{scheme}no-such-host.invalid:6379")
 
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30  # Ray's own patience is longer
     assert capfd.readouterr() == ("", "")
 
 

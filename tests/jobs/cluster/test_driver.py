@@ -3,7 +3,6 @@
 import os
 import platform
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,11 +127,10 @@ def test_a_stop_commits_what_is_open_and_takes_nothing_new(tmp_path: Path):
 
 def test_a_stop_ends_when_the_grace_is_over(tmp_path: Path):
     store = open_store(str(tmp_path))
-    endless = FakeConfig(image_size=32, patch_size=8, delay_seconds=30)
+    endless = FakeConfig(image_size=32, patch_size=8, delay_seconds=600)  # no test takes so long
     config = fake_config(fake_method(endless), grace_seconds=0.5)
     manifest = plan_run(store, 2, config)
     seen: list[Snapshot] = []
-    started = time.monotonic()
     summary = _grow(
         store,
         manifest,
@@ -140,8 +138,8 @@ def test_a_stop_ends_when_the_grace_is_over(tmp_path: Path):
         is_stopping=lambda: any(snapshot.num_actors for snapshot in seen),
     )
 
+    assert summary.was_stopped
     assert summary.snapshot.num_committed == 0
-    assert time.monotonic() - started < 25
 
 
 def test_a_node_that_sees_another_run_in_its_folder_is_refused_before_any_work(tmp_path: Path):

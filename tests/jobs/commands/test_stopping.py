@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from io import StringIO
 
 import pytest
@@ -14,6 +15,14 @@ from jobs.commands.terminal import Terminal
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 NEXT = "coppice run runs/first"
+
+
+@pytest.fixture(autouse=True)
+def _without_nohup() -> Iterator[None]:
+    """Tests that run under nohup would not hear of hang-ups."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -120,14 +120,13 @@ def test_the_baselines_draw_whole_pictures(janus, program):
     assert len(outcome.codes) == GEOMETRY.num_tokens
 
 
-@pytest.mark.timeout(300)
 def test_a_rollout_takes_seconds_not_minutes(janus):
-    """The target is 2 seconds on an idle core; ten times that is a regression on any machine."""
+    """The target is 2 seconds of a core; ten times that is a regression on any machine."""
     rows = list(held_out_prompts(2, seed=4))
     grow(janus, rows[:1])
-    started = time.monotonic()
+    started = time.process_time()  # whatever else the machine does
     grow(janus, rows[1:])
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_the_bundled_prompts_are_held_out_and_can_be_scored():

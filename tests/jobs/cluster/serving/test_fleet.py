@@ -120,7 +120,7 @@ def start(tmp_path: Path, num_prompts: int) -> "tuple[subprocess.Popen[bytes], P
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(f"a red cube number {number}" for number in range(num_prompts)))
     words = [sys.executable, "-m", "jobs.cli", "run", "prompts.txt", "run", "--config", str(config)]
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4]), "RAY_worker_niceness": "0"}
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])}
     with log.open("w") as sink:
         return subprocess.Popen(words, cwd=tmp_path, env=env, stdout=sink, stderr=sink), log
 

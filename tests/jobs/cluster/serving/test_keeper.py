@@ -54,7 +54,7 @@ def kept(
         one.end()
 
 
-def until(is_so: Callable[[], bool], seconds: float = 20) -> None:
+def until(is_so: Callable[[], bool], seconds: float = 60) -> None:
     stop_at = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < stop_at, "it did not come to be"
