@@ -2,8 +2,10 @@
 their categories, answers of models, names of files, messages of stores.
 """
 
+import errno
 import os
 import shlex
+import stat
 import sys
 import time
 import unicodedata
@@ -99,11 +101,22 @@ class Terminal:
 
 
 class _LastingConsole(Console):
-    """Goes on without a word when nobody reads any more: a run outlives `| head`."""
+    """Goes on without a word when nobody reads any more: a run outlives `| head`, and, disowned or
+    under nohup, its terminal.
+    """
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         silence(self.file.fileno())
+
+    def _write_buffer(self) -> None:
+        try:
+            super()._write_buffer()
+        except OSError as error:
+            is_device = stat.S_ISCHR(os.fstat(self.file.fileno()).st_mode)  # it is no tty any more
+            if error.errno != errno.EIO or not is_device:
+                raise
+            raise BrokenPipeError from error
 
 
 def silence(descriptor: int) -> None:

@@ -3,11 +3,13 @@
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,23 @@ from tests.jobs.command_server import CommandServer
 from tests.jobs.raylets import end_group, free_port
 
 Coppice = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@contextmanager
+def hangups(handler: signal.Handlers) -> Iterator[None]:
+    """Whether this process, and those that it starts, hear of a terminal that is closed."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def hears_hangups() -> Iterator[None]:
+    """They do, though pytest may run under nohup."""
+    with hangups(signal.SIG_DFL):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,11 @@ from jobs.cluster.heartbeat import read_newest_driver
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.status import read_status
-from tests.jobs.conftest import Coppice
+from tests.jobs.conftest import Coppice, hangups
 from tests.jobs.raylets import pid_of, started_head
 from tests.support import SMALL, fake_config, fake_method, plan_run
 
-pytestmark = [pytest.mark.ray]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("hears_hangups")]
 
 
 def plan(folder: Path, num_prompts: int = 60, delay: float = 0.05, **execution: object) -> None:
@@ -86,6 +86,21 @@ def test_a_closed_terminal_stops_a_run_with_a_ray_of_its_own_and_costs_no_commit
 
     assert process.wait(60) == 3
     assert read_newest_driver(open_store(str(tmp_path))) is None  # it ended in good order
+
+
+@pytest.mark.slow
+def test_a_run_that_hears_no_hangup_outlives_its_terminal(head: dict[str, str], tmp_path: Path):
+    plan(tmp_path)
+    ours, theirs = pty.openpty()
+    with hangups(signal.SIG_IGN):  # nohup does so, and `disown` keeps the signal away
+        process = start(tmp_path, head, stdout=theirs)
+    os.close(theirs)
+    wait_for_commits(tmp_path, process)
+    os.close(ours)
+
+    assert process.wait(200) == 0
+    store = open_store(str(tmp_path))
+    assert read_status(store, read_manifest(store)).num_missing == 0
 
 
 def test_a_second_ctrl_c_ends_at_once_and_says_how_to_go_on(head: dict[str, str], tmp_path: Path):

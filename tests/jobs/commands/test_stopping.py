@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from io import StringIO
 
 import pytest
@@ -12,17 +11,12 @@ import pytest
 from jobs.cli import main
 from jobs.commands.stopping import Stop, hangups_held
 from jobs.commands.terminal import Terminal
+from tests.jobs.conftest import hangups
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 NEXT = "coppice run runs/first"
 
-
-@pytest.fixture(autouse=True)
-def _without_nohup() -> Iterator[None]:
-    """Tests that run under nohup would not hear of hang-ups."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
+pytestmark = [pytest.mark.usefixtures("hears_hangups")]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -57,13 +51,9 @@ def test_a_handler_that_another_put_in_its_place_meanwhile_does_not_stay():
 
 
 def test_nohup_is_respected():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with Stop(Terminal(StringIO()), NEXT) as stop, stop.committing():
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop.is_asked()
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with hangups(signal.SIG_IGN), Stop(Terminal(StringIO()), NEXT) as stop, stop.committing():
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.is_asked()
 
 
 def test_a_process_started_while_hangups_are_held_never_hears_of_them():

@@ -3,6 +3,8 @@
 import ast
 import io
 import json
+import os
+import pty
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -204,6 +206,20 @@ def test_a_picture_is_drawn_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch)
     assert said(lambda terminal: terminal.show_picture(pixels)) == ""
     assert "38;2;255;0;0" in shown
     assert "48;2;0;0;0" in shown
+
+
+def test_a_terminal_that_is_gone_ends_nothing():
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as file, Terminal(file).progress("growing") as line:
+        os.close(ours)
+        line.doing("still growing")
+        for _ in range(2):
+            Terminal(file).say("a tree")
+
+
+def test_a_disk_that_is_full_is_told():
+    with pytest.raises(OSError, match="No space"), open("/dev/full", "w") as file:
+        Terminal(file).say("a tree")
 
 
 def test_only_the_terminal_writes_to_the_terminal():
