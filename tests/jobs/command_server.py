@@ -22,6 +22,7 @@ class CommandServer:
     """Runs commands one after the other."""
 
     def __init__(self) -> None:
+        self._heard = b""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.jobs.command_server"],
             cwd=Path(__file__).parents[2],
@@ -34,12 +35,12 @@ class CommandServer:
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end, as `subprocess.run` does with captured text."""
         with tempfile.TemporaryDirectory() as name:
-            out, error = Path(name, "out"), Path(name, "error")
+            outputs = [Path(name, "out"), Path(name, "error")]
             self._send(
                 arguments=list(arguments),
                 folder=str(folder),
                 env=dict(env),
-                outputs=[str(out), str(error)],
+                outputs=[str(path) for path in outputs],
             )
             command_id = int(self._receive(60))
             try:
@@ -47,12 +48,12 @@ class CommandServer:
             except BaseException as error:  # a test's own time limit, too: the next one goes on
                 os.kill(command_id, signal.SIGKILL)
                 self._receive(60)
+                sys.stdout.write("".join(path.read_text() for path in outputs))  # for its report
                 if not isinstance(error, TimeoutError):
                     raise
                 raise subprocess.TimeoutExpired(list(arguments), timeout) from None
-            return subprocess.CompletedProcess(
-                list(arguments), code, out.read_text(), error.read_text()
-            )
+            texts = (path.read_text() for path in outputs)
+            return subprocess.CompletedProcess(list(arguments), code, *texts)
 
     def end(self) -> None:
         self._process.communicate()
@@ -63,10 +64,16 @@ class CommandServer:
         self._process.stdin.flush()
 
     def _receive(self, timeout: float) -> bytes:
+        """The next line that the server writes. A quick command's two may come at once."""
         assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], timeout)[0]:
-            raise TimeoutError
-        return os.read(self._process.stdout.fileno(), 100)
+        while b"\n" not in self._heard:
+            if not select.select([self._process.stdout], [], [], timeout)[0]:
+                raise TimeoutError
+            heard = os.read(self._process.stdout.fileno(), 100)
+            assert heard, "the server of commands is gone"
+            self._heard += heard
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line
 
 
 def serve() -> None:
@@ -78,9 +85,9 @@ def serve() -> None:
         command_id = os.fork()
         if not command_id:
             return _become(request)
-        os.write(1, b"%d" % command_id)
+        os.write(1, b"%d\n" % command_id)
         status = os.waitpid(command_id, 0)[1]
-        os.write(1, b"%d" % os.waitstatus_to_exitcode(status))
+        os.write(1, b"%d\n" % os.waitstatus_to_exitcode(status))
 
 
 def _become(request: dict) -> None:
