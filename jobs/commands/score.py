@@ -93,7 +93,13 @@ def plan_scorers(request: ScoreRequest) -> list[PlannedScorer]:
         scorer = find_scorer(asked.name, asked.settings)
         settings = settings_of(scorer)
         as_told: JsonObject | None = None if settings is None else settings.model_dump(mode="json")
-        planned[id_of(scorer)] = PlannedScorer(name=asked.name, settings=as_told, id=id_of(scorer))
+        own = PlannedScorer(name=asked.name, settings=as_told, id=id_of(scorer))
+        before = planned.setdefault(own.id, own)
+        if before.name.partition("@")[0] != asked.name.partition("@")[0]:
+            raise InputError(
+                f"{before.name} and {asked.name} both call themselves {before.id}, so that their "
+                "scores would stand in one folder; give one of them another name or version"
+            )
     return list(planned.values())
 
 
@@ -204,7 +210,10 @@ class Scoring:
             self._loaded[number] = self._planned[number].load(self._device)
         except CoppiceError:
             raise
-        except Exception as error:  # of a user's code, or of the many that weights pass through
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # of a user's code, or of the many that weights pass through
             failure = describe_failure(error)
             if not is_out_of_memory(error):
                 raise InputError(

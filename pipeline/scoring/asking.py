@@ -29,7 +29,7 @@ def ask(scorer: Scorer, inputs: Sequence[ScoringInput]) -> list[Score]:
         scores = list(scorer.score(inputs))
     except CoppiceError:
         raise
-    except Exception as error:  # whatever the code of a user's does
+    except (Exception, SystemExit) as error:  # whatever the code of a user's does
         if not is_out_of_memory(error) or len(inputs) == 1:
             raise _failed(scorer, inputs, error) from error
     else:
@@ -39,7 +39,7 @@ def ask(scorer: Scorer, inputs: Sequence[ScoringInput]) -> list[Score]:
     return ask(scorer, inputs[:middle]) + ask(scorer, inputs[middle:])
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU, or this process, had too little memory."""
     torch = sys.modules.get("torch")
     return isinstance(error, MemoryError) or (
@@ -116,7 +116,7 @@ def _checked(scorer: Scorer, scores: Sequence[Score]) -> list[Score]:
     return list(scores)
 
 
-def _failed(scorer: Scorer, inputs: Sequence[ScoringInput], error: Exception) -> Exception:
+def _failed(scorer: Scorer, inputs: Sequence[ScoringInput], error: BaseException) -> BaseException:
     """What to say of a scorer that failed. A bundled one is a bug of ours: with its traceback."""
     if type(scorer).__module__.startswith("pipeline.") and not is_out_of_memory(error):
         return error

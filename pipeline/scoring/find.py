@@ -53,6 +53,9 @@ SCORERS: Mapping[str, str] = {
 _BEHIND_ENDPOINTS = {"lmm_yes": "pipeline.scoring.judges.remote.yes:RemoteYes"}
 """Where those are that can be asked of an endpoint, too: with the setting `endpoint`."""
 
+_TAKEN = frozenset({"trace", "event", "judge"})
+"""What columns of recipes begin with that are no scorer's (docs/curate.md)."""
+
 _KEPT_AS = "settings"
 _NEEDED = ("name", "version", "subjects", "needs_pictures", "columns", "score")
 
@@ -79,6 +82,8 @@ def find_scorer(
     told = {**(settings or {}), **request.settings}
     paths = {**SCORERS, **(_BEHIND_ENDPOINTS if "endpoint" in told else {})}
     scorer = _load(paths.get(bare, request.name), told, is_pinned)
+    if bare not in SCORERS:
+        _check_name_is_free(scorer.name, request.name)
     if bare in SCORERS and version not in ("", scorer.version, id_of(scorer).version):
         raise InputError(
             f"{bare} is at version {id_of(scorer).version} here, and not at {version}; "
@@ -100,7 +105,7 @@ def find_in(folder: str) -> None:
         sys.path.append(folder)
 
 
-def describe_failure(error: Exception) -> str:
+def describe_failure(error: BaseException) -> str:
     """What went wrong in a scorer's code, and where: `KeyError: 'x' (my_scorer.py line 12)`."""
     frames = [
         frame
@@ -122,7 +127,7 @@ def _load(path: str, settings: JsonMapping, is_pinned: bool) -> Scorer:
             f"the scorer {path} cannot be loaded: {error}; modules are looked for in the working "
             "directory, in PYTHONPATH and among what is installed"
         ) from error
-    except Exception as error:  # whatever a module of a user's does
+    except (Exception, SystemExit) as error:  # whatever a module of a user's does
         raise InputError(
             f"the scorer {path} cannot be loaded: {describe_failure(error)}"
         ) from error
@@ -171,7 +176,7 @@ def _called(kind: type, path: str, *arguments: ScorerSettings, **settings: objec
         return scorer
     except CoppiceError:
         raise
-    except Exception as error:  # whatever the constructor of a user's does
+    except (Exception, SystemExit) as error:  # whatever the constructor of a user's does
         raise InputError(f"the scorer {path} cannot be made: {describe_failure(error)}") from error
 
 
@@ -192,6 +197,13 @@ def _check(scorer: Scorer, path: str) -> None:
     _check_columns(scorer.columns, path)
     if not callable(scorer.score) or inspect.isclass(scorer.score):
         raise _no_scorer(path, "its score is no method")
+
+
+def _check_name_is_free(name: str, path: str) -> None:
+    """Under a bundled name its scores would be taken for ours, and ours for its."""
+    if name in _TAKEN or (name in SCORERS and path != SCORERS[name]):
+        what = "a word of recipes" if name in _TAKEN else "a scorer that is bundled"
+        raise InputError(f"the scorer {path} calls itself {name!r}, which is {what}; rename it")
 
 
 def _check_subjects(subjects: Iterable[str], path: str) -> None:

@@ -1,5 +1,8 @@
 """The funnel: how many came in, what each reason removed, what is left by task and category."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -8,6 +11,8 @@ from pipeline.select.decide import Candidates
 from pipeline.select.shard_candidates import TASK_OF_GROUP, is_of_role, task_name
 from schemas.config import Frozen
 from schemas.trace import Verdict
+
+UNKNOWN = "unknown"  # the category of prompts that say none
 
 
 class Funnel(Frozen):
@@ -49,13 +54,18 @@ class Funnel(Frozen):
                 task_name(task): _of_task(candidates, candidates.task == task, is_validation)
                 for task in np.unique(candidates.task).tolist()
             },
-            kept_by_category={
-                name or "unknown": int((categories == index).sum())
-                for index, name in enumerate(candidates.categories)
-            },
+            kept_by_category=_by_category(candidates.categories, categories),
             kept_by_region=_by_region(candidates.task[is_kept]),
             kept_by_verdict=_by_verdict(candidates, is_validation),
         )
+
+
+def _by_category(names: Sequence[str], indices: npt.NDArray[np.int32]) -> dict[str, int]:
+    """How many rows [n] are of each category. One that prompts call unknown is as good as none."""
+    counts = Counter({name or UNKNOWN: 0 for name in names})
+    for name, num in zip(names, np.bincount(indices, minlength=len(names)).tolist(), strict=True):
+        counts[name or UNKNOWN] += num
+    return dict(counts)
 
 
 def _by_region(tasks: npt.NDArray[np.int16]) -> dict[str, int]:
@@ -116,7 +126,7 @@ def lines_of(funnel: Funnel) -> list[str]:
             f"  {task:<20} {counts['train']:>12,} train {counts['validation']:>8,} validation "
             f"of {counts['in']:,}"
         )
-    if set(funnel.kept_by_category) != {"unknown"}:
+    if set(funnel.kept_by_category) != {UNKNOWN}:
         by_category = (f"{name} {num:,}" for name, num in funnel.kept_by_category.items())
         lines.append(f"By category: {', '.join(by_category)}.")
     for noun, counts in (("region", funnel.kept_by_region), ("verdict", funnel.kept_by_verdict)):

@@ -22,15 +22,24 @@ from pipeline.sets.facts import NO_GROUP, GroupRewards, Opening, facts_of
 from pipeline.sets.replay import requests_of
 from pipeline.sets.router import EXPORTS_FOLDER, Streams, export_tables, joined, notes_of
 from pipeline.sets.rows import EVERY_COLUMN, read_positions
-from pipeline.sets.whole import MANIFEST, NotedStore, open_set_file, sealed
+from pipeline.sets.whole import (
+    CARD,
+    FUNNEL,
+    MANIFEST,
+    NotedStore,
+    open_set_file,
+    read_card,
+    read_note,
+    sealed,
+    try_set_manifest,
+)
 from pipeline.sets.write import put_json
 from pipeline.store.objects import Store
 from pipeline.store.runs import RunSource
 from pipeline.store.traces import open_parquet
 from pipeline.store.trouble.scratch import scratch_folder
 from pipeline.twig.programs import Settings
-from schemas.errors import InputError, ObjectMissing
-from schemas.json_values import read_json_object
+from schemas.errors import InputError
 from schemas.recipes import SetKind
 from schemas.rows import TraceRow, TrainingRow
 from schemas.sets import SetManifest, UnitFiles
@@ -40,14 +49,13 @@ _ROWS_AT_ONCE = 32
 
 
 def read_set(out: Store, names: Sequence[str]) -> SetManifest:
-    """The manifest of a set that these exports can be added to. Raises InputError."""
-    try:
-        manifest = SetManifest.model_validate_json(out.read(MANIFEST))
-    except ObjectMissing as error:
+    """The manifest of a set that these exports fit. Raises InputError, DamagedObject."""
+    manifest = try_set_manifest(out)
+    if manifest is None:
         raise InputError(
             f"{out.url} holds no whole set; make it first: coppice curate RUN {out.url} --recipe "
             "NAME --export NAME"
-        ) from error
+        )
     check_exports(names, manifest.inputs.recipe.kind)
     for name in names:
         note = manifest.exports.get(name)
@@ -68,12 +76,13 @@ def add_exports(
     """Write these exports of a set, those that are there already left as they are; the manifest.
 
     Raises InputError, before any work, for what is no set, for exports of other sets, and for runs
-    that are missing or are not what they were.
+    that are missing or are not what they were; DamagedObject.
     """
     manifest = read_set(out, names)
     wanted = [name for name in dict.fromkeys(names) if name not in manifest.exports]
     if not wanted:
         return manifest
+    funnel, card = read_note(out, FUNNEL), read_card(out)
     traces = _traces_of(out, manifest, wanted, runs, packs)
     noted = NotedStore(out)
     units = [
@@ -88,10 +97,8 @@ def add_exports(
     )
     for key, note in notes_of(manifest.inputs.recipe.name, wanted, manifest.files).items():
         put_json(noted, key, note)
-    funnel = read_json_object(out.read("funnel.json"))
-    put_json(noted, "funnel.json", funnel | {"exports": export_counts(manifest)})
-    card = out.read("README.md").decode()
-    noted.put("README.md", with_exports(card, manifest).encode())
+    put_json(noted, FUNNEL, funnel | {"exports": export_counts(manifest)})
+    noted.put(CARD, with_exports(card, manifest).encode())
     if manifest.digests:  # a set of version 0.1 has none
         digests = dict(sorted((manifest.digests | noted.digests).items()))
         manifest = sealed(manifest.model_copy(update={"digests": digests}))

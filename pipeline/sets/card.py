@@ -4,8 +4,9 @@ It says what is known. What is not, such as a licence that no one has written do
 unknown and never guessed.
 """
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from pipeline.select.funnel import lines_of
 from pipeline.select.guard_lines import guard_lines_of
@@ -18,7 +19,8 @@ from schemas.sets import SetManifest, StreamFiles
 from schemas.specs import PromptOrigin
 from schemas.trace import Role
 
-_EXPORTS, _AFTER_EXPORTS = "\n\n## Exports\n\n", "\n\n## Where it comes from\n\n"
+_HEADING = "\n\n## "
+_EXPORTS, _AFTER_EXPORTS = f"{_HEADING}Exports\n\n", f"{_HEADING}Where it comes from\n\n"
 _UNKNOWN = "unknown"
 _LONGEST_NAME = 120
 _JANUS_LICENCE = "DeepSeek Model License"
@@ -42,7 +44,7 @@ def card_of(curation: Curation, manifest: SetManifest) -> str:
         "`decisions.parquet` says of every row that could have been why it is not here, and "
         "`leaks.json` which prompts were found in evaluation sets.",
         "## Rows\n\n" + "\n".join(_rows(files)),
-        "## Funnel\n\n```\n" + "\n".join(lines_of(curation.funnel)) + "\n```",
+        f"## Funnel\n\n{_block(lines_of(curation.funnel))}",
         *_guards(curation),
         "## Where it comes from\n\n" + "\n".join(_runs(curation)),
         "## Scorers\n\n" + "\n".join(_scorers(recipe)),
@@ -80,8 +82,10 @@ def with_exports(card: str, manifest: SetManifest) -> str:
     if not manifest.exports:
         return card
     before, _, rest = card.rpartition(_AFTER_EXPORTS)  # above it may stand words of users
-    above, heading, _ = before.rpartition(_EXPORTS)
-    return f"{above if heading else before}{_EXPORTS}{_exports(manifest)}{_AFTER_EXPORTS}{rest}"
+    above, heading, last = before.rpartition(_HEADING)
+    if f"{heading}{last}".startswith(_EXPORTS):  # what users say stands above our own headings
+        before = above
+    return f"{before}{_EXPORTS}{_exports(manifest)}{_AFTER_EXPORTS}{rest}"
 
 
 def _exports(manifest: SetManifest) -> str:
@@ -100,8 +104,7 @@ def _counts(left_out: Mapping[str, int]) -> str:
 def _guards(curation: Curation) -> Iterator[str]:
     """Whether selection pleased more than its judges; nothing where none judges by a role."""
     if curation.guards is not None:
-        lines = "\n".join(guard_lines_of(curation.guards))
-        yield f"## What the judges say\n\n```\n{lines}\n```"
+        yield f"## What the judges say\n\n{_block(guard_lines_of(curation.guards))}"
 
 
 def _rows(files: Mapping[str, StreamFiles]) -> Iterator[str]:
@@ -130,7 +133,7 @@ def _runs(curation: Curation) -> Iterator[str]:
         yield (
             f"- Run `{run.run_id}` (fingerprint `{manifest.fingerprint}`, coppice "
             f"{manifest.coppice_version}): {method.program.value}, seed {method.seed}, "
-            f"{method.dtype}, pack {method.pack.name} (`{method.pack.digest}`), "
+            f"{method.dtype}, pack {_one_line(method.pack.name)} (`{method.pack.digest}`), "
             f"CFG {sampling.cfg_weight:g}, temperature {sampling.image_temperature:g} for images "
             f"and {sampling.text_temperature:g} for text, theta {method.reflection.theta}, "
             f"up to {method.reflection.max_revisions} revisions."
@@ -158,7 +161,8 @@ def _named(method: MethodConfig, backend: str) -> str:
     if table := method.endpoints.get(backend):
         revision = f" (revision `{_one_line(table.revision)}`)" if table.revision else ""
         return f"Model {_one_line(table.model)}{revision}, behind endpoint {backend}"
-    return f"Model {method.model.name} (digest `{method.model.digest}`), on backend {backend}"
+    name = _one_line(method.model.name)
+    return f"Model {name} (digest `{method.model.digest}`), on backend {backend}"
 
 
 def _origins(curation: Curation, run_index: int) -> list[tuple[PromptOrigin, int]]:
@@ -178,14 +182,24 @@ def _origin_words(origin: PromptOrigin) -> str:
     return f"{name} (revision: {revision}, licence: {licence})"
 
 
+def _block(lines: Iterable[str]) -> str:
+    """Lines that may quote anything, as a block of code that none of them ends."""
+    text = "\n".join(_printable(line) for line in lines)
+    fence = max([*re.findall(r"`+", text), "``"], key=len) + "`"
+    return f"{fence}\n{text}\n{fence}"
+
+
 def _quoted(text: str) -> str:
     """Words of a prompt file, which may be hostile, as code on one line of Markdown."""
     return f"`{_one_line(text.replace('`', ' '))[:_LONGEST_NAME]}`"
 
 
 def _one_line(text: str) -> str:
-    printable = "".join(char if char.isprintable() else " " for char in text)
-    return " ".join(printable.split())
+    return " ".join(_printable(text).split())
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _licences(curation: Curation) -> Iterator[str]:
@@ -193,7 +207,7 @@ def _licences(curation: Curation) -> Iterator[str]:
     for name in sorted(models):
         is_janus = "janus" in name.lower()
         licence = _JANUS_LICENCE if is_janus else _LICENCES.get(name, _UNKNOWN)
-        yield f"- Model {name}: {licence}."
+        yield f"- Model {_one_line(name)}: {licence}."
     origins = {origin for shard in curation.shards for origin in shard.origins}
     if any(not origin.licence for origin in origins):
         yield f"- Prompts: {_UNKNOWN}, at least of some. Find out before you publish."

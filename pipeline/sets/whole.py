@@ -6,10 +6,11 @@ version 0.1 has none: of its Parquet files pages and footers are read, and the r
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from pipeline.store import layout
 from pipeline.store.evidence.digests import digest_of, exists, fetched
@@ -18,10 +19,11 @@ from pipeline.store.objects import Entry, Source, Store, open_object
 from pipeline.store.shard_check import Finding
 from pipeline.store.traces import UNREADABLE
 from schemas.errors import DamagedObject, ObjectMissing
-from schemas.json_values import canonical_json
+from schemas.json_values import JsonObject, canonical_json, read_json_object
 from schemas.sets import SetManifest, StreamFiles
+from schemas.small_files import why_invalid
 
-MANIFEST = layout.SET_MANIFEST
+MANIFEST, FUNNEL, CARD = layout.SET_MANIFEST, "funnel.json", "README.md"
 _ADVICE = "curate again into another place, from the runs and the recipe that manifest.json names"
 
 
@@ -37,6 +39,39 @@ def open_set_file(store: Store, key: str) -> Iterator[pq.ParquetFile]:
     except (ObjectMissing, *UNREADABLE) as error:
         raise DamagedObject(
             f"{store.url}/{key} is no whole file of a set ({type(error).__name__}: {error}); "
+            f"{_ADVICE}",
+            reason="damaged_object",
+        ) from error
+
+
+def try_set_manifest(store: Store) -> SetManifest | None:
+    """The manifest of the set in a store; None: it holds no finished set. Raises DamagedObject."""
+    with _reading_note(store, MANIFEST), suppress(ObjectMissing):
+        return SetManifest.model_validate_json(store.read(MANIFEST))
+    return None
+
+
+def read_note(store: Store, key: str) -> JsonObject:
+    """A file of a set that is a JSON object. Raises DamagedObject."""
+    with _reading_note(store, key):
+        return read_json_object(store.read(key))
+
+
+def read_card(store: Store) -> str:
+    """The data card of a set. Raises DamagedObject."""
+    with _reading_note(store, CARD):
+        return store.read(CARD).decode()
+
+
+@contextmanager
+def _reading_note(store: Store, key: str) -> Iterator[None]:
+    """What is said to a small file of a set that is gone, or is not what a set has."""
+    try:
+        yield
+    except (ObjectMissing, ValueError) as error:
+        why = why_invalid(error) if isinstance(error, ValidationError) else error
+        raise DamagedObject(
+            f"{store.url}/{key} is no file of a set that this version of coppice reads ({why}); "
             f"{_ADVICE}",
             reason="damaged_object",
         ) from error
@@ -116,14 +151,9 @@ class SetCheck:
     num_without_digest: int = 0
 
     def __post_init__(self) -> None:
-        """Raises DamagedObject for a manifest that is none."""
-        try:
+        """Raises DamagedObject for a manifest that is none, or is gone."""
+        with _reading_note(self.store, MANIFEST):
             self.manifest = SetManifest.model_validate_json(self.store.read(MANIFEST))
-        except ValueError as error:
-            raise DamagedObject(
-                f"{self.store.url}/{MANIFEST} is no manifest of a set: {error}; {_ADVICE}",
-                reason="damaged_object",
-            ) from error
 
     def findings(self) -> Iterator[Finding]:
         """All that is wrong with the set, as it is found. Raises StoreUnavailable, StoreRefused."""

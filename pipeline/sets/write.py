@@ -9,6 +9,7 @@ hole; units that are done are not made again.
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,7 +26,7 @@ from pipeline.sets.decisions import leaks_of, write_decisions
 from pipeline.sets.export_notes import export_counts, export_notes
 from pipeline.sets.router import joined, notes_of
 from pipeline.sets.units import UNITS, UnitTask, unit_key, units_of, write_unit
-from pipeline.sets.whole import MANIFEST, NotedStore, sealed
+from pipeline.sets.whole import CARD, FUNNEL, MANIFEST, NotedStore, sealed
 from pipeline.store.objects import Store, keys_in
 from pipeline.store.trouble.scratch import scratch_folder, sweep_scratch
 from pipeline.twig.programs import Settings
@@ -65,7 +66,8 @@ def write_set(
     version = version_of(inputs)
     if (finished := _begin(out, version)) is not None:
         _tidy(out)  # in case an earlier job ended just before it did
-        say("This very set is there already.")
+        url = shlex.quote(out.url)
+        say(f"This very set is there already. Whether it is whole: coppice verify {url}")
         return finished
     sweep_scratch()
     noted = NotedStore(out)
@@ -80,14 +82,14 @@ def write_set(
         files={key: stream.model_copy(update={"digests": ()}) for key, stream in files.items()},
         exports=export_notes(curation.recipe.exports, units),
     )
-    put_json(noted, "funnel.json", _funnel_of(curation, manifest))
+    put_json(noted, FUNNEL, _funnel_of(curation, manifest))
     if curation.guards is not None:
         put_json(noted, "guards.json", curation.guards.model_dump(mode="json"))
     put_json(noted, "leaks.json", [leak.model_dump() for leak in leaks_of(curation)])
     put_json(noted, "recipe.json", curation.recipe.model_dump(mode="json"))
     for key, note in notes_of(curation.recipe.name, curation.recipe.exports, files).items():
         put_json(noted, key, note)
-    noted.put("README.md", card_of(curation, manifest).encode())
+    noted.put(CARD, card_of(curation, manifest).encode())
     put_json(noted, "croissant.json", croissant_of(curation, manifest))
     digests = dict(sorted((noted.digests | digests_of(files)).items()))
     manifest = sealed(manifest.model_copy(update={"digests": digests}))

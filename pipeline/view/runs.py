@@ -170,7 +170,8 @@ class ViewedRun:
                     _ROWS_AT_ONCE, row_groups=[group], use_threads=False
                 ):
                     offsets = [at for at in range(len(batch)) if start + at in wanted]
-                    for at, row in zip(offsets, batch.take(offsets).to_pylist(), strict=True):
+                    rows: list[TraceRow] = batch.take(pa.array(offsets, pa.int64())).to_pylist()
+                    for at, row in zip(offsets, rows, strict=True):
                         yield wanted[start + at], row
                     start += len(batch)
 

@@ -9,17 +9,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from pydantic import ValidationError
-
 from pipeline.sets.decisions import DECISIONS_KEY
-from pipeline.sets.whole import MANIFEST, open_set_file
+from pipeline.sets.whole import MANIFEST, open_set_file, try_set_manifest
 from pipeline.store import layout
 from pipeline.store.evidence.digests import exists
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.view.runs import ViewedRun, view_run
-from schemas.errors import CoppiceError, InputError, ObjectMissing
+from schemas.errors import CoppiceError, InputError
 from schemas.sets import SetManifest
 
 _SEARCHED = 500  # folders near a set
@@ -64,19 +62,6 @@ def view(
             for run_url in run_urls
         ),
     )
-
-
-def try_set_manifest(store: Store) -> SetManifest | None:
-    """The manifest of the set in a store; None: it holds no finished set."""
-    try:
-        return SetManifest.model_validate_json(store.read(MANIFEST))
-    except ObjectMissing:
-        return None
-    except ValidationError as error:
-        raise InputError(
-            f"{store.url}/{MANIFEST} is not the manifest of a set that this version of coppice "
-            "reads; make the set again with: coppice curate"
-        ) from error
 
 
 def _places_of(store: Store, run_ids: Sequence[str], told: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ import io
 import random
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -164,6 +164,28 @@ def test_what_only_a_checksum_tells_of_is_told(
 
     assert answer.code == 9, answer.text
     assert site.path(name).name in answer.text
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        *product(["manifest.json", "funnel.json"], [b"{", b"[]", b"\xff", b"{} {"]),
+        *product(["README.md"], [b"\xff", None]),
+        ("funnel.json", None),
+    ],
+)
+def test_an_export_of_a_set_whose_notes_are_damaged_begins_nothing(
+    whole: Site, folders: Iterator[Path], name: str, body: bytes | None
+):
+    site = whole.copied(next(folders))
+    path = site.folder / SET / name
+    path.unlink() if body is None else path.write_bytes(body)
+
+    answer = site.coppice(f"export {SET} --export trl")
+
+    assert answer.code == 9, answer.text
+    assert name in answer.text
+    assert not (site.folder / SET / "exports").exists()
 
 
 def test_what_only_a_checksum_tells_of_is_raised_in_python(whole: Site, folders: Iterator[Path]):

@@ -25,7 +25,7 @@ class Own:
     needs_pictures = False
     columns = {"value": "float32"}  # noqa: RUF012
 
-    def __init__(self, most: int = 100, error: Exception | None = None) -> None:
+    def __init__(self, most: int = 100, error: BaseException | None = None) -> None:
         self.most, self.error = most, error
         self.sizes: list[int] = []
 
@@ -52,6 +52,11 @@ def test_a_picture_that_does_not_fit_alone_is_told():
 def test_code_that_fails_is_told_with_its_line():
     with pytest.raises(InputError, match=r"own@1 failed \(KeyError: 'x' \(test_asking.py line \d"):
         ask(Own(most=0, error=KeyError("x")), INPUTS)
+
+
+def test_code_that_ends_the_process_is_told():
+    with pytest.raises(InputError, match="own@1 failed \\(SystemExit: 0"):
+        ask(Own(most=0, error=SystemExit(0)), INPUTS)
 
 
 @pytest.mark.parametrize("given", [0.5, None, {"value": 1.0}, "good"])

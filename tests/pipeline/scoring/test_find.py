@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.scoring.find import find_scorer
+from pipeline.scoring.find import SCORERS, find_scorer
 from pipeline.scoring.scorers import id_of, settings_of
 from pipeline.scoring.settings import ScorerSettings
 from schemas.errors import InputError
@@ -119,6 +119,8 @@ def test_what_is_wrong_with_a_class_is_one_sentence(own, members: str, complaint
         ("import nothing_that_is_there", "No module named 'nothing_that_is_there'"),
         ("class Own", "SyntaxError"),
         ("1 / 0", "ZeroDivisionError: division by zero (own_scorer"),
+        ("raise SystemExit(0)", "SystemExit: 0 (own_scorer"),
+        ("import sys; sys.exit('done')", "SystemExit: done (own_scorer"),
         ("class Other: pass", "has no attribute 'Own'"),
         ("Own = 3", "lacks name"),
     ],
@@ -128,6 +130,21 @@ def test_a_module_that_does_not_load_is_one_sentence(own, text: str, complaint: 
         find_scorer(own(text=text))
 
     assert complaint in str(caught.value)
+
+
+def test_a_constructor_that_ends_the_process_is_one_sentence(own):
+    with pytest.raises(InputError, match=r"cannot be made: SystemExit: 3 \(own_scorer"):
+        find_scorer(own("def __init__(self): raise SystemExit(3)"))
+
+
+@pytest.mark.parametrize("name", ["toy", "hps", "trace", "event", "judge"])
+def test_a_name_that_means_something_else_is_refused(own, name: str):
+    with pytest.raises(InputError, match=f"calls itself '{name}'"):
+        find_scorer(own(f"name = {name!r}"))
+
+
+def test_a_bundled_scorer_may_be_named_by_its_path():
+    assert str(id_of(find_scorer(SCORERS["tokens"]))) == str(id_of(find_scorer("tokens")))
 
 
 @pytest.mark.parametrize(

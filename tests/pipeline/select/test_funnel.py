@@ -94,12 +94,19 @@ def test_without_categories_nothing_is_said_of_them():
     assert "category" not in "".join(lines_of(funnel_of([Rollout()], [False])))
 
 
+def test_prompts_that_call_their_category_unknown_are_as_those_without():
+    rows = (Row(task=0, reason=0),)
+    rollouts = [Rollout(category=name, rows=rows) for name in ("", "unknown", "unknown", "a")]
+
+    assert funnel_of(rollouts, [False] * 4).kept_by_category == {"unknown": 3, "a": 1}
+
+
 @given(
     rollouts=st.lists(
         st.builds(
             Rollout,
             record=st.integers(0, 3),
-            category=st.sampled_from(["", "a", "b"]),
+            category=st.sampled_from(["", "a", "unknown"]),
             rows=st.lists(
                 st.builds(Row, task=st.integers(0, 191), reason=st.integers(0, 4)), max_size=4
             ).map(tuple),

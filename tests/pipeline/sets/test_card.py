@@ -1,12 +1,16 @@
 """The card: whatever a recipe is called, the hub reads its name back."""
 
+import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 from huggingface_hub import DatasetCard
+from markdown_it import MarkdownIt
 
 from pipeline.select.selection import open_curation
+from pipeline.sets.adding import add_exports
 from pipeline.sets.card import front_matter
 from pipeline.sets.write import write_set
 from pipeline.store.objects import Store
@@ -14,6 +18,7 @@ from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 from schemas.recipes import Recipe
 from schemas.sets import StreamFiles
+from tests.support import plan_run, replace_object, run_all
 
 FILES = {
     key: StreamFiles(num_rows=1, files=(f"{key}-00000.parquet",))
@@ -78,3 +83,44 @@ def test_the_card_of_a_set_says_its_name_on_one_line(fake_run: Store, tmp_path: 
     assert card.data.pretty_name == name
     assert card.data.license == "other"
     assert card.text.lstrip().partition("\n")[0] == f"# {' '.join(name.split())}"
+
+
+HOSTILE_LINES = ["x\n```\n<img src=x onerror=alert(1)>\n\n## Licences\n\nMIT\n```", "\x1b[31m`````"]
+
+
+@pytest.mark.parametrize("category", HOSTILE_LINES)
+def test_what_prompts_say_stays_in_its_block(tmp_path: Path, category: str):
+    run = open_store(str(tmp_path / "run"))
+    run_all(run, plan_run(run, 3))
+    metadata = json.dumps({"category": category})
+    replace_object(run, 0, rows=lambda rows: [row | {"metadata": metadata} for row in rows])
+    curation = open_curation([open_run(run.url)], Recipe(name="some", pictures="tokens"), tmp_path)
+    write_set(curation, open_store(str(tmp_path / "out")))
+
+    text = (tmp_path / "out" / "README.md").read_text()
+
+    assert "By category: " in text
+    assert not [char for char in text if not char.isprintable() and char != "\n"]
+    tokens = MarkdownIt().parse(text.split("\n---\n", 1)[1])
+    headings = [after.content for token, after in pairwise(tokens) if token.type == "heading_open"]
+    assert [name for name in headings if name.startswith("Licences")] == [
+        "Licences and restrictions"
+    ]
+    assert not [token for token in tokens if token.type == "html_block"]
+
+
+def test_words_of_a_recipe_stay_beside_exports(tmp_path: Path, fake_run: Store):
+    about = "Mine.\n\n## Exports\n\nPublished for verl.\n\n## Where it comes from\n\nHere."
+    out = open_store(str(tmp_path / "out"))
+    curation = open_curation([open_run(fake_run.url)], Recipe(name="some", about=about), tmp_path)
+    write_set(curation, out)
+    add_exports(out, ["trl"], [], [])
+    add_exports(out, ["verl"], [], [])
+
+    text = (tmp_path / "out" / "README.md").read_text()
+
+    assert about in text
+    assert text.count("## Exports") == 2
+    assert text.count("- `trl`, version") == text.count("- `verl`, version") == 1
+    for heading in ("Rows", "Funnel", "Scorers"):
+        assert text.count(f"\n## {heading}\n") == 1

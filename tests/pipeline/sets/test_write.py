@@ -142,7 +142,9 @@ def test_a_finished_set_is_found_again_by_its_manifest(fake_run: Store, tmp_path
 
     assert not said
     assert write_set(curation, out, say=said.append) == written
-    assert said == ["This very set is there already."]
+    assert said == [
+        f"This very set is there already. Whether it is whole: coppice verify {out.url}"
+    ]
     assert files == {path for path in files_in(tmp_path / "out") if path.endswith("-00000.parquet")}
 
 

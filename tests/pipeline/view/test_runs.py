@@ -144,6 +144,20 @@ def test_a_larger_sample_by_lot_holds_the_smaller_one(store: Store):
     assert samples[0] < samples[1] < samples[2]
 
 
+@pytest.mark.parametrize("number", [1, 2, 5, 39])
+def test_few_of_many_rows_are_read(tmp_path: Path, number: int):
+    """Rows come some at a time, and of most times none is wanted."""
+    store = open_store(str(tmp_path / "run"))
+    run_all(store, plan_run(store, 40, rollouts_per_shard=40))
+    run = view_run(store.url)
+    listed = chosen(run, number=number)
+
+    names = [row["trace_id"] for _, row in run.read_rows(listed)]
+
+    assert names == column(listed, "trace_id")
+    assert len(names) == number
+
+
 def test_metadata_that_is_no_object_is_none(store: Store):
     replace_object(store, 0, rows=lambda rows: [row | {"metadata": "[1"} for row in rows])
 
