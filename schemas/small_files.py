@@ -86,4 +86,4 @@ def read_text_file(path: str | Path) -> str:
         body = file.read(MAX_BYTES + 1)
     if len(body) > MAX_BYTES:
         raise UnreadableFile(f"it is larger than {MAX_BYTES:,} bytes")
-    return body.decode("utf-8")
+    return body.decode("utf-8-sig")  # editors of Windows put a mark first

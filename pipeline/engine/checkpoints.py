@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.engine import deepseek
 from pipeline.engine.model_files.configs import own_dtype, read_config
 from pipeline.engine.model_files.digests import digest_of_files
-from pipeline.engine.model_files.headers import (
-    header_of,
-    read_headers,
-    refuse_twice,
-    state_dict_in,
-)
+from pipeline.engine.model_files.headers import header_of, read_headers, refuse_twice
 from pipeline.engine.model_files.listing import (
     CARD,
     CONFIG,
@@ -51,6 +46,8 @@ if TYPE_CHECKING:
     from schemas.json_values import JsonObject
 
     Shapes = Mapping[str, tuple[int, ...]]
+
+_WORDS, _HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,7 +198,7 @@ def _read_parts(folder: Path, content: "JsonObject", stored: "dict[str, Tensor]"
     tokenizer, special = load_tokenizer(folder)
     config, weights = _read_checkpoint(folder, content, stored)
     config.image_token_id = special.image
-    _check_sizes(folder, config, num_words=len(tokenizer))
+    _check_sizes(folder, config, last_token=max(tokenizer.get_vocab().values()))
     pictures = read_pixel_scale(Folder(folder))
     return _Parts(
         config=config,
@@ -270,6 +267,8 @@ def _in_hugging_face_terms(
     if deepseek.is_deepseek(content):
         config = deepseek.janus_config(content, _shapes(weights))
         return config, dict(deepseek.to_hugging_face(weights.items()))
+    if content.get("tie_word_embeddings", True) and _HEAD not in weights and _WORDS in weights:
+        weights[_HEAD] = weights[_WORDS]  # as transformers stores and loads a tied model
     content["tie_word_embeddings"] = False  # of every Janus, and True where a config is silent
     for part in ("vision_config", "vq_config"):  # Janus's own, whatever they say that they are
         if isinstance(table := content.get(part), dict):
@@ -309,7 +308,7 @@ def _check_weights(folder: Path, wanted: "Shapes", stored: "Shapes") -> None:
         )
 
 
-def _check_sizes(folder: Path, config: "JanusConfig", *, num_words: int) -> None:
+def _check_sizes(folder: Path, config: "JanusConfig", *, last_token: int) -> None:
     from transformers import JanusVisionConfig
 
     vision, text = config.vision_config, text_config_of(config)
@@ -320,9 +319,9 @@ def _check_sizes(folder: Path, config: "JanusConfig", *, num_words: int) -> None
             f"the model in {folder} draws pictures of {drawn} pixels and reads them at {read}; "
             "give one whose sizes are the same, as those of Janus-Pro are"
         )
-    if num_words > text.vocab_size:
+    if last_token >= text.vocab_size:
         raise InputError(
-            f"the tokenizer in {folder} has {num_words} tokens and the model knows "
+            f"the tokenizer in {folder} has tokens up to id {last_token} and the model knows "
             f"{text.vocab_size}; copy the tokenizer.json that belongs to the model"
         )
 
@@ -333,8 +332,6 @@ def _map_weights(folder: Path) -> "dict[str, Tensor]":
     for name in checkpoint_files(Folder(folder)).weights:
         refuse_pointer(folder / name)
         of_file = map_weights(folder / name)
-        if not name.endswith(".safetensors"):
-            of_file = state_dict_in(of_file, folder / name)
         refuse_twice(weights, of_file, folder / name)
         weights |= of_file
     return weights

@@ -5,6 +5,7 @@ class that `tokenizer_config.json` names, LLaMA's, makes transformers 5 replace 
 splitting by its own, which loses spaces without a word.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from schemas.errors import InputError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
+
+    from schemas.json_values import JsonObject
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +51,13 @@ SPECIAL_NAMES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-_PROBE = " Two  red cats,\n\none (blue) - isn't it? 3.5 m \u00e9 \u6a39 \U0001f333"
+_COPY = "copy the one of the Janus model that this one was made from"
+_PROBES = (
+    " Two  red cats,\n\none (blue) - isn't it? 3.5 m \u00e9 \u6a39 \U0001f333",
+    "Two red cats  ",  # with no space before it, and some behind
+    "\ufb01 \u00bd \uff21\u00b2 ``It's'' \u2026\t",  # what normal forms write as other letters
+)
+_HARMLESS = {"NFC", "Sequence"}  # normalisers: of prompts as people type them they change nothing
 
 
 def load_tokenizer(folder: Path) -> "tuple[PreTrainedTokenizerFast, SpecialTokens]":
@@ -86,10 +95,7 @@ def read_tokenizer(path: Path) -> "Tokenizer":
     from tokenizers.models import BPE
 
     if not path.is_file():
-        raise InputError(
-            f"{path.parent} has no tokenizer.json; "
-            "copy the one of the Janus model that this one was made from"
-        )
+        raise InputError(f"{path.parent} has no tokenizer.json; {_COPY}")
     refuse_pointer(path)
     with _refusing(path):
         tokenizer = Tokenizer.from_file(str(path))
@@ -122,8 +128,7 @@ def _check_ids(tokenizer: "Tokenizer", path: Path) -> None:
         other = tokens.setdefault(token_id, token)
         if other != token:
             raise InputError(
-                f"{path} gives the id {token_id} to two tokens, {sorted((other, token))}; "
-                "copy the one of the Janus model that this one was made from"
+                f"{path} gives the id {token_id} to two tokens, {sorted((other, token))}; {_COPY}"
             )
 
 
@@ -135,16 +140,34 @@ def _special_tokens(core: "Tokenizer", path: Path) -> SpecialTokens:
     absent = [SPECIAL_NAMES[role] for role, ids in ids_by_role.items() if len(ids) != 1]
     if absent:
         raise InputError(
-            f"{path} lacks {', '.join(absent)}, so it is not Janus's tokenizer; "
-            "copy the one of the Janus model that this one was made from"
+            f"{path} lacks {', '.join(absent)}, so it is not Janus's tokenizer; {_COPY}"
         )
     return SpecialTokens(**{role: token for role, (token,) in ids_by_role.items()})
 
 
 def _check_round_trip(tokenizer: "PreTrainedTokenizerFast", path: Path) -> None:
-    returned = tokenizer.decode(tokenizer.encode(_PROBE), skip_special_tokens=True)
-    if returned != _PROBE:
-        raise InputError(
-            f"{path} changes text: {_PROBE!r} comes back as {returned!r}; "
-            "copy the one of the Janus model that this one was made from"
+    core = json.loads(tokenizer.backend_tokenizer.to_str())
+    for normaliser in _parts_of(core["normalizer"], "normalizers"):
+        if normaliser["type"] not in _HARMLESS:
+            raise InputError(
+                f"{path} changes text, by a normaliser {normaliser['type']!r:.60}; {_COPY}"
+            )
+    for probe in _PROBES:
+        returned = tokenizer.decode(tokenizer.encode(probe), skip_special_tokens=True)
+        if returned != probe:
+            raise InputError(f"{path} changes text: {probe!r} comes back as {returned!r}; {_COPY}")
+    for step in _parts_of(core["pre_tokenizer"], "pretokenizers"):
+        if step.get("add_prefix_space"):
+            raise InputError(f"{path} puts a space before every text (add_prefix_space); {_COPY}")
+
+
+def _parts_of(step: "JsonObject | None", key: str) -> "Iterator[JsonObject]":
+    """A step of a tokenizer, and those that it is a sequence of, however deep."""
+    left = [step] if step else []
+    while left:
+        step = left.pop()
+        yield step
+        inner = step.get(key)
+        left += (
+            [part for part in inner if isinstance(part, dict)] if isinstance(inner, list) else []
         )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.errors import InputError
+from pipeline.engine.model_files.headers import load_pickle, unreadable
 
 if TYPE_CHECKING:
     import torch
@@ -27,17 +27,14 @@ def map_weights(path: Path) -> "dict[str, Tensor]":
 
     Raises InputError for a file that cannot be read as weights.
     """
-    import torch
     from safetensors.torch import load_file
 
+    if path.suffix != ".safetensors":
+        return load_pickle(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # cut short, of another kind, or with code in it
-        raise InputError(
-            f"{path} cannot be read as weights ({error}); fetch or export the model again"
-        ) from error
+        return load_file(path)
+    except Exception as error:  # cut short, or of another kind: the library's own errors
+        raise unreadable(path, error) from error
 
 
 def build_model(

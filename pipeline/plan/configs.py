@@ -3,7 +3,7 @@
 In a config file the model and the template pack are names; here they get their digests.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import partial
@@ -27,6 +27,7 @@ from schemas.config import (
     PackConfig,
     Program,
     RunConfig,
+    SamplingConfig,
 )
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping, JsonObject, JsonValue
@@ -41,6 +42,9 @@ _FOUND_BY_PLANNING = "model_files"
 _ALIKE = 0.6  # of names, from where on the other is told
 _LEAST_AMOUNT = 0.0001  # Ray counts in such steps
 _MOST_AMOUNT = 1e6
+_MOST_CACHE_GIGABYTES = 100_000
+_LEAST_SAMPLING = 1e-6  # logits over it are within float32
+_MOST_CFG = 1e4
 _OWN_RESOURCES = {
     "CPU": "say execution.cpus_per_actor instead",
     "GPU": "say execution.gpus_per_actor instead",
@@ -63,7 +67,13 @@ class Resolved:
 
 def read_config_file(path: str) -> Tables:
     """The tables of a TOML file. Raises InputError."""
-    return read_toml_file(path, "config file")
+    tables = read_toml_file(path, "config file")
+    if _FOUND_BY_PLANNING in tables:
+        raise InputError(
+            f"config file {path} has a table {_FOUND_BY_PLANNING}, which planning finds by itself; "
+            "leave it out"
+        )
+    return tables
 
 
 def with_settings(tables: Tables, pairs: Iterable[str]) -> Tables:
@@ -95,8 +105,9 @@ def resolve(
     if not isinstance(method, dict):
         raise InputError(f"the config cannot be used: method is no table (found {method!r:.60})")
     facts = _facts(method)
-    pack = load_pack(_name(method, "pack") or facts.pack or default_pack)
-    pack_config = PackConfig(name=_name(method, "pack") or pack.name, digest=pack.digest)
+    named = _name(method, "pack")
+    pack = load_pack(named or facts.pack or default_pack)
+    pack_config = PackConfig(name=named or pack.name, digest=pack.digest)
     resolved: JsonObject = {
         "model": facts.model.model_dump(),
         "pack": pack_config.model_dump(),
@@ -107,6 +118,7 @@ def resolve(
         RunConfig, {**tables, "method": {**method, **resolved}, "model_files": files}
     )
     check_resources(config.execution)
+    _check_sampling(config.method.sampling)
     _check_fit(config, facts, pack)
     return Resolved(config=config, facts=facts, pack=pack)
 
@@ -143,6 +155,37 @@ def check_resources(execution: ExecutionConfig) -> None:
     least, most = execution.min_actors, execution.num_actors
     if least and most and least > most:
         problems.append(f"execution.min_actors is {least}, and num_actors, the most, is {most}")
+    cache = execution.cache_gigabytes
+    if cache is not None and not cache <= _MOST_CACHE_GIGABYTES:
+        problems.append(
+            f"execution.cache_gigabytes is {cache:g}: expected at most {_MOST_CACHE_GIGABYTES:,.0f}"
+        )
+    _refuse(problems)
+
+
+def _check_sampling(sampling: SamplingConfig) -> None:
+    """Refuse numbers that sound weights would give infinities or nothing by. Raises InputError.
+
+    A plan of an older version may hold them, so this is no part of the config's own rules.
+    """
+    bounds = {
+        "image_temperature": (sampling.image_temperature or 1.0, "0, or at least"),
+        "text_temperature": (sampling.text_temperature or 1.0, "0, or at least"),
+        "text_top_p": (sampling.text_top_p, "at least"),
+    }
+    problems = [
+        f"method.sampling.{name} is {value:g}: expected {words} {_LEAST_SAMPLING:g}"
+        for name, (value, words) in bounds.items()
+        if value < _LEAST_SAMPLING
+    ]
+    if sampling.cfg_weight > _MOST_CFG:
+        problems.append(
+            f"method.sampling.cfg_weight is {sampling.cfg_weight:g}: expected at most {_MOST_CFG:g}"
+        )
+    _refuse(problems)
+
+
+def _refuse(problems: Sequence[str]) -> None:
     if problems:
         raise InputError("the config cannot be used:\n" + "\n".join(f"  {p}" for p in problems))
 
@@ -226,9 +269,10 @@ def _name(method: JsonMapping, key: str) -> str | None:
     if value is None:
         return None
     name = value.get("name") if isinstance(value, dict) else value
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not name.strip():
         raise InputError(
-            f"the config cannot be used: method.{key} is no name (found {value!r:.60})"
+            f"the config cannot be used: method.{key} is no name (found {value!r:.60}); to have "
+            "the default one, leave it out"
         )
     return name
 

@@ -217,7 +217,12 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError as error:
+        raise StoreRefused(
+            f"a file stands at {folder}, where a folder is to be; move it away"
+        ) from error
     _sync(folder.parent)
 
 

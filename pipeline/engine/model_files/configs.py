@@ -23,9 +23,10 @@ _TEXT_TABLES = ("text_config", "language_config")
 _QUANTISED = ("quantization_config", "compression_config", "load_in_4bit", "load_in_8bit")
 _COUNTS = ("depth", "num_hidden_layers", "num_res_blocks", "channel_multiplier")
 _FEW = 1000  # layers are set up in no time
-_NOT_OURS = (  # in which numbers and how another program computes: nothing of the model
+_NOT_OURS = (  # in which numbers and how another program computes and answers: not the model
     *("attn_implementation", "_attn_implementation", "_attn_implementation_internal"),
     *("_attn_implementation_autoset", "experts_implementation", "dtype", "torch_dtype"),
+    *("return_dict", "use_return_dict", "output_attentions", "output_hidden_states", "use_cache"),
 )
 
 

@@ -4,6 +4,7 @@ No weight is read. Both kinds are opened by the library that loads them, so that
 refuse then is refused here.
 """
 
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_SAVE_PLAIN = "save the model's state_dict() alone, as model.safetensors"
+SAVE_PLAIN = "save the model's state_dict() alone, as model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,20 +61,32 @@ def state_dict_in(content: object, path: Path) -> "dict[str, Tensor]":
     """
     if not isinstance(content, dict):
         raise InputError(
-            f"{path} holds a {type(content).__name__} where names and weights are due; "
-            f"{_SAVE_PLAIN}"
+            f"{path} holds a {type(content).__name__} where names and weights are due; {SAVE_PLAIN}"
         )
     if _is_state_dict(content):
-        return dict(content)
+        return _dense(content, path)
     tables = [key for key, value in content.items() if _is_state_dict(value)]
     loose = [key for key, value in content.items() if _is_weight(value)]
     if len(tables) == 1 and not loose:
-        return dict(content[tables[0]])
+        return _dense(content[tables[0]], path)
     keys = ", ".join(f"{key!r:.60}" for key in list(content)[:5]) + ", ..." * (len(content) > 5)
     raise InputError(
         f"{path} holds {keys or 'nothing'}, and which of it are the weights cannot be told; "
-        f"{_SAVE_PLAIN}"
+        f"{SAVE_PLAIN}"
     )
+
+
+def _dense(weights: "Mapping[str, Tensor]", path: Path) -> "dict[str, Tensor]":
+    """The same weights. Raises InputError for one whose numbers are not in the file as they are."""
+    import torch
+
+    for name, weight in weights.items():
+        if weight.is_meta or weight.is_quantized or weight.layout is not torch.strided:
+            kind = "no numbers" if weight.is_meta else f"{weight.layout} {weight.dtype} numbers"
+            raise InputError(
+                f"{name:.200} in {path} has {kind} where dense ones are due; {SAVE_PLAIN}"
+            )
+    return dict(weights)
 
 
 def _is_state_dict(value: object) -> bool:
@@ -112,13 +125,22 @@ def _safetensors(path: Path) -> dict[str, WeightHeader]:
 
 
 def _pickle(path: Path) -> dict[str, WeightHeader]:
+    return {name: header_of(weight) for name, weight in load_pickle(path).items()}
+
+
+def load_pickle(path: Path) -> "dict[str, Tensor]":
+    """The weights in a file of torch's, mapped unless it is of the form before torch 1.6.
+
+    Raises InputError.
+    """
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        is_mapped = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
     except Exception as error:  # cut short, of another kind, or with code in it
         raise unreadable(path, error) from error
-    return {name: header_of(weight) for name, weight in state_dict_in(content, path).items()}
+    return state_dict_in(content, path)
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
@@ -127,7 +149,7 @@ def unreadable(path: Path, error: Exception) -> InputError:
     if "weights_only" in text or "Weights only" in text:
         return InputError(
             f"{path} cannot be read as weights: it holds Python objects beside them, which are "
-            f"not loaded since they could run code; {_SAVE_PLAIN}"
+            f"not loaded since they could run code; {SAVE_PLAIN}"
         )
     reason = text.strip().partition("\n")[0] or type(error).__name__
     return InputError(f"{path} cannot be read as weights ({reason:.200}); {FETCH_AGAIN}")

@@ -24,9 +24,15 @@ TOKENIZER = "tokenizer.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
 _LIKE_WEIGHTS = (".bin", ".ckpt", ".gguf", ".h5", ".pt", ".pth", ".safetensors")
 _ADAPTER = re.compile(
-    r"adapter_(config|model)\b.*|non_lora_trainables\.bin|.*lora.*\.(bin|pt|pth|safetensors)", re.I
+    r"adapter_config\.json|adapters?([._-].*)?\.(bin|npz|pt|pth|safetensors)"
+    r"|non_lora_trainables\.bin|.*lora.*\.(bin|pt|pth|safetensors)",
+    re.I,
 )
-_QUANTISED = re.compile(r"(\w*_)?quant(ize|ization)?_config\.json", re.I)
+_QUANTISED = re.compile(
+    r".*quant.*\.json|(gptq_model|.*[._-](awq|gptq|int4|int8|[48]bit)(?=[._-])).*\.(bin|pt|safetensors)",
+    re.I,
+)
+_ADAPTER_CONFIG = "adapter_config.json"
 _POINTER = b"version https://git-lfs"
 _MOST_SHARDS = 10_000
 
@@ -129,7 +135,8 @@ def processor_name(source: ModelSource) -> str:
 def require(source: ModelSource, name: str) -> None:
     """Raises InputError if there is no such file."""
     if not source.has(name):
-        raise InputError(f"{source.label} has no {name}, which the model needs; {FETCH_AGAIN}")
+        what = "no file, but a folder or a link to nothing, at" if name in source.names() else "no"
+        raise InputError(f"{source.label} has {what} {name}, which the model needs; {FETCH_AGAIN}")
 
 
 def read_json(source: ModelSource, name: str) -> "JsonObject":
@@ -178,17 +185,23 @@ def refused_as_adapter(finding: str, base: "JsonValue" = None) -> InputError:
 
 def _refuse_adapters(source: ModelSource, names: Collection[str]) -> None:
     adapters = sorted(filter(_ADAPTER.fullmatch, names))
-    if adapters:
-        config = "adapter_config.json"
-        base = (
-            read_json(source, config).get("base_model_name_or_path") if config in adapters else None
-        )
-        raise refused_as_adapter(f"{source.label}/{adapters[-1]}", base)
+    configs = [name for name in (_ADAPTER_CONFIG, *_below(names)) if source.has(name)]
+    if adapters or configs:
+        base = read_json(source, configs[0]).get("base_model_name_or_path") if configs else None
+        raise refused_as_adapter(f"{source.label}/{(adapters or configs)[-1]}", base)
+
+
+def _below(names: Collection[str]) -> list[str]:
+    """Where adapters would be that a training job left in folders beside the weights."""
+    return sorted(f"{name}/{_ADAPTER_CONFIG}" for name in names if "." not in name)
 
 
 def _weights(source: ModelSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The files of the weights, and the index that names them if there is one."""
+    names = source.names()
     for single in _WEIGHTS:
+        if single in names:
+            require(source, single)
         index = f"{single}.index.json"
         if source.has(single) and source.has(index):
             raise InputError(
@@ -199,7 +212,7 @@ def _weights(source: ModelSource) -> tuple[tuple[str, ...], tuple[str, ...]]:
             return (single,), ()
         if source.has(index):
             return _shards(source, index, suffix=posixpath.splitext(single)[1]), (index,)
-    similar = sorted(name for name in source.names() if name.endswith(_LIKE_WEIGHTS))[:3]
+    similar = sorted(name for name in names if name.endswith(_LIKE_WEIGHTS))[:3]
     others = f" (but {', '.join(similar)})" if similar else ""
     raise InputError(
         f"{source.label} has no {_WEIGHTS[0]} and no {_WEIGHTS[1]}, nor an index of shards "

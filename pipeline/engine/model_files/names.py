@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 
-from pipeline.engine.model_files.headers import WeightHeader
+from pipeline.engine.model_files.headers import SAVE_PLAIN, WeightHeader
 from pipeline.engine.model_files.listing import (
     FETCH_AGAIN,
     refused_as_adapter,
@@ -22,6 +22,7 @@ _COMPUTED = re.compile(
 )
 _ADAPTED = re.compile(r"(^|\.)(lora_\w+|base_layer|modules_to_save|original_module)(\.|$)")
 _ROOTS = ("lm_head.", "model.vqmodel.", "model.generation_", "gen_")  # of names without wrappers
+_NO_WEIGHTS = ("I64", "int64", "BOOL", "bool", "C64", "complex64", "complex128")
 _PLAIN_DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
@@ -61,8 +62,12 @@ def plain_names(stored: Collection[str], source: str) -> dict[str, str]:
 def refuse_quantised(headers: Mapping[str, WeightHeader], source: str) -> None:
     """Raises InputError for a weight that is not stored as plain numbers."""
     for name, header in headers.items():
-        if header.dtype not in _PLAIN_DTYPES and not is_computed(name):
-            raise refused_as_quantised(f"{name:.200} in {source} is stored as {header.dtype}")
+        if header.dtype in _PLAIN_DTYPES or is_computed(name):
+            continue
+        finding = f"{name:.200} in {source} is stored as {header.dtype}"
+        if header.dtype in _NO_WEIGHTS:
+            raise InputError(f"{finding}, as no weight of a Janus is; {SAVE_PLAIN}")
+        raise refused_as_quantised(finding)
 
 
 def _common_prefix(names: Collection[str]) -> str:

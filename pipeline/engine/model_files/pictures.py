@@ -16,6 +16,7 @@ from schemas.errors import InputError
 if TYPE_CHECKING:
     from schemas.json_values import JsonMapping, JsonObject
 
+_GREATEST = 1e6  # far from any, and within all floats
 _COPY = "copy the file of the Janus model that this one was made from"
 
 
@@ -74,7 +75,7 @@ def _per_channel(processor: "JsonMapping", key: str, path: str) -> tuple[float, 
     numbers: list[float] = []
     if isinstance(values, list):
         numbers = [value for value in values if isinstance(value, int | float)]
-    if len(numbers) != 3 or numbers != values or not all(map(math.isfinite, numbers)):
+    if len(numbers) != 3 or numbers != values or not all(abs(v) <= _GREATEST for v in numbers):
         raise InputError(
             f"{path} has {values!r:.60} for {key}, where three numbers are due; {_COPY}"
         )

@@ -181,7 +181,7 @@ def test_a_tokenizer_that_leaves_out_bos_is_put_right(golden: Janus, folder: Pat
         (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
         (lambda f: edit(f / "tokenizer.json", decoder=None), "changes text"),
         (lambda f: edit(f / "tokenizer.json", added_tokens=[]), "lacks <"),
-        (add_token, "1025 tokens and the model knows 1024"),
+        (add_token, "tokens up to id 1024 and the model knows 1024"),
         (
             lambda f: edit(f / "config.json", vision_config=LARGER),
             "of 96 pixels and reads them at 100",

@@ -51,6 +51,21 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, body: bytes):
         read_config_file(str(path))
 
 
+def test_a_mark_of_an_editor_at_the_beginning_is_no_setting(tmp_path: Path):
+    path = tmp_path / "run.toml"
+    path.write_bytes("[method]\nseed = 3\n".encode("utf-8-sig"))
+
+    assert read_config_file(str(path)) == {"method": {"seed": 3}}
+
+
+def test_what_planning_finds_is_no_setting(tmp_path: Path):
+    path = tmp_path / "run.toml"
+    path.write_text('[model_files]\n"config.json" = "0"\n')
+
+    with pytest.raises(InputError, match="has a table model_files, which planning finds"):
+        read_config_file(str(path))
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path):
     for path in (tmp_path / "nowhere.toml", tmp_path):
         with pytest.raises(InputError, match=str(path)):
@@ -172,11 +187,27 @@ def test_roles_may_have_backends_of_their_own():
         ("method.fake.image_size=33", "patch_size"),
         ("method.schedule.num_regions=5", "5 regions"),
         ("method.pack=no-such-pack", "no-such-pack"),
+        ("method.pack=''", r"method\.pack is no name \(found ''\); to have the default one, leave"),
+        ("method.model=' '", r"method\.model is no name"),
+        ("method.sampling.text_temperature=1e-38", "text_temperature is 1e-38: expected 0, or at"),
+        ("method.sampling.image_temperature=1e-7", "image_temperature is 1e-07"),
+        ("method.sampling.text_top_p=1e-46", r"text_top_p is 1e-46: expected at least 1e-06"),
+        ("method.sampling.cfg_weight=1e38", r"cfg_weight is 1e\+38: expected at most 10000"),
+        (
+            "execution.cache_gigabytes=1e300",
+            r"cache_gigabytes is 1e\+300: expected at most 100,000",
+        ),
     ],
 )
 def test_a_bad_field_is_named(setting: str, named: str):
     with pytest.raises(InputError, match=named):
         resolve(with_settings(FAKE, [setting]))
+
+
+def test_no_temperature_and_high_ones_are_taken():
+    pairs = ["method.sampling.text_temperature=0", "method.sampling.image_temperature=1e-6"]
+
+    assert resolve(with_settings(FAKE, pairs)).config.method.sampling.text_temperature == 0
 
 
 def test_all_bad_fields_are_named_at_once():

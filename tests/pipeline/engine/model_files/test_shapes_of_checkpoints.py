@@ -144,6 +144,36 @@ def test_a_pickle_with_objects_beside_the_weights_says_so(folder: Path):
         describe_model(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda weight: weight.to("meta"), "has no numbers where dense"),
+        (lambda weight: weight.to_sparse(), "has torch.sparse_coo torch.float32 numbers"),
+        (lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), "qint8 numbers"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize("wrap", [lambda weights: weights, lambda weights: {"model": weights}])
+def test_weights_that_are_not_dense_numbers_are_refused(
+    folder: Path,
+    change: Callable[[torch.Tensor], torch.Tensor],
+    complaint: str,
+    wrap: Callable[[Weights], object],
+):
+    weights = weights_of(folder)
+    pickle(folder, wrap(weights | {"lm_head.weight": change(weights["lm_head.weight"])}))
+
+    assert_refused(folder, complaint)
+
+
+def test_a_pickle_of_an_old_torch_is_read(folder: Path, hugging_face: Path):
+    weights = weights_of(folder)
+    (folder / WEIGHTS).unlink()
+    torch.save(weights, folder / PICKLE, _use_new_zipfile_serialization=False)
+
+    assert_works(folder, hugging_face)
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model.", "actor.module."])
 def test_what_every_name_begins_with_is_taken_off(either: Path, tmp_path: Path, prefix: str):
     whole = Path(shutil.copytree(either, tmp_path / "whole"))
@@ -210,7 +240,10 @@ def test_an_adapter_that_is_not_merged_is_refused_wherever_it_is(folder: Path):
 
 @pytest.mark.parametrize(
     "name",
-    ["adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors"],
+    [
+        *("adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors"),
+        *("adapters.safetensors", "adapter_0.pt", "adapter.safetensors"),
+    ],
 )
 def test_an_adapter_beside_the_base_or_alone_is_refused(folder: Path, name: str):
     (folder / name).write_bytes(b"")
@@ -221,6 +254,14 @@ def test_an_adapter_beside_the_base_or_alone_is_refused(folder: Path, name: str)
         if path.name not in (name, "adapter_config.json"):
             path.unlink()
     assert_refused(folder, "is an adapter .its base model is 'owner/base'.*merge_and_unload")
+
+
+@pytest.mark.parametrize("below", ["lora", "checkpoint-500", "default"])
+def test_an_adapter_in_a_folder_of_the_model_is_refused(folder: Path, below: str):
+    (folder / below).mkdir()
+    (folder / below / "adapter_config.json").write_text('{"base_model_name_or_path": "a/b"}')
+
+    assert_refused(folder, f"{below}/adapter_config.json is an adapter .its base model is 'a/b'")
 
 
 # Quantised
@@ -253,10 +294,24 @@ def test_weights_that_are_no_plain_numbers_are_refused(folder: Path, dtype: torc
     assert_refused(folder, f"{name} in .* is stored as .*quantised")
 
 
-def test_a_file_of_a_quantiser_is_refused(folder: Path):
-    (folder / "quantize_config.json").write_text('{"bits": 4}')
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_numbers_that_no_weight_has_are_not_called_quantised(folder: Path, dtype: torch.dtype):
+    save(folder, weights_of(folder) | {"step": torch.ones(3).to(dtype)})
 
-    assert_refused(folder, "quantize_config.json, so the weights are quantised")
+    assert_refused(folder, "step in .* is stored as .*, as no weight of a Janus is; save the")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("quantize_config.json", "quant_strategy.json", "quanto_qmap.json"),
+        *("gptq_model-4bit-128g.safetensors", "model.int8.safetensors"),
+    ],
+)
+def test_a_file_of_a_quantiser_is_refused(folder: Path, name: str):
+    (folder / name).write_text('{"bits": 4}')
+
+    assert_refused(folder, f"{name}, so the weights are quantised")
 
 
 # Folders of another make
@@ -280,6 +335,51 @@ def test_a_model_as_the_installed_transformers_saves_it_works(
     assert load_janus(saved, dtype=torch.float32, device="cpu").image_std == (0.5, 0.5, 0.25)
 
 
+def test_a_tied_model_as_the_installed_transformers_saves_it_works(folder: Path, tmp_path: Path):
+    from transformers import JanusForConditionalGeneration
+
+    saved = tmp_path / "saved"
+    model = JanusForConditionalGeneration.from_pretrained(folder)
+    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(saved)
+    for name in ("tokenizer.json", PREPROCESSOR):
+        shutil.copy(folder / name, saved)
+
+    assert "lm_head.weight" not in weights_of(saved)
+    describe_model(str(saved))
+    state = state_of(saved)
+    words = state["model.language_model.embed_tokens.weight"]
+    assert torch.equal(state["lm_head.weight"], words)
+
+
+def test_a_model_without_a_head_that_is_not_tied_is_refused(folder: Path):
+    weights = weights_of(folder)
+    del weights["lm_head.weight"]
+    save(folder, weights)
+    edit(folder / "config.json", tie_word_embeddings=False)
+
+    assert_refused(folder, "lm_head.weight is missing")
+
+
+@pytest.mark.parametrize(
+    "said", [{"return_dict": False}, {"output_attentions": True}, {"use_cache": False}]
+)
+def test_how_another_program_wants_its_answers_is_not_the_models(
+    folder: Path, said: dict[str, bool]
+):
+    config = read_json(folder / "config.json")
+    table = config["text_config"]
+    assert isinstance(table, dict)
+    edit(folder / "config.json", text_config=table | said, **said)
+
+    assert describe_model(str(folder)).geometry
+    model = load_janus(folder, dtype=torch.float32, device="cpu").model
+    answer = model.model.language_model(torch.tensor([[1, 2]]))
+    assert answer.last_hidden_state.shape[:2] == (1, 2)
+    assert answer.attentions is None
+
+
 def test_another_processor_file_makes_another_model(folder: Path):
     inner = read_json(folder / PREPROCESSOR)
     (folder / PREPROCESSOR).unlink()
@@ -296,6 +396,7 @@ def test_another_processor_file_makes_another_model(folder: Path):
     [
         ({"image_mean": [0.5, 0.5]}, "image_mean, where three numbers are due"),
         ({"image_mean": None}, "None for image_mean"),
+        ({"image_mean": [10**400] * 3}, "image_mean, where three"),
         ({"image_std": [0.5, 0.5, 0]}, "0 in image_std"),
         ({"image_std": [0.5, 0.5, float("nan")]}, "image_std, where three"),
         ({"do_normalize": False}, "do_normalize off"),
@@ -595,3 +696,68 @@ def test_it_is_the_language_model_that_counts(folder: Path):
 
     assert dtype_of(folder) == "bfloat16"
     assert dtype_of(DEEPSEEK) == "bfloat16"
+
+
+# Tokenizers of another make
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"normalizer": {"type": "NFKC"}}, "a normaliser 'NFKC'"),
+        ({"normalizer": {"type": "Lowercase"}}, "a normaliser 'Lowercase'"),
+        (
+            {"normalizer": {"type": "Strip", "strip_left": False, "strip_right": True}},
+            "a normaliser 'Strip'",
+        ),
+        (
+            {"normalizer": {"type": "Replace", "pattern": {"String": "dog"}, "content": "cat"}},
+            "a normaliser 'Replace'",
+        ),
+        (
+            {
+                "normalizer": {
+                    "type": "Sequence",
+                    "normalizers": [{"type": "NFC"}, {"type": "StripAccents"}],
+                }
+            },
+            "a normaliser 'StripAccents'",
+        ),
+    ],
+)
+def test_a_tokenizer_that_changes_text_is_refused(
+    folder: Path, changes: dict[str, Any], complaint: str
+):
+    edit(folder / "tokenizer.json", **changes)
+
+    assert_refused(folder, complaint)
+
+
+def test_a_tokenizer_that_puts_a_space_before_every_text_is_refused(folder: Path):
+    text = (folder / "tokenizer.json").read_text("utf-8")
+    assert '"add_prefix_space": false' in text
+    (folder / "tokenizer.json").write_text(
+        text.replace('"add_prefix_space": false', '"add_prefix_space": true'), "utf-8"
+    )
+
+    assert_refused(folder, "add_prefix_space|changes text")
+
+
+def test_a_token_beyond_the_models_words_is_refused(folder: Path):
+    content = read_json(folder / "tokenizer.json")
+    model = content["model"]
+    assert isinstance(model, dict)
+    assert isinstance(model["vocab"], dict)
+    model["vocab"]["ca"] = 5000
+    model["merges"] = ["c a"]
+    edit(folder / "tokenizer.json", model=model)
+
+    assert_refused(folder, "has tokens up to id 5000 and the model knows")
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json", "tokenizer.json"])
+def test_a_link_to_nothing_is_told_from_no_file(folder: Path, name: str):
+    (folder / name).unlink()
+    (folder / name).symlink_to("nowhere")
+
+    assert_refused(folder, f"a link to nothing, at {name}|{name} ")
