@@ -30,6 +30,7 @@ from schemas.config import (
 )
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping, JsonObject, JsonValue
+from schemas.names import check_is_text
 from schemas.small_files import parse_toml, read_toml_file
 from schemas.trace import Role
 
@@ -230,6 +231,7 @@ def _name(method: JsonMapping, key: str) -> str | None:
         raise InputError(
             f"the config cannot be used: method.{key} is no name (found {value!r:.60})"
         )
+    check_is_text(name, f"method.{key}")
     return name
 
 

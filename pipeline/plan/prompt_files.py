@@ -22,6 +22,7 @@ from pipeline.plan.prompt_sources import PromptFile, find_files
 from schemas.errors import InputError
 from schemas.ids import normalise
 from schemas.json_values import JsonObject, JsonValue
+from schemas.names import spelt
 from schemas.prompts import Prompt, Reject
 
 Limit: TypeAlias = Callable[[str], str | None]  # why a prompt is too long for the model, or None
@@ -110,7 +111,7 @@ def read_prompt_rows(
         raise InputError(_refusal(read.rejects))
     if not read.rows:
         raise InputError(
-            f"expected at least one prompt in {list(sources)}, found none and "
+            f"expected at least one prompt in {list(map(spelt, sources))}, found none and "
             f"{len(read.rejects)} bad lines"
             + "".join(f", first {bad.source}:{bad.line}: {bad.reason}" for bad in read.rejects[:1])
             + "; mend these files or give others"

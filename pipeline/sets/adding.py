@@ -31,6 +31,7 @@ from pipeline.store.trouble.scratch import scratch_folder
 from pipeline.twig.programs import Settings
 from schemas.errors import InputError, ObjectMissing
 from schemas.json_values import read_json_object
+from schemas.names import quoted
 from schemas.recipes import SetKind
 from schemas.rows import TraceRow, TrainingRow
 from schemas.sets import SetManifest, UnitFiles
@@ -45,8 +46,8 @@ def read_set(out: Store, names: Sequence[str]) -> SetManifest:
         manifest = SetManifest.model_validate_json(out.read(MANIFEST))
     except ObjectMissing as error:
         raise InputError(
-            f"{out.url} holds no whole set; make it first: coppice curate RUN {out.url} --recipe "
-            "NAME --export NAME"
+            f"{out.url} holds no whole set; make it first: coppice curate RUN "
+            f"{quoted(out.url)} --recipe NAME --export NAME"
         ) from error
     check_exports(names, manifest.inputs.recipe.kind)
     for name in names:
