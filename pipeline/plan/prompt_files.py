@@ -17,7 +17,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from pipeline.plan.prompt_forms import read_content
-from pipeline.plan.prompt_rows import Cell, Content, ReadOptions, Row, shown
+from pipeline.plan.prompt_rows import Cell, Content, ReadOptions, Row, dropping, shown
 from pipeline.plan.prompt_sources import PromptFile, find_files
 from schemas.errors import InputError
 from schemas.ids import normalise
@@ -214,7 +214,8 @@ def _metadata(row: Row, content: Content, options: ReadOptions) -> JsonObject:
             except (_BadRow, RecursionError) as error:
                 name = shown(column)
                 raise _BadRow(
-                    f"column {name} holds what JSON cannot: {error}; --drop-columns leaves it out"
+                    f"column {name} holds what JSON cannot: {error}; leave it out with "
+                    f"{dropping(column)}"
                 ) from error
     return metadata
 

@@ -53,8 +53,8 @@ def read_content(file: OpenFile, options: ReadOptions) -> Content:
     lines = _first_lines(text, is_whole=is_whole)
     if file.suffix in (".csv", ".tsv"):
         preferred = TAB if file.suffix == ".tsv" else ","
-        delimiter = choose_delimiter(text.lstrip("\r\n"), preferred, options)
-        return read_table(file, options, dialect_of(lines, delimiter))
+        chosen = choose_delimiter(text.lstrip("\r\n"), preferred, options)
+        return read_table(file, options, dialect_of(lines, chosen))
     if delimiter := _delimiter_of(lines, options):
         return read_table(
             file,

@@ -3,13 +3,14 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import ne
 
 from pipeline.plan.prompt_lines import MAX_LINE_BYTES, numbered_lines
 from pipeline.plan.prompt_rows import (
+    Cell,
     Content,
     ReadOptions,
     Row,
@@ -45,18 +46,40 @@ def read_table(
     `advice` is said beside that a column can be named.
     """
     csv.field_size_limit(MAX_LINE_BYTES)  # of this process, where nothing else reads CSV
+    header, _ = _opened(file, dialect)
+    if header is None:
+        return Content(rows=iter(()))
+    if fault := _unreadable(header.cells):
+        raise InputError(
+            f"{file.name}:{header.line}: the header holds {fault}; save the table as UTF-8"
+        )
+    ignored = _empty_columns(file, dialect, header.cells)
+    columns = [cell for place, cell in enumerate(header.cells) if place not in ignored]
+    check_unique(columns, options, f"{file.name}:{header.line}")
+    _, lines = _opened(file, dialect)
+    return Content(
+        rows=_rows(lines, dialect, header.cells, ignored, file.name),
+        prompt_column=choose_prompt_column(columns, options, file.name, advice=advice),
+        columns=header.cells,
+    )
+
+
+def _opened(file: OpenFile, dialect: Dialect) -> tuple["_Record | None", "_Lines"]:
+    """The header, and the lines below it."""
     lines = _Lines(numbered_lines(file.start(), file.name))
     header = _record(lines, dialect, file.name, width=None)
     while header and header.is_blank:
         header = _record(lines, dialect, file.name, width=None)
-    if header is None:
-        return Content(rows=iter(()))
-    columns = _checked_header(header, options, file.name)
-    return Content(
-        rows=_rows(lines, dialect, columns, file.name),
-        prompt_column=choose_prompt_column(columns, options, file.name, advice=advice),
-        columns=columns,
-    )
+    return header, lines
+
+
+def _empty_columns(file: OpenFile, dialect: Dialect, header: Sequence[str]) -> Set[int]:
+    """Which columns have neither a name nor a value, as spreadsheets leave them at the end."""
+    nameless = {place for place, cell in enumerate(header) if not cell.strip()}
+    _, lines = _opened(file, dialect)
+    while nameless and (record := _record(lines, dialect, file.name, width=len(header))):
+        nameless -= {place for place, cell in enumerate(record.cells) if cell.strip()}
+    return nameless
 
 
 def dialect_of(lines: Sequence[str], delimiter: str) -> Dialect:
@@ -204,14 +227,9 @@ def _malformed(taken: _Taken, reason: str, name: str) -> InputError:
     )
 
 
-def _checked_header(header: _Record, options: ReadOptions, name: str) -> list[str]:
-    if fault := _unreadable(header.cells):
-        raise InputError(f"{name}:{header.line}: the header holds {fault}; save the table as UTF-8")
-    check_unique(header.cells, options, f"{name}:{header.line}")
-    return header.cells
-
-
-def _rows(lines: _Lines, dialect: Dialect, columns: list[str], name: str) -> Iterator[Row]:
+def _rows(
+    lines: _Lines, dialect: Dialect, columns: list[str], ignored: Set[int], name: str
+) -> Iterator[Row]:
     """Blank rows are at fault, save those at the very end."""
     blanks: list[_Record] = []
     while record := _record(lines, dialect, name, width=len(columns)):
@@ -221,10 +239,10 @@ def _rows(lines: _Lines, dialect: Dialect, columns: list[str], name: str) -> Ite
         for blank in blanks:
             yield Row(line=blank.line, original=blank.original, fault="the row is empty")
         blanks.clear()
-        yield _row(record, dialect.delimiter, columns)
+        yield _row(record, dialect.delimiter, columns, ignored)
 
 
-def _row(record: _Record, delimiter: str, columns: list[str]) -> Row:
+def _row(record: _Record, delimiter: str, columns: list[str], ignored: Set[int]) -> Row:
     fault = _unreadable(record.cells)
     if not fault and len(record.cells) != len(columns):
         fault = f"fields: {len(record.cells)}, where the header has {len(columns)}"
@@ -235,9 +253,12 @@ def _row(record: _Record, delimiter: str, columns: list[str]) -> Row:
     original = record.original.encode("utf-8", "surrogateescape")
     if fault:
         return Row(line=record.line, original=original, fault=fault)
-    return Row(
-        line=record.line, original=original, fields=dict(zip(columns, record.cells, strict=True))
-    )
+    fields: dict[str, Cell] = {
+        column: cell
+        for place, (column, cell) in enumerate(zip(columns, record.cells, strict=True))
+        if place not in ignored
+    }
+    return Row(line=record.line, original=original, fields=fields)
 
 
 def _unreadable(cells: Sequence[str]) -> str | None:

@@ -354,6 +354,29 @@ def test_a_published_table_of_captions_is_read_with_its_column(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt"])
+@pytest.mark.parametrize("dropped", [frozenset[str](), frozenset({""})])
+def test_columns_with_neither_a_name_nor_a_value_are_none(
+    tmp_path: Path, name: str, dropped: frozenset[str]
+):
+    content = "prompt,style,, ,\na cat,ink,,,\na dog,oil, ,,\n"
+    body = content.replace(",", "\t" if name == "a.tsv" else ",").encode()
+
+    prompts = read(tmp_path, name, body, dropped_columns=dropped).prompts
+
+    assert [prompt.metadata for prompt in prompts] == [{"style": "ink"}, {"style": "oil"}]
+
+
+def test_a_value_without_a_name_travels_and_two_are_refused(tmp_path: Path):
+    numbered = read(tmp_path, "a.csv", b",prompt,\n0,a cat,\n1,a dog,\n").prompts
+
+    assert [prompt.metadata for prompt in numbered] == [{"": "0"}, {"": "1"}]
+    assert (
+        "found 2 called ''; rename them, or leave them out with --drop-columns '\"\"'"
+        in refusal(tmp_path, "b.csv", b",prompt,\n,a cat,\n1,a dog,x\n")
+    )
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt"])
 def test_a_header_in_the_middle_of_a_table_is_no_prompt(tmp_path: Path, name: str):
     sign = "\t" if name == "a.tsv" else ","
     content = "prompt,style\na cat,ink\nprompt,style\na dog,oil\n".replace(",", sign).encode()
