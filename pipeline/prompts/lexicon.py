@@ -168,6 +168,13 @@ def lexicon() -> Lexicon:
     )
 
 
+@cache
+def lookalikes() -> dict[int, str]:
+    """Letters that look like Latin ones, for `str.translate`."""
+    latin = tomllib.loads(_read("lookalikes.toml"))
+    return {ord(letter): name for name, letters in latin.items() for letter in letters}
+
+
 def _read(name: str) -> str:
     return files("pipeline.prompts").joinpath("words", name).read_text(encoding="utf-8")
 
