@@ -54,7 +54,7 @@ def read_table(
             f"{file.name}:{header.line}: the header holds {fault}; save the table as UTF-8"
         )
     ignored = _empty_columns(file, dialect, header.cells)
-    columns = [cell for place, cell in enumerate(header.cells) if place not in ignored]
+    columns = [cell for index, cell in enumerate(header.cells) if index not in ignored]
     check_unique(columns, options, f"{file.name}:{header.line}")
     _, lines = _opened(file, dialect)
     return Content(
@@ -75,10 +75,10 @@ def _opened(file: OpenFile, dialect: Dialect) -> tuple["_Record | None", "_Lines
 
 def _empty_columns(file: OpenFile, dialect: Dialect, header: Sequence[str]) -> Set[int]:
     """Which columns have neither a name nor a value, as spreadsheets leave them at the end."""
-    nameless = {place for place, cell in enumerate(header) if not cell.strip()}
+    nameless = {index for index, cell in enumerate(header) if not cell.strip()}
     _, lines = _opened(file, dialect)
     while nameless and (record := _record(lines, dialect, file.name, width=len(header))):
-        nameless -= {place for place, cell in enumerate(record.cells) if cell.strip()}
+        nameless -= {index for index, cell in enumerate(record.cells) if cell.strip()}
     return nameless
 
 
@@ -255,8 +255,8 @@ def _row(record: _Record, delimiter: str, columns: list[str], ignored: Set[int])
         return Row(line=record.line, original=original, fault=fault)
     fields: dict[str, Cell] = {
         column: cell
-        for place, (column, cell) in enumerate(zip(columns, record.cells, strict=True))
-        if place not in ignored
+        for index, (column, cell) in enumerate(zip(columns, record.cells, strict=True))
+        if index not in ignored
     }
     return Row(line=record.line, original=original, fields=fields)
 

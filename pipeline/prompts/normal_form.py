@@ -131,9 +131,9 @@ def _without_html(text: str) -> str:
     return text if shown == text else unicodedata.normalize("NFKC", shown)
 
 
-def _entity(found: re.Match[str]) -> str:
-    name = found[0][1:]
-    return html5.get(name) or html5.get(name.lower()) or unescape(found[0])
+def _entity(entity: re.Match[str]) -> str:
+    name = entity[0][1:]
+    return html5.get(name) or html5.get(name.lower()) or unescape(entity[0])
 
 
 def _as_seen(text: str) -> str:
