@@ -172,8 +172,8 @@ def _tables(request: CaptionRequest) -> Tables:
         check_fake(tables, tables)
         method |= {name: run[name] for name in _OF_MODEL if name in run}
     else:
-        _check_no_model(request.settings)
         endpoint_of(tables, request.endpoint)
+        _check_no_model(request.settings)
         method |= {"backend": "fake", "backends": {"think": request.endpoint}}
     return {"method": method, "execution": tables.get("execution", {})}
 

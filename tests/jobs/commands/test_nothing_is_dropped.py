@@ -53,6 +53,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+ENDPOINT = (
+    *("--endpoint", "x", "--set", 'method.endpoints.x.model="m"'),
+    *("--set", 'execution.endpoints.x.url="http://127.0.0.1:9/v1"'),
+)
 PLAN = ("plan", "prompts.txt", "new")
 REFUSALS = {
     "a key of a line": (("plan", "lines.jsonl", "new", *FAKE), "'seed' is there twice"),
@@ -83,7 +87,7 @@ REFUSALS = {
         "method.dtype says how a model computes",
     ),
     "a model beside an endpoint": (
-        ("caption", "prompts.txt", "out.jsonl", "--endpoint", "x", "--model", "tiny"),
+        ("caption", "prompts.txt", "out.jsonl", *ENDPOINT, "--model", "tiny"),
         "method.model says what thinks",
     ),
     "a setting twice": (

@@ -85,7 +85,7 @@ def test_settings_go_over_a_file_and_none_over_another():
 
     assert after == {"method": {"seed": 3, "backend": "fake"}, "execution": {"num_actors": 4}}
     assert before == {"method": {"seed": 1, "backend": "fake"}}
-    with pytest.raises(InputError, match="method.seed is given twice"):
+    with pytest.raises(InputError, match=r"method\.seed is given twice"):
         with_settings(before, ["method.seed=2", "method.seed=3"])
 
 
