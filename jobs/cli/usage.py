@@ -15,6 +15,8 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from jobs.commands.terminal import printable, settle
 from schemas.errors import Stopped
 
+HELP_NAMES = ["-h", "--help"]
+
 Given = ParamSpec("Given")
 Command = TypeVar("Command")
 Resolved: TypeAlias = tuple[str | None, Command | None, list[str]]
@@ -46,7 +48,8 @@ def _given_once(resolve: Callable[Given, Resolved[Command]]) -> Callable[Given, 
 
 
 def _check_once(command: TyperCommand, words: list[str]) -> None:
-    context = typer.Context(command, resilient_parsing=True)  # faults are told later
+    # Faults are told later. A command keeps the names of its help that it is asked for first.
+    context = typer.Context(command, resilient_parsing=True, help_option_names=HELP_NAMES)
     *_, order = command.make_parser(context).parse_args(args=[*words])
     for option, number in Counter(order).items():
         is_single = isinstance(option, TyperOption) and not (option.is_flag or option.multiple)
