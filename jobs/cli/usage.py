@@ -48,9 +48,14 @@ def _given_once(resolve: Callable[Given, Resolved[Command]]) -> Callable[Given, 
 
 
 def _check_once(command: TyperCommand, words: list[str]) -> None:
-    # Faults are told later. A command keeps the names of its help that it is asked for first.
+    # A command keeps the names of its help that it is asked for first.
     context = typer.Context(command, resilient_parsing=True, help_option_names=HELP_NAMES)
-    *_, order = command.make_parser(context).parse_args(args=[*words])
+    try:
+        *_, order = command.make_parser(context).parse_args(args=[*words])
+    except Exception as error:
+        if hasattr(error, "format_message"):
+            return  # it is told, with the usage, when the command itself reads them
+        raise
     for option, number in Counter(order).items():
         is_single = isinstance(option, TyperOption) and not (option.is_flag or option.multiple)
         if is_single and number > 1:
