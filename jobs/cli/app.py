@@ -39,7 +39,7 @@ from jobs.cli.prompt_options import (
     PromptColumn,
     read_options,
 )
-from jobs.cli.usage import PrintableUsage
+from jobs.cli.usage import HELP_NAMES, PrintableUsage
 from jobs.commands.terminal import Terminal
 from schemas import __version__
 
@@ -47,7 +47,7 @@ _PLAN_AND_GROW, _LOOK = "Plan and grow", "Look"
 
 app = typer.Typer(
     cls=PrintableUsage,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP_NAMES},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

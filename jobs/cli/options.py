@@ -266,7 +266,11 @@ def method_flags(
         "pictures": pictures,
         "thoughts": "given" if has_thoughts else None,
     }
-    flags = [f"method.{name}={str(word)!r}" for name, word in words.items() if word is not None]
+    flags = [
+        f"method.{name}={_toml_string(str(word))}"
+        for name, word in words.items()
+        if word is not None
+    ]
     return flags if seed is None else [*flags, f"method.seed={seed}"]
 
 
@@ -288,7 +292,7 @@ def execution_flags(
 
 
 def _as_toml(resources: str) -> str:
-    """An inline table of TOML, whose basic strings are written as JSON's are."""
+    """An inline table of TOML."""
     try:
         amounts = read_json_object(resources, is_typed=True)
     except ValueError as error:
@@ -301,5 +305,10 @@ def _as_toml(resources: str) -> str:
             raise InputError(
                 f"--resources: {name!r:.80} is {amount!r:.40}; expected a number, such as 1"
             )
-    pairs = (f"{json.dumps(name)} = {json.dumps(amount)}" for name, amount in amounts.items())
+    pairs = (f"{_toml_string(name)} = {json.dumps(amount)}" for name, amount in amounts.items())
     return "{" + ", ".join(pairs) + "}"
+
+
+def _toml_string(text: str) -> str:
+    """As JSON has it, but that TOML knows no halves of pairs, and no DEL as it is."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

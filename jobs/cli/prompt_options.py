@@ -1,5 +1,7 @@
 """Options of the command line that say how prompt files are read."""
 
+import csv
+from io import StringIO
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +20,9 @@ PromptColumn = Annotated[
 DropColumns = Annotated[
     list[str] | None,
     typer.Option(
-        "--drop-columns", metavar="A,B", help="Columns that do not travel as metadata. Repeatable."
+        "--drop-columns",
+        metavar="A,B",
+        help="Columns that do not travel as metadata, as a row of CSV. Repeatable.",
     ),
 ]
 FoldNewlines = Annotated[
@@ -42,11 +46,26 @@ def read_options(
     """How the files are to be read."""
     from pipeline.plan.prompt_rows import ReadOptions
 
-    names = [name.strip() for text in drop_columns or () for name in text.split(",")]
-    if "" in names:
-        raise typer.BadParameter("give names with commas between them", param_hint="--drop-columns")
+    names = [name for text in drop_columns or () for name in _names(text)]
     return ReadOptions(
         prompt_column=prompt_column,
         dropped_columns=frozenset(names),
         fold_newlines=fold_newlines,
     )
+
+
+def _names(text: str) -> list[str]:
+    """The names in a row of CSV; what is in quotes stays as it is. Raises BadParameter."""
+    try:
+        rows = list(csv.reader(StringIO(text, newline=""), skipinitialspace=True, strict=True))
+    except csv.Error:
+        rows = []
+    has_quotes = '"' in text
+    names = [name if has_quotes else name.strip() for row in rows for name in row]
+    if len(rows) != 1 or ("" in names and '""' not in text):
+        raise typer.BadParameter(
+            "give names with commas between them, and in double quotes those that hold a comma "
+            """or nothing: '"a,b",""'""",
+            param_hint="--drop-columns",
+        )
+    return names

@@ -32,6 +32,7 @@ from schemas.errors import (
     TooManyDead,
     fatal_failure,
 )
+from schemas.names import quoted
 from schemas.runs import (
     Assignment,
     BringBack,
@@ -235,7 +236,7 @@ class Driver:
             if loss is Loss.DRIVER:
                 raise ClusterLost(
                     f"Ray does not take this driver's calls any more: {told(error)}; what is "
-                    f"committed stays, and this goes on: coppice run {self._url}"
+                    f"committed stays, and this goes on: coppice run {quoted(self._url)}"
                 ) from error
             (actor.end if may_live(error) else actor.drop)()
             self._bury(actor, lost, loss, told(error))

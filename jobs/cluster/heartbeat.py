@@ -22,6 +22,7 @@ from pipeline.store.objects import Store
 from pipeline.store.patient import PatientStore
 from schemas.config import LONGEST_SECONDS, Frozen
 from schemas.errors import DriverAlive, ObjectMissing, StoreError, StoreRefused
+from schemas.names import quoted
 from schemas.small_files import UnreadableFile, read_small
 
 _SILENT_BEATS = 3  # that a living driver may miss
@@ -162,7 +163,7 @@ class DriverHeartbeat:
                 since = f" since {note.started_at}" if note else ""
                 raise DriverAlive(
                     f"{who} drives {store.url}{since}; "
-                    f"let it end, or stop it, and then: coppice run {store.url}"
+                    f"let it end, or stop it, and then: coppice run {quoted(store.url)}"
                 )
 
     def _keep_beating(self) -> None:

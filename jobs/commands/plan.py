@@ -11,6 +11,7 @@ from pipeline.plan.configs import (
     DEFAULT_MODEL,
     Resolved,
     Tables,
+    check_fake,
     check_resources,
     read_config_file,
     resolve,
@@ -51,8 +52,10 @@ class PlanRequest:
 
     def tables(self, under: Tables) -> Tables:
         """The config asked for, over the one that stands."""
-        base = read_config_file(self.config_file) if self.config_file else under
-        return with_settings(base, self.settings)
+        own = read_config_file(self.config_file) if self.config_file else None
+        tables = with_settings(under if own is None else own, self.settings)
+        check_fake(tables, with_settings(own or {}, self.settings))
+        return tables
 
     def read_prompts(self, resolved: Resolved) -> PromptSet:
         """What the sources hold, as it was asked for. Raises InputError for what does not fit."""

@@ -1,7 +1,6 @@
 """What `coppice run` and `coppice rerun` do: make what is missing, try again what is dead."""
 
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.status import keep_footers
 from schemas.errors import DamagedObject, ExitCode
+from schemas.names import quoted
 from schemas.runs import Key, RunManifest
 
 if TYPE_CHECKING:
@@ -266,4 +266,4 @@ def _rerun_command(store: Store, selection: RerunSelection) -> str:
     words = [word for reason in selection.reasons for word in ("--reason", reason)]
     words += ["--shards", as_shards(selection.shards)] if selection.shards else []
     words += [word for record in selection.records for word in ("--record", record)]
-    return " ".join(["coppice rerun", as_typed(store.url), *map(shlex.quote, words)])
+    return " ".join(["coppice rerun", as_typed(store.url), *map(quoted, words)])

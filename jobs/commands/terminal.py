@@ -4,11 +4,9 @@ their categories, answers of models, names of files, messages of stores.
 
 import errno
 import os
-import shlex
 import stat
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +20,7 @@ from rich.text import Text
 
 from jobs.commands.live.line import Pace, Progress, fitted_line, whole_line
 from schemas.json_values import JsonObject
+from schemas.names import is_hostile, quoted, spelt
 
 if TYPE_CHECKING:
     from pipeline.pictures import Pixels
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 _PLAIN_LINE_SECONDS = 10.0  # between two lines where there is no terminal to redraw one
 _FRAMES_PER_SECOND = 8
 _PICTURE_COLUMNS = 48  # characters, each two pixels high
-_HOSTILE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # Unicode categories
 
 
 class Terminal:
@@ -285,16 +283,13 @@ def counted(number: int, noun: str) -> str:
 def as_typed(url: str) -> str:
     """A run's URL as one would type it here: relative where it can be, quoted where it must be."""
     path = Path(url)
-    return shlex.quote(
-        str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else url
-    )
+    typed = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else url
+    return quoted(f"./{typed}" if typed.startswith("-") else typed)
 
 
 def printable(text: str) -> str:
     """One line that cannot move the cursor, hide, or reorder what is around it."""
-    return "".join(
-        f"\\u{ord(char):04x}" if unicodedata.category(char) in _HOSTILE else char for char in text
-    )
+    return "".join(f"\\u{ord(char):04x}" if is_hostile(char) else char for char in spelt(text))
 
 
 def _half_blocks(pixels: "Pixels") -> Text:

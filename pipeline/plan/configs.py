@@ -31,6 +31,7 @@ from schemas.config import (
 )
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping, JsonObject, JsonValue
+from schemas.names import check_is_text
 from schemas.small_files import parse_toml, read_toml_file
 from schemas.trace import Role
 
@@ -50,6 +51,14 @@ _OWN_RESOURCES = {
     "GPU": "say execution.gpus_per_actor instead",
     "memory": "Ray keeps that for itself; give an actor more CPUs instead, for fewer on a node",
     "object_store_memory": "Ray keeps that for itself",
+}
+_OF_MODELS: dict[str, JsonValue] = {  # and their defaults
+    "method.dtype": None,
+    "method.strict": MethodConfig.model_fields["strict"].default,
+    **{
+        f"execution.{name}": ExecutionConfig.model_fields[name].default
+        for name in ("compile", "rows_per_actor", "cache_gigabytes")
+    },
 }
 Table = TypeVar("Table", bound=Frozen)
 Tables: TypeAlias = JsonObject
@@ -79,8 +88,10 @@ def read_config_file(path: str) -> Tables:
 def with_settings(tables: Tables, pairs: Iterable[str]) -> Tables:
     """The tables with `method.sampling.cfg_weight=4` and the like put in. Values are TOML.
 
-    Returns new tables. Raises InputError for what is no pair, or would go into a value.
+    Returns new tables. Raises InputError for what is no pair, or would go into a value, and for
+    pairs of which one undoes another.
     """
+    told: list[tuple[str, JsonValue]] = []
     for pair in pairs:
         name, equals_sign, value = pair.partition("=")
         if not equals_sign or "." not in name:
@@ -88,8 +99,31 @@ def with_settings(tables: Tables, pairs: Iterable[str]) -> Tables:
                 f"--set {pair}: expected a dotted name and a value, such as "
                 "method.sampling.cfg_weight=4 or execution.num_actors=2"
             )
-        tables = _with(tables, name.strip().split("."), _value(value.strip()))
+        path, setting = name.strip().split("."), _value(value.strip())
+        tables = _with(tables, path, setting)
+        for earlier, before in told:
+            if not _holds(before, _at(tables, earlier.split("."))):
+                raise InputError(
+                    f"{earlier} is given twice, with other values, by --set or by an option of its "
+                    "own such as --seed: give it once"
+                )
+        told.append((name.strip(), setting))
     return tables
+
+
+def check_fake(tables: Tables, told: Tables) -> None:
+    """Refuse what is told of how a model computes where the fake answers. Raises InputError.
+
+    A default counts as not told: config files may have them all.
+    """
+    if _at(tables, ["method", "backend"]) != "fake":
+        return
+    for name, default in _OF_MODELS.items():
+        if _at(told, name.split(".")) not in (None, default):
+            raise InputError(
+                f"{name} says how a model computes, and the fake has none: leave it out, or name "
+                "the backend that computes it with --backend"
+            )
 
 
 def resolve(
@@ -274,6 +308,7 @@ def _name(method: JsonMapping, key: str) -> str | None:
             f"the config cannot be used: method.{key} is no name (found {value!r:.60}); to have "
             "the default one, leave it out"
         )
+    check_is_text(name, f"method.{key}")
     return name
 
 
@@ -285,6 +320,22 @@ def _with(tables: Tables, path: list[str], value: JsonValue) -> Tables:
     if not isinstance(inner, dict):
         raise InputError(f"--set: {head} is a value, not a table")
     return {**tables, head: _with(inner, rest, value)}
+
+
+def _at(tables: JsonValue, path: Sequence[str]) -> JsonValue:
+    """What stands at a dotted name; None of nothing."""
+    for name in path:
+        if not isinstance(tables, dict):
+            return None
+        tables = tables.get(name)
+    return tables
+
+
+def _holds(told: JsonValue, value: JsonValue) -> bool:
+    """Whether what was told stands; a table may have grown."""
+    if isinstance(told, dict) and isinstance(value, dict):
+        return all(name in value and _holds(told[name], value[name]) for name in told)
+    return told == value
 
 
 def _value(text: str) -> JsonValue:

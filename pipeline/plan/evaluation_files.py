@@ -47,7 +47,7 @@ def read_evaluation_files(
         fold_newlines=True,
         is_text_only=True,
     )
-    files = {file.name: file for source in sources for file in _files_of(source)}
+    files = {file.source: file for source in sources for file in _files_of(source)}
     return [_read(file, reading) for file in files.values()]
 
 
@@ -86,7 +86,7 @@ def _if_known(path: str) -> Iterable[PromptFile]:
 
 
 def _read(file: PromptFile, reading: ReadOptions) -> EvaluationFile:
-    rows, rejects = read_rows([file.name], skip_bad=True, options=reading)
+    rows, rejects = read_rows([file.source], skip_bad=True, options=reading)
     _check_all_are_prompts([bad for bad in rejects if bad.text.strip()])
     return EvaluationFile(
         name=file.name,

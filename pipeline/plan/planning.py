@@ -1,7 +1,6 @@
 """From prompts to a committed plan: which rollouts there are, cut into shards, under one config."""
 
 import hashlib
-import shlex
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +27,7 @@ from schemas.config import Pictures, RunConfig, differences, fingerprint, named_
 from schemas.errors import ConfigMismatch, InputError
 from schemas.ids import record_id
 from schemas.json_values import canonical_json
+from schemas.names import quoted, spelt
 from schemas.prompts import Prompt
 from schemas.runs import PlanPart, RunManifest
 
@@ -122,7 +122,7 @@ def _part(
         rollouts_per_shard=size,
         num_duplicates=prompts.num_duplicates,
         num_rejects=len(prompts.rejects),
-        sources=tuple(sources),
+        sources=tuple(map(spelt, sources)),
     )
 
 
@@ -158,8 +158,9 @@ def commit_plan(
             f"{store.url} was planned with {planned.plan.num_records} records in "
             f"{planned.plan.num_shards} shards ({planned.plan.folder}), and these prompts make "
             f"{plan.part.num_records} in {plan.part.num_shards} ({plan.part.folder}); "
-            f"run it as planned with: coppice run {store.url}, "
-            f"add to it with: coppice plan --extend PROMPTS {store.url}, or give another folder"
+            f"run it as planned with: coppice run {quoted(store.url)}, "
+            f"add to it with: coppice plan --extend PROMPTS {quoted(store.url)}, "
+            "or give another folder"
         )
     _write_what_is_gone(store, planned.plan, plan.rows)
     return planned
@@ -205,7 +206,7 @@ def _lost_commit(store: Store, trouble: str) -> InputError:
     """A plan over traces of another one would take them for its own, or double their keys."""
     return InputError(
         f"{store.url} {trouble}: their plan is lost, and nothing is planned over them; see whether "
-        f"it can be had back: coppice repair {shlex.quote(store.url)} --run; "
+        f"it can be had back: coppice repair {quoted(store.url)} --run; "
         "or give another folder"
     )
 
@@ -260,7 +261,8 @@ def check_method(manifest: RunManifest, config: RunConfig, url: str) -> None:
     raise ConfigMismatch(
         f"{url} was planned with another method (planned -> given):\n  "
         + "\n  ".join(changed)
-        + f"\nrun it as planned with: coppice run {url}, or plan a new run in another folder"
+        + f"\nrun it as planned with: coppice run {quoted(url)}, "
+        "or plan a new run in another folder"
     )
 
 

@@ -17,11 +17,12 @@ from uuid import UUID
 import pyarrow as pa
 
 from pipeline.plan.prompt_forms import read_content
-from pipeline.plan.prompt_rows import Cell, Content, ReadOptions, Row, shown
+from pipeline.plan.prompt_rows import Cell, Content, ReadOptions, Row, dropping, shown
 from pipeline.plan.prompt_sources import PromptFile, find_files
 from schemas.errors import InputError
 from schemas.ids import normalise
 from schemas.json_values import JsonObject, JsonValue
+from schemas.names import spelt
 from schemas.prompts import Prompt, Reject
 
 Limit: TypeAlias = Callable[[str], str | None]  # why a prompt is too long for the model, or None
@@ -110,7 +111,7 @@ def read_prompt_rows(
         raise InputError(_refusal(read.rejects))
     if not read.rows:
         raise InputError(
-            f"expected at least one prompt in {list(sources)}, found none and "
+            f"expected at least one prompt in {list(map(spelt, sources))}, found none and "
             f"{len(read.rejects)} bad lines"
             + "".join(f", first {bad.source}:{bad.line}: {bad.reason}" for bad in read.rejects[:1])
             + "; mend these files or give others"
@@ -213,7 +214,8 @@ def _metadata(row: Row, content: Content, options: ReadOptions) -> JsonObject:
             except (_BadRow, RecursionError) as error:
                 name = shown(column)
                 raise _BadRow(
-                    f"column {name} holds what JSON cannot: {error}; --drop-columns leaves it out"
+                    f"column {name} holds what JSON cannot: {error}; leave it out with "
+                    f"{dropping(column)}"
                 ) from error
     return metadata
 

@@ -4,39 +4,34 @@ Most prompts hold commas, and some hold tabs or begin with a bracket; so lines o
 unless they cannot be: a table, or JSON, under that name is read as what it is.
 """
 
-import csv
 import io
 import json
 import re
 from collections.abc import Sequence
 
+from pipeline.plan.foreign_files import CAPTIONS, refuse_foreign, refuse_other_lines
 from pipeline.plan.prompt_arrays import read_json_array
 from pipeline.plan.prompt_lines import read_json_lines, read_lines
 from pipeline.plan.prompt_parquet import read_parquet
 from pipeline.plan.prompt_rows import OBVIOUS_COLUMNS, Content, ReadOptions
 from pipeline.plan.prompt_sources import OpenFile
-from pipeline.plan.prompt_tables import DELIMITERS, TAB, choose_delimiter, header_of, read_table
-from schemas.errors import InputError
+from pipeline.plan.prompt_tables import (
+    DELIMITERS,
+    TAB,
+    choose_delimiter,
+    dialect_of,
+    header_of,
+    parsed,
+    read_table,
+)
 
 _HEAD_BYTES = 256 * 1024  # what a form is told by
 _MAX_LINES = 200
 _PARQUET = b"PAR1"  # at both ends
-_FOREIGN = {
-    b"\xff\xfe": "UTF-16; save it as UTF-8",
-    b"\xfe\xff": "UTF-16; save it as UTF-8",
-    b"PK\x03\x04": "a spreadsheet or a zip archive; save it as CSV, or unpack it",
-    b"\xfd7zXZ": "an xz archive; unpack it",
-    b"ARROW1": "an Arrow file; convert it to Parquet",
-    b"\x1f\x8b": "packed twice; unpack it",
-    b"\x28\xb5\x2f\xfd": "packed twice; unpack it",
-}
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _OBJECT = re.compile(rf"\s*\{{\s*{_STRING}\s*:")  # the begin of no prompt
 _ARRAY = re.compile(rf"\s*\[\s*(?:\{{\s*{_STRING}\s*:|{_STRING}\s*(?:,\s*\"|\]\s*\Z))")
-# What columns of prompts are called as well: no sign of a table alone.
-_CAPTIONS = frozenset({"caption", "captions", "text", "texts", "sentence", "description"})
-_RULER = re.compile(r"\|[\s|:-]*-[\s|:-]*")  # below the header of a table in Markdown
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 
 
@@ -45,31 +40,30 @@ def read_content(file: OpenFile, options: ReadOptions) -> Content:
 
     What it raises while the rows are read: see `pipeline.plan.prompt_files`.
     """
+    head = file.start().read(_HEAD_BYTES)
+    text = head.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    refuse_foreign(head, text, file.name, is_packed=file.codec is not None)
     if file.suffix == ".parquet" or _is_parquet(file):
         return read_parquet(file, options)
-    head = file.start().read(_HEAD_BYTES)
-    foreign = _FOREIGN | ({_PARQUET: "packed Parquet; unpack it"} if file.codec else {})
-    for magic, description in foreign.items():
-        if head.startswith(magic):
-            raise InputError(f"{file.name}: expected prompts, found {description}")
-    text = head.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     is_whole = len(head) < _HEAD_BYTES
     if _is_array(text, file.suffix, is_whole=is_whole):
         return read_json_array(file, options)
     if file.suffix in _JSON_SUFFIXES or _OBJECT.match(text):
         return read_json_lines(file, options)
+    lines = _first_lines(text, is_whole=is_whole)
     if file.suffix in (".csv", ".tsv"):
         preferred = TAB if file.suffix == ".tsv" else ","
-        return read_table(file, options, choose_delimiter(text.lstrip("\r\n"), preferred, options))
-    if delimiter := _delimiter_of(text, options, is_whole=is_whole):
+        chosen = choose_delimiter(text.lstrip("\r\n"), preferred, options)
+        return read_table(file, options, dialect_of(lines, chosen))
+    if delimiter := _delimiter_of(lines, options):
         return read_table(
             file,
             options,
-            delimiter,
+            dialect_of(lines, delimiter),
             advice=f"; its lines are rows of a table, parted by {delimiter!r}: if each is one "
             "prompt all the same, put spaces for these",
         )
-    _refuse_others(text, file.name)
+    refuse_other_lines(lines, file.name)
     return read_lines(file)
 
 
@@ -98,11 +92,15 @@ def _is_array(text: str, suffix: str, *, is_whole: bool) -> bool:
     return not rest.strip()
 
 
-def _delimiter_of(text: str, options: ReadOptions, *, is_whole: bool) -> str | None:
-    """What parts the columns if these lines are a table beyond doubt, else None."""
+def _first_lines(text: str, *, is_whole: bool) -> list[str]:
     lines = [line for line in text.split("\n") if line.strip()][:_MAX_LINES]
     if not is_whole and len(lines) > 1:
         lines.pop()  # it may be cut
+    return lines
+
+
+def _delimiter_of(lines: Sequence[str], options: ReadOptions) -> str | None:
+    """What parts the columns if these lines are a table beyond doubt, else None."""
     if _are_tabbed(lines, options):
         return TAB
     return next(
@@ -122,53 +120,33 @@ def _is_table(lines: Sequence[str], delimiter: str, options: ReadOptions) -> boo
     """Whether this sign, which prompts may hold as well, parts columns."""
     if not lines or delimiter not in lines[0] or lines[0].startswith(delimiter):
         return False
-    rows = _parsed(lines, delimiter)
+    rows = parsed(lines, dialect_of(lines, delimiter))
     header = rows[0] if rows else []
     if len(header) < 2:
         return False
     is_even = len(rows) > 1 and all(len(row) == len(header) for row in rows)
-    is_tight = all(cell == cell.strip() for cell in header)  # in prose a space follows a comma
+    # In prose a space follows a comma.
+    is_tight = all(cell == cell.strip() for cell in lines[0].rstrip("\r").split(delimiter))
     if _is_header(header, options):
         return is_even or is_tight
-    if not (is_even and is_tight):
+    if not is_even or not (is_tight or delimiter == "|"):
         return False
     names = {cell.casefold() for cell in header}
-    return not names.isdisjoint(_CAPTIONS) or _has_numbers(rows[1:])
-
-
-def _parsed(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    """Rows, as far as they can be read as such."""
-    rows: list[list[str]] = []
-    try:
-        for row in csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True):
-            rows.append(row)
-    except csv.Error:
-        return rows
-    return rows
+    return (is_tight and not names.isdisjoint(CAPTIONS)) or _has_numbers(header, rows[1:], is_tight)
 
 
 def _is_header(cells: Sequence[str], options: ReadOptions) -> bool:
-    names = {cell.strip().casefold() for cell in cells}
-    return not names.isdisjoint(OBVIOUS_COLUMNS) or options.prompt_column in cells
+    names = {cell.strip() for cell in cells}
+    is_obvious = not {name.casefold() for name in names}.isdisjoint(OBVIOUS_COLUMNS)
+    return is_obvious or options.prompt_column in {*cells, *names}
 
 
-def _has_numbers(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether a column holds nothing but numbers, as ids and scores do. It takes two rows."""
-    return len(rows) > 1 and any(
-        all(_NUMBER.fullmatch(cell) for cell in column) for column in zip(*rows, strict=True)
-    )
-
-
-def _refuse_others(text: str, name: str) -> None:
-    """What is no table that is read, and no list of prompts: a column with a header, or Markdown.
-
-    A first line that says `prompt` and no more heads a column.
+def _has_numbers(header: Sequence[str], rows: Sequence[Sequence[str]], is_tight: bool) -> bool:
+    """Whether a column holds nothing but numbers, as ids and scores do. It takes two rows; and
+    where spaces stand around the signs, a header that is none.
     """
-    first, second, *_ = (*(line.strip() for line in text.lstrip().split("\n", 2)), "")
-    if first.removeprefix('"').removesuffix('"').casefold() in OBVIOUS_COLUMNS:
-        raise InputError(
-            f"{name}:1: expected a prompt, found the header {first!r}; take it away, or call the "
-            "file .csv"
-        )
-    if first.startswith("|") and _RULER.fullmatch(second):
-        raise InputError(f"{name}:2: expected prompts, found a Markdown table; write it as CSV")
+    return len(rows) > 1 and any(
+        all(_NUMBER.fullmatch(cell.strip()) for cell in column)
+        and (is_tight or not _NUMBER.fullmatch(name.strip()))
+        for name, *column in zip(header, *rows, strict=True)
+    )

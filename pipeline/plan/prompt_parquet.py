@@ -12,6 +12,7 @@ from pipeline.plan.prompt_rows import (
     Row,
     check_unique,
     choose_prompt_column,
+    dropping,
     shown,
 )
 from pipeline.plan.prompt_sources import OpenFile
@@ -78,7 +79,7 @@ def _values(batch: pa.RecordBatch) -> list[dict[str, Cell]]:
             except (ValueError, OverflowError) as error:
                 raise ValueError(
                     f"column {shown(column)}: {error}; unless it holds the prompts, leave it out "
-                    f"with --drop-columns"
+                    f"with {dropping(column)}"
                 ) from error
         raise
     return values

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from uuid import UUID
 
 from schemas.errors import InputError
+from schemas.names import quoted
 
 _Scalar: TypeAlias = (
     bool | int | float | str | bytes | date | time | timedelta | Decimal | UUID | None
@@ -73,7 +74,7 @@ def choose_prompt_column(
         wanted = options.prompt_column or OBVIOUS_COLUMNS[0]
         listed = shown(", ".join(sorted(columns)), most=_SHOWN_COLUMN_CHARACTERS)
         fits = [column for column in columns if column.strip().casefold() in _SUGGESTED]
-        example = shown(fits[0]) if len(fits) == 1 else "NAME"
+        example = _typed(fits[0]) if len(fits) == 1 else "NAME"
         raise InputError(
             f"{name}: expected one `{wanted}` column, found {listed}; "
             f"name the one that holds the prompts with --prompt-column {example}{advice}"
@@ -112,8 +113,21 @@ def check_unique(columns: Sequence[str], options: ReadOptions, where: str) -> No
         if number > 1:
             raise InputError(
                 f"{where}: expected columns that differ, found {number} called "
-                f"{shown(column)}; rename them, or leave them out with --drop-columns"
+                f"{shown(column)}; rename them, or leave them out with {dropping(column)}"
             )
+
+
+def dropping(column: str) -> str:
+    """The option that leaves a column out, as one types it."""
+    is_plain = column == column.strip() != "" and not set(column) & set(',"\r\n')
+    row = column if is_plain else '"' + column.replace('"', '""') + '"'
+    return f"--drop-columns {_typed(row)}"
+
+
+def _typed(text: str) -> str:
+    """As one word for a shell, in quotes even where it needs none."""
+    word = quoted(text)
+    return word if word != text else f"'{text}'"
 
 
 def shown(text: str, *, most: int = _SHOWN_CHARACTERS) -> str:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from pipeline.store.objects import Store, open_object
 from pipeline.store.open import open_store
 from schemas.errors import InputError, ObjectMissing
+from schemas.names import spelt
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -57,8 +58,13 @@ class OpenFile:
 class PromptFile:
     """One file of prompts."""
 
-    name: str
+    source: str  # which finds it again
     open_raw: Callable[[], io.BufferedReader]
+
+    @property
+    def name(self) -> str:
+        """As it is stored and shown."""
+        return spelt(self.source)
 
     @property
     def suffix(self) -> str:
@@ -92,7 +98,7 @@ def find_files(source: str) -> list[PromptFile]:
     files = _find_objects(source) if source.startswith("s3://") else _find_paths(source)
     if not files:
         raise InputError(
-            f"nothing matches {source!r}; give a file, a glob such as 'prompts/*.txt', "
+            f"nothing matches '{spelt(source)}'; give a file, a glob such as 'prompts/*.txt', "
             "or s3://bucket/key"
         )
     for file in files:
@@ -110,7 +116,7 @@ def _find_paths(source: str) -> list[PromptFile]:
     if not paths and has_magic(folder) and os.path.isdir(folder):
         paths = sorted(glob(os.path.join(escape(folder), name)))
     return [
-        PromptFile(name=path, open_raw=partial(_open_path, path))
+        PromptFile(source=path, open_raw=partial(_open_path, path))
         for path in paths
         if os.path.isfile(path)
     ]
@@ -129,7 +135,7 @@ def _find_objects(source: str) -> list[PromptFile]:
     if has_magic(name) and not _has_object(store, name):
         keys = sorted(entry.key for entry in store.list_folder("") if fnmatchcase(entry.key, name))
     return [
-        PromptFile(name=f"{folder}/{key}", open_raw=partial(open_object, store, key))
+        PromptFile(source=f"{folder}/{key}", open_raw=partial(open_object, store, key))
         for key in keys
     ]
 

@@ -3,11 +3,14 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import ne
 
 from pipeline.plan.prompt_lines import MAX_LINE_BYTES, numbered_lines
 from pipeline.plan.prompt_rows import (
+    Cell,
     Content,
     ReadOptions,
     Row,
@@ -25,8 +28,16 @@ _UNREADABLE = re.compile(r"[\0\ud800-\udfff]")  # halves of pairs stand for byte
 _MAX_QUOTED_CHARACTERS = 64 * 1024  # of a field over several lines where quotes may be plain text
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dialect:
+    """What parts the columns of a table, and whether a space follows it that is of no column."""
+
+    delimiter: str
+    is_spaced: bool = False
+
+
 def read_table(
-    file: OpenFile, options: ReadOptions, delimiter: str, *, advice: str = ""
+    file: OpenFile, options: ReadOptions, dialect: Dialect, *, advice: str = ""
 ) -> Content:
     """The rows below a header. All values are strings.
 
@@ -35,24 +46,78 @@ def read_table(
     `advice` is said beside that a column can be named.
     """
     csv.field_size_limit(MAX_LINE_BYTES)  # of this process, where nothing else reads CSV
-    lines = _Lines(numbered_lines(file.start(), file.name))
-    header = _record(lines, delimiter, file.name, width=None)
-    while header and header.is_blank:
-        header = _record(lines, delimiter, file.name, width=None)
+    header, _ = _opened(file, dialect)
     if header is None:
         return Content(rows=iter(()))
-    columns = _checked_header(header, options, file.name)
+    if fault := _unreadable(header.cells):
+        raise InputError(
+            f"{file.name}:{header.line}: the header holds {fault}; save the table as UTF-8"
+        )
+    ignored = _empty_columns(file, dialect, header.cells)
+    columns = [cell for index, cell in enumerate(header.cells) if index not in ignored]
+    check_unique(columns, options, f"{file.name}:{header.line}")
+    _, lines = _opened(file, dialect)
     return Content(
-        rows=_rows(lines, delimiter, columns, file.name),
+        rows=_rows(lines, dialect, header.cells, ignored, file.name),
         prompt_column=choose_prompt_column(columns, options, file.name, advice=advice),
-        columns=columns,
+        columns=header.cells,
+    )
+
+
+def _opened(file: OpenFile, dialect: Dialect) -> tuple["_Record | None", "_Lines"]:
+    """The header, and the lines below it."""
+    lines = _Lines(numbered_lines(file.start(), file.name))
+    header = _record(lines, dialect, file.name, width=None)
+    while header and header.is_blank:
+        header = _record(lines, dialect, file.name, width=None)
+    return header, lines
+
+
+def _empty_columns(file: OpenFile, dialect: Dialect, header: Sequence[str]) -> Set[int]:
+    """Which columns have neither a name nor a value, as spreadsheets leave them at the end."""
+    nameless = {index for index, cell in enumerate(header) if not cell.strip()}
+    _, lines = _opened(file, dialect)
+    while nameless and (record := _record(lines, dialect, file.name, width=len(header))):
+        nameless -= {index for index, cell in enumerate(record.cells) if cell.strip()}
+    return nameless
+
+
+def dialect_of(lines: Sequence[str], delimiter: str) -> Dialect:
+    """How the first lines of a table are written: `id, prompt`, or a quote behind a space, which no
+    value begins with that was written without one.
+    """
+    if delimiter == TAB:
+        return Dialect(delimiter=delimiter)
+    spaced = Dialect(delimiter=delimiter, is_spaced=True)
+    rows, without = (parsed(lines, each) for each in (Dialect(delimiter=delimiter), spaced))
+    has_spaced_header = len(rows) > 0 < len(rows[0]) - 1 and all(
+        cell.startswith(" ") for cell in rows[0][1:]
+    )
+    bare = [[cell.lstrip(" ") for cell in row] for row in rows]
+    has_spaced_quotes = any(map(ne, bare, without))
+    return spaced if has_spaced_header or has_spaced_quotes else Dialect(delimiter=delimiter)
+
+
+def parsed(lines: Sequence[str], dialect: Dialect) -> list[list[str]]:
+    """Rows, as far as they can be read as such."""
+    rows: list[list[str]] = []
+    with suppress(csv.Error):
+        for row in _reader((f"{line}\n" for line in lines), dialect):
+            rows.append(row)
+    return rows
+
+
+def _reader(lines: Iterable[str], dialect: Dialect) -> Iterator[list[str]]:
+    return csv.reader(
+        lines, delimiter=dialect.delimiter, skipinitialspace=dialect.is_spaced, strict=True
     )
 
 
 def header_of(head: str, delimiter: str) -> list[str]:
     """The cells of the first line, under a delimiter that may be the wrong one."""
+    dialect = Dialect(delimiter=delimiter, is_spaced=delimiter != TAB)
     try:
-        return next(csv.reader(io.StringIO(head, newline="\n"), delimiter=delimiter, strict=True))
+        return next(_reader(io.StringIO(head, newline="\n"), dialect))
     except StopIteration:
         return []
     except csv.Error:
@@ -115,12 +180,12 @@ class _Lines:
         self._given_back.extend(reversed(lines))
 
 
-def _record(lines: _Lines, delimiter: str, name: str, *, width: int | None) -> _Record | None:
+def _record(lines: _Lines, dialect: Dialect, name: str, *, width: int | None) -> _Record | None:
     """The next record; None at the end. `width`: how many columns it should have, if known."""
-    taken, is_lenient = _Taken(), delimiter == TAB
+    taken, is_lenient = _Taken(), dialect.delimiter == TAB
     most = _MAX_QUOTED_CHARACTERS if is_lenient else MAX_LINE_BYTES
     try:
-        cells = next(csv.reader(lines.take(taken, most), delimiter=delimiter, strict=True), None)
+        cells = next(_reader(lines.take(taken, most), dialect), None)
     except csv.Error as error:
         if not is_lenient:
             raise _malformed(taken, str(error), name) from error
@@ -162,38 +227,38 @@ def _malformed(taken: _Taken, reason: str, name: str) -> InputError:
     )
 
 
-def _checked_header(header: _Record, options: ReadOptions, name: str) -> list[str]:
-    if fault := _unreadable(header.cells):
-        raise InputError(f"{name}:{header.line}: the header holds {fault}; save the table as UTF-8")
-    check_unique(header.cells, options, f"{name}:{header.line}")
-    return header.cells
-
-
-def _rows(lines: _Lines, delimiter: str, columns: list[str], name: str) -> Iterator[Row]:
+def _rows(
+    lines: _Lines, dialect: Dialect, columns: list[str], ignored: Set[int], name: str
+) -> Iterator[Row]:
     """Blank rows are at fault, save those at the very end."""
     blanks: list[_Record] = []
-    while record := _record(lines, delimiter, name, width=len(columns)):
+    while record := _record(lines, dialect, name, width=len(columns)):
         if record.is_blank:
             blanks.append(record)
             continue
         for blank in blanks:
             yield Row(line=blank.line, original=blank.original, fault="the row is empty")
         blanks.clear()
-        yield _row(record, delimiter, columns)
+        yield _row(record, dialect.delimiter, columns, ignored)
 
 
-def _row(record: _Record, delimiter: str, columns: list[str]) -> Row:
+def _row(record: _Record, delimiter: str, columns: list[str], ignored: Set[int]) -> Row:
     fault = _unreadable(record.cells)
     if not fault and len(record.cells) != len(columns):
         fault = f"fields: {len(record.cells)}, where the header has {len(columns)}"
         if len(record.cells) > len(columns):
             fault += f"; a field that holds {delimiter!r} has to be quoted"
+    if record.cells == columns:
+        fault = "the header again, as where tables were put together: take this line away"
     original = record.original.encode("utf-8", "surrogateescape")
     if fault:
         return Row(line=record.line, original=original, fault=fault)
-    return Row(
-        line=record.line, original=original, fields=dict(zip(columns, record.cells, strict=True))
-    )
+    fields: dict[str, Cell] = {
+        column: cell
+        for index, (column, cell) in enumerate(zip(columns, record.cells, strict=True))
+        if index not in ignored
+    }
+    return Row(line=record.line, original=original, fields=fields)
 
 
 def _unreadable(cells: Sequence[str]) -> str | None:

@@ -6,6 +6,9 @@ takes more than a quarter of the words, or words that are mostly unknown.
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from functools import cache
+from itertools import groupby
 
 from pipeline.prompts.lexicon import Lexicon, lexicon
 
@@ -13,14 +16,10 @@ _MAX_FOREIGN_SHARE = 0.25  # of the words
 _MIN_KNOWN_SHARE = 0.6  # of the words, where one is foreign
 _MIN_KNOWN_SHARE_ALONE = 1 / 3  # where none is
 _WORD = re.compile(r"[^\W\d_]+(?:[-'\u2019][^\W\d_]+)*")
-# Names and dishes with words of other languages. Before a word in capitals any is part of a name.
-_BORROWED = re.compile(
-    r"\b(?:los angeles|las vegas|el paso|la paz|el greco|el capitan|el dorado|del mar|big sur"
-    r"|sous chefs?|sous vide|moulin rouge|cordon bleu|bleu cheese|salsa verde|a la (?:carte|mode)"
-    r"|chilli? con carne|cafe con leche|caf\u00e9 con leche|les paul|la scala|el ni[n\u00f1]o"
-    r"|mesa verde|las palmas|du jour|vis \u00e0 vis)\b",
-    re.I,
-)
+_FRAME = 3  # words of English in a row, around what is none
+_MOST_BORROWED = 4  # words
+_MOST_NAMED = 2
+_OF_NAMES = frozenset(("de", "da", "do", "di", "von", "van", "of"))  # between two words of a name
 
 
 def is_latin(text: str) -> bool:
@@ -32,18 +31,49 @@ def is_english(text: str) -> bool:
     """Whether nothing says that a text is in another language."""
     if not is_latin(text):
         return False
-    words = _WORD.findall(_BORROWED.sub(" ", unicodedata.normalize("NFKC", text)))
+    words = _WORD.findall(_borrowed().sub(" ", unicodedata.normalize("NFKC", text)))
     if not words:
         return True
     has_case = any(word.islower() for word in words)
-    num_foreign = sum(
+    is_foreign = [
         _is_foreign(word, after, has_case=has_case)
         for word, after in zip(words, [*words[1:], ""], strict=True)
-    )
+    ]
     share = known_share([word.casefold() for word in words], lexicon())
-    if num_foreign:
-        return num_foreign <= _MAX_FOREIGN_SHARE * len(words) and share >= _MIN_KNOWN_SHARE
-    return share >= _MIN_KNOWN_SHARE_ALONE
+    if not any(is_foreign):
+        return share >= _MIN_KNOWN_SHARE_ALONE or _is_name(words)
+    if sum(is_foreign) <= _MAX_FOREIGN_SHARE * len(words) and share >= _MIN_KNOWN_SHARE:
+        return True
+    return _is_framed(
+        not foreign and _is_known(word.casefold(), lexicon())
+        for word, foreign in zip(words, is_foreign, strict=True)
+    )
+
+
+def _is_name(words: list[str]) -> bool:
+    """San Francisco, Rio de Janeiro: names are of no language."""
+    inner = [word for word in words[1:-1] if word not in _OF_NAMES]
+    named = [words[0], *inner, *words[1:][-1:]]
+    return len(named) <= _MOST_NAMED and all(word.istitle() for word in named)
+
+
+def _is_framed(is_of_english: Iterable[bool]) -> bool:
+    """Whether all words that are not of English stand together, in a sentence that else is."""
+    runs = [(known, len(list(run))) for known, run in groupby(is_of_english)]
+    borrowed = [length for known, length in runs if not known]
+    frames = [length for known, length in runs if known]
+    return (
+        len(borrowed) == 1
+        and borrowed[0] <= min(_MOST_BORROWED, sum(frames))
+        and max(frames) >= _FRAME
+    )
+
+
+@cache
+def _borrowed() -> re.Pattern[str]:
+    """Before a word in capitals any other may be part of a name, too: see `_is_foreign`."""
+    longest_first = sorted(lexicon().borrowed, key=len, reverse=True)
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b", re.IGNORECASE)
 
 
 def known_share(words: list[str], words_of: Lexicon) -> float:

@@ -67,6 +67,7 @@ class Lexicon:
     worn: frozenset[str]  # clothes, and these
     abstract: frozenset[str]
     foreign: frozenset[str]
+    borrowed: frozenset[str]  # whole phrases of other languages that English uses
     prepositions: Mapping[tuple[str, ...], Preposition]  # by the words of the phrase
     inverses: Mapping[str, str]
     negations: frozenset[tuple[str, ...]]  # the words of each phrase
@@ -161,11 +162,19 @@ def lexicon() -> Lexicon:
         worn=_word_set("body_parts") | _word_set("clothes"),
         abstract=abstract,
         foreign=_word_set("foreign"),
+        borrowed=frozenset(_lines("borrowed")),
         prepositions=prepositions,
         inverses=inverses,
         negations=_phrases("negations"),
         adverbials=_phrases("adverbials"),
     )
+
+
+@cache
+def lookalikes() -> dict[int, str]:
+    """Letters that look like Latin ones, for `str.translate`."""
+    latin = tomllib.loads(_read("lookalikes.toml"))
+    return {ord(letter): name for name, letters in latin.items() for letter in letters}
 
 
 def _read(name: str) -> str:

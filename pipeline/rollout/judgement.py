@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from pipeline.engine.soundness import NOT_FINITE
 from schemas.errors import InfrastructureFailure, TooManyDead
+from schemas.names import quoted
 from schemas.runs import Grow, RunManifest, ShardFooter
 
 Endings: TypeAlias = Mapping[str | None, Set[str]]
@@ -63,6 +64,6 @@ def doubt_run(grow: Grow, footer: ShardFooter, manifest: RunManifest, url: str) 
     if num_finished >= _JUDGED_FROM and num_dead > limit * num_finished:
         raise TooManyDead(
             f"{num_dead:,} of {num_finished:,} rollouts are dead, more than "
-            f"{limit:.0%}; see why with: coppice show {url}, and go on in spite of "
+            f"{limit:.0%}; see why with: coppice show {quoted(url)}, and go on in spite of "
             "it with: --max-dead-fraction 1"
         )

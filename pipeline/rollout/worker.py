@@ -48,6 +48,7 @@ from schemas.errors import (
     StoreError,
     TooManyDead,
 )
+from schemas.names import quoted
 from schemas.runs import (
     Assignment,
     Attempt,
@@ -154,7 +155,8 @@ class Worker:
         if try_read_footer(self._store, shard, 1) is not None:
             raise DamagedObject(
                 f"the base of shard {shard} is gone while its supplement stands: growing it again "
-                f"would double rows; run: coppice repair {self._store.url} --shards {shard}",
+                "would double rows; run: coppice repair "
+                f"{quoted(self._store.url)} --shards {shard}",
                 reason="base_vanished",
             )
         row_of = self._planned_rows(shard)
@@ -199,7 +201,7 @@ class Worker:
             raise DamagedPlan(
                 f"the plan file of shard {shard} names other keys than its base, such as "
                 f"{min(unplanned)}: see which one is damaged with: "
-                f"coppice verify {self._store.url} --deep",
+                f"coppice verify {quoted(self._store.url)} --deep",
                 reason="damaged_plan",
             )
         row_of = {key: planned[key] for key in wanted}

@@ -1,7 +1,6 @@
 """Which scores a recipe means: a pin of name and version, and what the runs have of it."""
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from pipeline.store.objects import open_object
 from pipeline.store.runs import RunSource, unscored
 from schemas.errors import InputError
 from schemas.json_values import JsonObject
+from schemas.names import quoted
 from schemas.recipes import Recipe, judge_column
 from schemas.scores import SCORES_KEY, ScorerId, ScoresFooter, parse_scorer
 
@@ -133,7 +133,7 @@ def _check_scored(
             )
             problems.append(f"run {run.run_id} lacks scores {parts}")
             asked = (_as_asked(wanted[name], scorers[name], runs) for name in lacking)
-            commands.append(f"coppice score {shlex.quote(run.store.url)} {' '.join(asked)}")
+            commands.append(f"coppice score {quoted(run.store.url)} {' '.join(asked)}")
     if problems:
         raise InputError(f"{'; '.join(problems)}; make them with: {' && '.join(commands)}")
 
@@ -157,4 +157,4 @@ def _as_asked(wanted: _Wanted, scorer: ScorerId | None, runs: Sequence[RunSource
         settings = next(filter(None, (_settings_in(run, scorer) for run in runs)), None)
     is_told = scorer is not None and _HAS_SETTINGS.search(scorer.version) is not None
     words = pairs_of(settings) if settings else "SETTINGS" if is_told and not is_seen else ""
-    return f"--scorer {shlex.quote(f'{name}[{words}]' if words else name)}"
+    return f"--scorer {quoted(f'{name}[{words}]' if words else name)}"

@@ -40,6 +40,7 @@ from pipeline.store.traces import open_parquet
 from pipeline.store.trouble.scratch import scratch_folder
 from pipeline.twig.programs import Settings
 from schemas.errors import InputError
+from schemas.names import quoted
 from schemas.recipes import SetKind
 from schemas.rows import TraceRow, TrainingRow
 from schemas.sets import SetManifest, UnitFiles
@@ -53,8 +54,8 @@ def read_set(out: Store, names: Sequence[str]) -> SetManifest:
     manifest = try_set_manifest(out)
     if manifest is None:
         raise InputError(
-            f"{out.url} holds no whole set; make it first: coppice curate RUN {out.url} --recipe "
-            "NAME --export NAME"
+            f"{out.url} holds no whole set; make it first: coppice curate RUN "
+            f"{quoted(out.url)} --recipe NAME --export NAME"
         )
     check_exports(names, manifest.inputs.recipe.kind)
     for name in names:

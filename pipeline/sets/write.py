@@ -9,7 +9,6 @@ hole; units that are done are not made again.
 
 import hashlib
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -33,6 +32,7 @@ from pipeline.twig.programs import Settings
 from schemas import __version__
 from schemas.errors import InputError, ObjectMissing
 from schemas.json_values import JsonObject, JsonValue, canonical_json
+from schemas.names import quoted
 from schemas.sets import SetInputs, SetManifest, SetRun, StreamFiles, UnitFiles
 from schemas.small_files import UnreadableFile, parse_small, read_bounded, read_small
 from schemas.training import TRAINING_FORMAT
@@ -66,7 +66,7 @@ def write_set(
     version = version_of(inputs)
     if (finished := _begin(out, version)) is not None:
         _tidy(out)  # in case an earlier job ended just before it did
-        url = shlex.quote(out.url)
+        url = quoted(out.url)
         say(f"This very set is there already. Whether it is whole: coppice verify {url}")
         return finished
     sweep_scratch()
@@ -204,7 +204,7 @@ def _begin(out: Store, version: str) -> SetManifest | None:
         if written != version:
             raise InputError(
                 f"{out.url} holds {holds} (version {written}, not {version}); give an empty place. "
-                f"More forms of a set that stands are added with: coppice export {out.url} "
+                f"More forms of a set that stands are added with: coppice export {quoted(out.url)} "
                 "--export NAME"
             )
         return _parse_manifest(out, body) if key == MANIFEST else None

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pipeline.store.traces import UNREADABLE
 from schemas.errors import DamagedObject, DamagedPlan, InputError, ObjectMissing
 from schemas.ids import record_id
 from schemas.json_values import JsonObject, canonical_json, read_json_object
+from schemas.names import quoted
 from schemas.rows import PlanTableRow
 from schemas.runs import (
     FOOTER_KEY,
@@ -198,7 +198,7 @@ def plan_advice(store: Store) -> str:
     """What to do about a damaged plan file."""
     return (
         "its shard alone can be neither made nor repaired; if its traces stand, have the plan's "
-        f"rows back from them: coppice repair {shlex.quote(store.url)} --plan; else put the file "
+        f"rows back from them: coppice repair {quoted(store.url)} --plan; else put the file "
         "back from a copy of the run, or, where it is gone, plan the same prompts again"
     )
 
@@ -320,13 +320,13 @@ def read_manifest(store: Store) -> RunManifest:
         if last_shard_listed(store) is not None:
             raise DamagedObject(
                 f"{store.url} has traces, and no {layout.MANIFEST}: it is lost; see whether it can "
-                f"be had back from them: coppice repair {shlex.quote(store.url)} --run",
+                f"be had back from them: coppice repair {quoted(store.url)} --run",
                 reason="damaged_object",
             )
         check_holds_no_set(store)
         raise InputError(
             f"there is no run at {store.url} (no {layout.MANIFEST}); "
-            f"plan one first: coppice plan PROMPTS {store.url}"
+            f"plan one first: coppice plan PROMPTS {quoted(store.url)}"
         )
     return manifest
 
@@ -336,7 +336,7 @@ def check_holds_no_set(store: Store) -> None:
     if exists(store, layout.SET_MANIFEST):
         raise InputError(
             f"{store.url} holds a training set ({layout.SET_MANIFEST}), and no run: look at it "
-            f"with coppice view {shlex.quote(store.url)}, or give a folder for runs"
+            f"with coppice view {quoted(store.url)}, or give a folder for runs"
         )
 
 

@@ -17,6 +17,7 @@ from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.traces import open_parquet, reading_shard_file
 from schemas.errors import DamagedObject, InputError
+from schemas.names import quoted
 from schemas.runs import FOOTER_KEY, RunManifest, ShardFooter
 from schemas.scores import SCORES_KEY, ScorerId, ScoresFooter
 from schemas.tables import TRACES
@@ -66,7 +67,9 @@ def open_run(url: str, *, damage: dict[int, str] | None = None) -> RunSource:
     listed = (layout.try_traces_of(entry.key) for entry in store.list_folder(layout.TRACES))
     ordered = sorted(filter(None, listed))
     if not ordered:
-        raise InputError(f"{store.url} has no traces yet; grow them with: coppice run {store.url}")
+        raise InputError(
+            f"{store.url} has no traces yet; grow them with: coppice run {quoted(store.url)}"
+        )
     with ThreadPoolExecutor(_READERS) as readers:
         opened = readers.map(lambda traces: _open_unless(damage, store, manifest, *traces), ordered)
         objects = tuple(
@@ -100,7 +103,7 @@ def read_sidecar_notes(
 
     Raises InputError for sidecars that are missing, or that are of other traces than those here.
     """
-    again = f"coppice score {run.store.url} --scorer {scorer.name}"
+    again = f"coppice score {quoted(run.store.url)} --scorer {scorer.name}"
     if missing := unscored(run, scorer):
         raise InputError(
             f"run {run.run_id} lacks scores of {scorer} for {len(missing)} of "

@@ -15,6 +15,7 @@ from pipeline.store.objects import Store
 from pipeline.store.plans import PlanRow, describe_rollouts, look_at_plan, plan_advice
 from pipeline.store.traces import UNREADABLE
 from schemas.errors import ObjectMissing
+from schemas.names import quoted
 from schemas.runs import Key, RunManifest
 from schemas.trace import Status
 
@@ -278,14 +279,15 @@ class _Checker:
             )
 
     def _find(self, supplement: int, *, found: str, expected: str) -> None:
+        url = quoted(self.store.url)
         self.findings.append(
             Finding(
                 shard=self.shard,
                 key=self._name(supplement),
                 found=found,
                 expected=expected,
-                advice=f"move the shard aside with: coppice repair {self.store.url} --shards "
-                f"{self.shard}; then make it again with: coppice run {self.store.url}",
+                advice=f"move the shard aside with: coppice repair {url} --shards "
+                f"{self.shard}; then make it again with: coppice run {url}",
                 can_repair=True,
             )
         )

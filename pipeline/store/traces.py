@@ -8,7 +8,6 @@ because `datasets` gives up compression for every column that has a picture anyw
 import hashlib
 import io
 import json
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from pipeline.store import layout
 from pipeline.store.objects import Store, open_object
 from schemas.config import MethodConfig
 from schemas.errors import DamagedObject, ObjectMissing
+from schemas.names import quoted
 from schemas.rows import EventRow, StackRow, TraceRow
 from schemas.runs import FOOTER_KEY, RUN_KEY, EndpointUsage, Key, RunEvidence, ShardFooter
 from schemas.tables import TRACES
@@ -233,7 +233,7 @@ def reading_shard_file(store: Store, shard: int | None, key: str) -> Iterator[No
     try:
         yield
     except UNREADABLE as error:
-        url = shlex.quote(store.url)
+        url = quoted(store.url)
         way_back = (
             f"see what else is damaged: coppice verify {url} --deep; then move it aside: "
             f"coppice repair {url} --shards {shard}; and make it again: coppice run {url}"

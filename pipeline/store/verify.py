@@ -4,7 +4,6 @@ Goes through the run shard by shard and holds a few at a time. Of the plan it ke
 to see that no key is planned twice; of the names in `traces/`, those of supplements.
 """
 
-import shlex
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from pipeline.store.shard_check import Finding, ShardCheck, check_shard, name_so
 from pipeline.store.status import LoggedShards, logged_shards
 from pipeline.store.traces import UNREADABLE
 from schemas.errors import ObjectMissing
+from schemas.names import quoted
 from schemas.runs import RunManifest
 
 _READERS = 8  # each waits for the store most of its time
@@ -152,7 +152,7 @@ class Verification:
                 found=f"shard {traces[0]}, which is not planned" if traces else "an unknown name",
                 expected=f"shards 0 to {num_shards - 1} and their supplements",
                 advice="if a part of the plan was lost, have it back: coppice repair "
-                f"{shlex.quote(self.store.url)} --run; else move it away by hand: whoever reads "
+                f"{quoted(self.store.url)} --run; else move it away by hand: whoever reads "
                 f"{layout.TRACES}/*.parquet may take it for a part of the run",
             )
 

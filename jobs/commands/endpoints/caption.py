@@ -19,6 +19,7 @@ from pipeline.engine.fake import Fake
 from pipeline.plan.configs import (
     Resolved,
     Tables,
+    check_fake,
     read_config_file,
     resolve,
     with_settings,
@@ -41,6 +42,7 @@ _PACK = "caption"
 _LISTED = 5
 _ENOUGH = 20  # answers, to tell that a thinker is of no use
 _OF_THINKER = ("endpoints", "schedule", "sampling", "seed")  # of a run's method
+_OF_MODEL = ("model", "backend", "dtype", "fake")  # the same, where no endpoint thinks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,9 +169,11 @@ def _tables(request: CaptionRequest) -> Tables:
     method |= {"pack": request.pack} if request.pack else {}
     method["reflection"] = {"max_revisions": 0}
     if request.endpoint is None:
-        method |= {name: run[name] for name in ("model", "backend", "dtype", "fake") if name in run}
+        check_fake(tables, tables)
+        method |= {name: run[name] for name in _OF_MODEL if name in run}
     else:
         endpoint_of(tables, request.endpoint)
+        _check_no_model(request.settings)
         method |= {"backend": "fake", "backends": {"think": request.endpoint}}
     return {"method": method, "execution": tables.get("execution", {})}
 
@@ -192,6 +196,14 @@ def _describe_left_out(prompts: PromptSet) -> Iterator[str]:
         yield (
             f"Left out: {counted(prompts.num_duplicates, 'exact duplicate')}, "
             f"{counted(len(prompts.rejects), 'unusable prompt')}."
+        )
+
+
+def _check_no_model(settings: Sequence[str]) -> None:
+    told = with_settings({}, settings).get("method")
+    if isinstance(told, dict) and (extra := next((name for name in _OF_MODEL if name in told), "")):
+        raise InputError(
+            f"method.{extra} says what thinks, and so does --endpoint: leave one of them out"
         )
 
 

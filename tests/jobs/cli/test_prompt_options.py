@@ -1,6 +1,9 @@
 """The options that say how prompt files are read, as a user has them."""
 
+import csv
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pyarrow as pa
@@ -90,6 +93,22 @@ def test_an_option_that_cannot_be_followed_is_refused(
     assert prompts.exists()
     assert answer.returncode == 2
     assert complaint in answer.stderr
+
+
+@pytest.mark.parametrize("column", ["a,b", 'the "x"', "", " padded ", "it's"])
+def test_any_two_columns_of_one_name_can_be_left_out_as_the_message_says(
+    coppice: Coppice, tmp_path: Path, column: str
+):
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["prompt", column, column, "n"], ["a boat", 1, 2, 3]])
+
+    refused = coppice("plan", "a.csv", "run", *FAKE)
+    (option,) = re.findall("--drop-columns .*", refused.stderr)
+    answer = coppice("plan", "a.csv", "run", *FAKE, *shlex.split(option))
+
+    assert refused.returncode == 2
+    assert answer.returncode == 0, answer.stderr
+    assert [row.metadata for row in planned(tmp_path)] == [{"n": "3"}]
 
 
 def test_prompts_are_curated_from_a_named_column_against_any_published_table(

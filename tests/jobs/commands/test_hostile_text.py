@@ -28,6 +28,7 @@ from pipeline.store.runs import open_run
 from pipeline.twig.requests import Request, Text
 from schemas.errors import FailureKind, RecordFailure, RolloutError
 from schemas.ids import record_id
+from schemas.names import quoted
 from schemas.runs import FailedAttempt
 from schemas.trace import Role
 from tests.support import at_work, attempt_at, replace_object
@@ -184,7 +185,7 @@ def test_records_are_chosen_by_hostile_conditions(store: Store):
 def test_a_gallery_is_told_of(store: Store):
     said = coppice("view", NAME, f"gallery {NAME}", "--where", "dead_message is null")
 
-    assert f"gallery {printable(NAME)}/index.html" in said.out
+    assert f"Gallery: {quoted(f'gallery {NAME}/index.html')}, 2 traces\n" in said.out
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_damage_is_told_and_moved_aside(store: Store):
     assert f"{layout.TRACES}/{printable(NAME)}\n" in verified.out
     keys = {finding["key"] for finding in json.loads(counted.out)["findings"]}
     assert f"{layout.TRACES}/{NAME}" in keys
-    assert printable(f"1 object moved to '{NAME}'/{layout.QUARANTINE}/.") in repaired.out
+    assert f"1 object moved to {quoted(NAME)}/{layout.QUARANTINE}/." in repaired.out
 
 
 def test_rows_of_anyone_are_shown(store: Store):

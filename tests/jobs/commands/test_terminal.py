@@ -101,7 +101,7 @@ def test_a_run_elsewhere_keeps_its_name(tmp_path: Path, monkeypatch: pytest.Monk
     assert as_typed(url) == url
 
 
-@pytest.mark.parametrize("name", ["my run", "a;b", "$HOME", "it's", "a\nb"])
+@pytest.mark.parametrize("name", ["my run", "a;b", "$HOME", "it's"])
 def test_a_name_is_quoted_for_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     monkeypatch.chdir(tmp_path)
 

@@ -93,13 +93,15 @@ def test_a_setting_is_a_toml_value_or_a_word(pair: str, value: Any):
     assert with_settings({}, [pair]) == {"method": {"sampling": {"cfg_weight": value}}}
 
 
-def test_settings_go_over_a_file_and_later_ones_over_earlier_ones():
+def test_settings_go_over_a_file_and_none_over_another():
     before = {"method": {"seed": 1, "backend": "fake"}}
 
-    after = with_settings(before, ["method.seed=2", "method.seed=3", "execution.num_actors=4"])
+    after = with_settings(before, ["method.seed=3", "method.seed=3", "execution.num_actors=4"])
 
     assert after == {"method": {"seed": 3, "backend": "fake"}, "execution": {"num_actors": 4}}
     assert before == {"method": {"seed": 1, "backend": "fake"}}
+    with pytest.raises(InputError, match=r"method\.seed is given twice"):
+        with_settings(before, ["method.seed=2", "method.seed=3"])
 
 
 @pytest.mark.parametrize("pair", ["method.seed", "seed=1", "=1", ""])

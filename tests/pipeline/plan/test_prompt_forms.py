@@ -219,6 +219,11 @@ def test_published_sets_go_in_unchanged(tmp_path: Path):
 
 # Prompts a line, and what is none
 
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+FLICKR = (
+    "image_name| comment_number| comment\n1.jpg| 0| Two men, outside .\n1.jpg| 1| A dog runs .\n"
+)
+
 
 @pytest.mark.parametrize(
     "content",
@@ -239,6 +244,18 @@ def test_published_sets_go_in_unchanged(tmp_path: Path):
         "PAR1 spotlight on a stage\n",
         "a cat | a dog\na fox | a hen\n",
         "prompt engineering\nprompt, the word\n",
+        "text\n",
+        "a sign that says text\ncaption on a wall\n",
+        "<3 in neon letters\na sign with <b> on it\n",
+        "404 not found, on a screen\nan HTTP error page\n",
+        "version https is shown on a screen\n",
+        "1, 2, 3 painted on a wall\n4, 5, 6 painted on a door\n",
+        "2 cats, sleeping\n3 dogs, running\n",
+        "7, a lucky number\n8, an unlucky number\n",
+        "a cat | oil painting | 4k\na dog | ink | 8k\n",
+        "a cat | 1980 | film\na dog | 1990 | film\na fox | 2000 | film\n",
+        'a sign, "open"\na door, "closed"\n',
+        "1. a red kite\n2. two dogs\n",
     ],
 )
 def test_lines_of_text_are_prompts_whatever_signs_they_hold(tmp_path: Path, content: str):
@@ -254,6 +271,7 @@ def test_lines_of_text_are_prompts_whatever_signs_they_hold(tmp_path: Path, cont
         "Prompt\tCategory\tNote\na paper boat\tOutdoor\tsimple\n",
         "Prompts,Category\nA red car.,Colors\n",
         "Category;Prompt\nColors;A red car, seen from above\n",
+        'id, prompt\n1, "a boat, red"\n2, "a dog"\n',
         '"prompt","style"\n"a cat, sitting","photo"\n',
         '{"prompt": "a cat", "style": "photo"}\n{"prompt": "a dog"}\n',
         '[{"prompt": "a cat"},\n {"prompt": "a dog"}]\n',
@@ -283,6 +301,21 @@ def test_a_table_under_the_name_of_text_is_never_a_list_of_lines(tmp_path: Path,
         ('[{"prompt": "a cat"},\n', "malformed JSON"),
         ('["a cat", "a dog"]\n["a fox", "a hen"]\n', "a.txt:2: malformed JSON at column 1"),
         ("a cat\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
+        (LFS_POINTER, "a pointer of Git LFS; fetch the file itself: git lfs pull"),
+        ("/annex/objects/SHA256E-s9--0c1.txt\n", "a pointer of git-annex"),
+        ("<!DOCTYPE html>\n<html><body>Not found</body></html>\n", "a web page"),
+        ("\ufeff\r\n<HTML lang=en>\n", "a web page"),
+        ('<?xml version="1.0"?>\n<Error><Code>NoSuchKey</Code></Error>', "a web page"),
+        ("404: Not Found", "a web page"),
+        ("%PDF-1.7\n", "a PDF"),
+        ("{\\rtf1\\ansi a cat}\n", "rich text; save it as plain text"),
+        ("caption\na cat\na dog\n", "found the header 'caption'; take it away, or call the file"),
+        ('\n"Text"\na cat\n', "and add --prompt-column text"),
+        (FLICKR, "found 'comment, comment_number, image_name'"),
+        ("1,a red kite, high above\n2,two dogs\n", "found row numbers before them"),
+        ("id,caption\n1,a red kite, high above\n2,two dogs\n", "found row numbers"),
+        ("0; a cat; asleep\n1; a dog\n2; a fox\n", "found row numbers"),
+        ("image,words\n1.jpg,a cat, asleep\nb/2.png,two dogs\n", "found names of pictures"),
         (b"PK\x03\x04 and so on", "a spreadsheet or a zip archive"),
         (gzip.compress(gzip.compress(b"a cat\n", mtime=0), mtime=0), "packed twice"),
     ],
@@ -291,6 +324,66 @@ def test_what_is_no_list_of_lines_is_refused(tmp_path: Path, content: str | byte
     body = content if isinstance(content, bytes) else content.encode()
 
     assert reason.replace("\\\\", "\\") in refusal(tmp_path, "a.txt", body)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "array.json", "a.parquet", "a.tsv"])
+@pytest.mark.parametrize("content", [LFS_POINTER, "<!doctype html>\n<html>\n"])
+def test_what_was_never_fetched_is_told_by_what_it_is_under_any_name(
+    tmp_path: Path, name: str, content: str
+):
+    assert "expected prompts, found a " in refusal(tmp_path, name, content.encode())
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.txt"])
+@pytest.mark.parametrize("header", ["id, prompt", "id,prompt", '"id", "prompt"', "id, Prompt"])
+def test_a_space_behind_the_comma_is_of_no_column(tmp_path: Path, name: str, header: str):
+    content = f'{header}\n1, "a boat, red"\n2, "a ""red"" sign"\n3, a dog\n'.encode()
+
+    prompts = read(tmp_path, name, content).prompts
+
+    assert [prompt.text for prompt in prompts] == ["a boat, red", 'a "red" sign', "a dog"]
+    assert [prompt.metadata for prompt in prompts] == [{"id": id} for id in "123"]
+
+
+def test_a_published_table_of_captions_is_read_with_its_column(tmp_path: Path):
+    for name in ("results.csv", "results.txt"):
+        prompts = read(tmp_path, name, FLICKR.encode(), prompt_column="comment")
+
+        assert texts(prompts) == ["Two men, outside .", "A dog runs ."]
+        assert prompts.prompts[1].metadata == {"image_name": "1.jpg", "comment_number": "1"}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt"])
+@pytest.mark.parametrize("dropped", [frozenset[str](), frozenset({""})])
+def test_columns_with_neither_a_name_nor_a_value_are_none(
+    tmp_path: Path, name: str, dropped: frozenset[str]
+):
+    content = "prompt,style,, ,\na cat,ink,,,\na dog,oil, ,,\n"
+    body = content.replace(",", "\t" if name == "a.tsv" else ",").encode()
+
+    prompts = read(tmp_path, name, body, dropped_columns=dropped).prompts
+
+    assert [prompt.metadata for prompt in prompts] == [{"style": "ink"}, {"style": "oil"}]
+
+
+def test_a_value_without_a_name_travels_and_two_are_refused(tmp_path: Path):
+    numbered = read(tmp_path, "a.csv", b",prompt,\n0,a cat,\n1,a dog,\n").prompts
+
+    assert [prompt.metadata for prompt in numbered] == [{"": "0"}, {"": "1"}]
+    assert (
+        "found 2 called ''; rename them, or leave them out with --drop-columns '\"\"'"
+        in refusal(tmp_path, "b.csv", b",prompt,\n,a cat,\n1,a dog,x\n")
+    )
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt"])
+def test_a_header_in_the_middle_of_a_table_is_no_prompt(tmp_path: Path, name: str):
+    sign = "\t" if name == "a.tsv" else ","
+    content = "prompt,style\na cat,ink\nprompt,style\na dog,oil\n".replace(",", sign).encode()
+
+    assert f"{name}:3: the header again" in refusal(tmp_path, name, content)
+    prompts = read_prompts([write(tmp_path, name, content)], skip_bad=True)
+    assert texts(prompts) == ["a cat", "a dog"]
 
 
 # Columns

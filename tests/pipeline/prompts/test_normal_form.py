@@ -93,7 +93,11 @@ def test_any_text_has_a_key_that_case_and_outer_space_do_not_change(text: str):
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
-    "piece", [", 4k", ",", " ", "a photo of ", "very ", "(", "in the style of "]
+    "piece",
+    [
+        *(", 4k", ",", " ", "a photo of ", "very ", "(", "in the style of "),
+        *("&amp;", "&", "<b ", "<b>&#38;amp;", "\u200b", "a\u200b", "\U0001f1e6\U0001f1e7"),
+    ],
 )
 def test_long_hostile_prompts_take_no_time(piece: str):
     assert prompt_key("a cat" + piece * 20_000) is not None
