@@ -94,19 +94,27 @@ class Cursor:
             or word in self.lexicon.verbs
         )
 
-    def is_verb_after(self, *, is_plural: bool, is_list: bool) -> bool:
+    def is_verb_after(self, *, is_plural: bool, is_list: bool, is_one: bool = False) -> bool:
         """Whether the verb form here agrees with the noun before it, or with a list of nouns."""
-        word = self.word()
-        bare = self.lexicon.verbs[word]
-        if not self.lexicon.is_noun(word) and word not in self.lexicon.attributes:
+        word, follows = self.word(), self.word(1)
+        is_attribute = word in self.lexicon.attributes
+        if not self.lexicon.is_noun(word) and not is_attribute:
             return True
-        is_followed = self.is_clause_word(self.word(1))
-        if word == bare:
-            return (is_plural or is_list) and is_followed
-        if word.endswith("s"):
-            # A plural stands last among nouns: "a hat slices vegetables".
-            is_with_object = (
-                self.is_nominal(self.word(1)) and self.word(1) not in self.lexicon.verbs
+        is_followed = self.is_clause_word(follows)
+        if word == self.lexicon.verbs[word]:
+            # No plural stands before another noun: "women ride horses". But "a sports watch".
+            is_with_object = not is_attribute or self.is_nominal(follows)
+            return (is_plural and not is_one and (is_followed or is_with_object)) or (
+                is_list and (is_followed or self.is_nominal(follows))
             )
-            return not is_plural and (is_followed or is_with_object)
+        if word.endswith("s"):
+            return not is_plural and (
+                is_followed or self._has_object() or (is_one and not self.is_nominal(follows))
+            )
         return is_followed
+
+    def _has_object(self) -> bool:
+        """Whether a noun follows. A plural stands last: "a hat slices vegetables"."""
+        follows = self.word(1)
+        is_other = follows not in self.lexicon.verbs or self.lexicon.is_plural(follows)
+        return self.is_nominal(follows) and is_other

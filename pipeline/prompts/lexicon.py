@@ -102,6 +102,11 @@ class Lexicon:
         is_quality = word.endswith(("ness", "ity", "ism", "ship", "hood"))
         return is_quality or not forms.isdisjoint(self.abstract)
 
+    def acts(self, noun: str) -> bool:
+        """Whether it is a person or an animal."""
+        heads = {noun, noun.split()[-1], self.singular(noun)}
+        return not heads.isdisjoint(self.people | self.animals)
+
     def knows(self, word: str) -> bool:
         """Whether it is a word of these lists, of whatever kind."""
         return (

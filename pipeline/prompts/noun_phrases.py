@@ -13,6 +13,7 @@ from schemas.specs import Attribute, AttributeKind
 
 _COUNTED_PARTITIVES = {"pair": 2, "couple": 2, "trio": 3, "dozen": 12, "duo": 2, "quartet": 4}
 _PERIOD = re.compile(r"'?(?:\d\d)?\d0s|\d+(?:st|nd|rd|th)-century")  # "a 1960s kitchen"
+_OF_OTHERS = frozenset(("sports", "clothes", "savings", "arms", "goods", "games", "sales"))
 _ALSO_THINGS = frozenset(("team", "lot", "set", "school", "pack", "band", "line", "number"))
 
 
@@ -27,6 +28,7 @@ class NounPhrase:
     is_plural: bool
     is_abstract: bool
     is_definite: bool  # said with the, this or that: perhaps named before
+    is_doubtful: bool = False  # a plural stands in it: perhaps a verb follows that no list knows
 
     @property
     def noun(self) -> str:
@@ -51,6 +53,7 @@ class NounPhraseReader:
         self._lexicon = cursor.lexicon
         self._is_bare = True  # no determiner and no number
         self._is_one = False
+        self._is_counted = False  # a number of several
         self._is_definite = False
 
     def take(self) -> NounPhrase:
@@ -60,7 +63,7 @@ class NounPhraseReader:
         start = self._cursor.at
         is_one, count = self._take_determiners()
         self._is_bare = self._cursor.at == start
-        self._is_one = is_one
+        self._is_one, self._is_counted = is_one, (count or 0) > 1
         attributes, nouns = self._take_attributes()
         if not (attributes and not nouns and self._is_said_of_subject()):
             self._take_nouns(nouns)
@@ -209,7 +212,9 @@ class NounPhraseReader:
             return word not in self._lexicon.partitives
         if word in self._lexicon.verbs:
             is_plural = self._lexicon.is_plural(nouns[-1])
-            is_list = self._before.is_and and not self._is_one
+            is_list = self._before.is_and and (
+                not self._is_one or self._lexicon.acts(nouns[-1])  # "a boy and a girl play chess"
+            )
             is_second_plural = word != self._lexicon.verbs[word] and word.endswith("s")
             follows = self._cursor.word(1)
             is_ended = (
@@ -217,7 +222,11 @@ class NounPhraseReader:
             )
             if is_plural and is_second_plural and is_ended:
                 return nouns[-1] not in self._lexicon.unchanging  # "rows of desks face(s) a"
-            return self._cursor.is_verb_after(is_plural=is_plural, is_list=is_list)
+            if self._is_counted and not is_plural and is_second_plural:
+                return False  # "two door locks on a table"
+            return self._cursor.is_verb_after(
+                is_plural=is_plural, is_list=is_list, is_one=self._is_one
+            )
         is_known = self._lexicon.is_noun(word)
         return not is_known and word.endswith(("ed", "ing")) and len(word) > 5
 
@@ -245,6 +254,7 @@ class NounPhraseReader:
         head = self._lexicon.singular(nouns[-1])
         is_group = head in self._lexicon.partitives or head in self._lexicon.formations
         _, inner_count = self._take_determiners() if is_group else (False, None)
+        self._is_one, self._is_counted = False, (inner_count or 0) > 1
         inner_attributes, inner = self._take_attributes()
         self._take_nouns(inner)
         if not inner:
@@ -307,7 +317,13 @@ class NounPhraseReader:
             is_plural=bool(nouns) and not is_new and self._lexicon.is_plural(nouns[-1]),
             is_abstract=self._is_abstract(nouns, head, bool(attributes)),
             is_definite=self._is_definite,
+            is_doubtful=not self._is_one and any(map(self._is_other_plural, nouns[:-1])),
         )
+
+    def _is_other_plural(self, noun: str) -> bool:
+        """Whether it hardly stands before another noun, as in "sports car" and "clothes rack"."""
+        is_known = noun in self._lexicon.unchanging or noun in self._lexicon.paired
+        return self._lexicon.is_plural(noun) and not is_known and noun not in _OF_OTHERS
 
     def _is_abstract(self, nouns: Sequence[str], head: str, is_described: bool) -> bool:
         """A word of both kinds is a thing if it is described: "at the top", "its oval top"."""

@@ -50,6 +50,7 @@ class Unread(StrEnum):
     SCRIPT = "letters that are not Latin"
     LANGUAGE = "words that are not English"
     NO_OBJECT = "no object that a picture could show"
+    DOUBT = "words that may be read in more than one way"
     UNSURE = "a long caption of which nothing is sure"
 
 
@@ -107,6 +108,8 @@ def _read(prompt: str) -> _Read | Unread:
         return Unread.NO_OBJECT
     confidence, why = confidence_of(words, reading, words_of)
     if confidence is not Confidence.LOW:
+        if any(seen.is_doubtful for seen in reading.seen):
+            return Unread.DOUBT
         return _Read(
             objects=_objects(reading.seen),
             relations=tuple(dict.fromkeys(reading.relations)),

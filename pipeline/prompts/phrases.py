@@ -6,7 +6,7 @@ what comes next after what.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pipeline.prompts.cursor import Cursor
@@ -152,7 +152,10 @@ class _Reader:
             is_and=self._last in (Join.AND, Join.OR),
             is_in=isinstance(self._last, Preposition) and self._last.name == "in",
         )
-        return NounPhraseReader(self._cursor, before).take()
+        phrase = NounPhraseReader(self._cursor, before).take()
+        is_verb = word.endswith("s") and word in self._lexicon.verbs  # "stacks of plates crowns"
+        is_after_plural = isinstance(self._last, NounPhrase) and self._last.is_plural
+        return replace(phrase, is_doubtful=True) if is_verb and is_after_plural else phrase
 
     def _length_of_nothing(self) -> int:
         """How many words here say nothing: "not only a cat", "no one is there"."""
@@ -274,7 +277,9 @@ class _Reader:
         if last is Join.NO:
             return not is_other
         if isinstance(last, NounPhrase):
-            return self._cursor.is_verb_after(is_plural=last.is_plural, is_list=self._is_list())
+            return self._cursor.is_verb_after(
+                is_plural=last.is_plural, is_list=self._is_list(), is_one=last.is_one
+            )
         if last in (Join.AND, Join.OR, Join.COMMA):
             is_free = not is_other or self._cursor.is_clause_word(self._cursor.word(1))
             return self._has_verb and is_free and not self._is_participle_of_noun()

@@ -121,6 +121,7 @@ class Reading:
                 is_introduced=bool(
                     phrase.is_one or phrase.is_definite or phrase.count or phrase.attributes
                 ),
+                is_doubtful=phrase.is_doubtful,
             )
         )
         return len(self.seen) - 1
@@ -150,15 +151,11 @@ class Reading:
         if isinstance(follows, Preposition) and self._group_link and not self._group_link.is_verb:
             # "a knight on a horse and a princess in a gown"
             is_own = follows.name != "of" and self._group_link.relation != "of"
-            return is_own and self._is_actor(phrase.noun) and self._has_actor()
+            return is_own and self.words.acts(phrase.noun) and self._has_actor()
         return False
 
-    def _is_actor(self, noun: str) -> bool:
-        actors = (self.words.people, self.words.animals)
-        return any(noun in words or noun.split()[-1] in words for words in actors)
-
     def _has_actor(self) -> bool:
-        return any(self._is_actor(self.seen[index].noun) for index in self._subject)
+        return any(self.words.acts(self.seen[index].noun) for index in self._subject)
 
     def _take_abstract(self, phrase: NounPhrase, ahead: Sequence[Piece]) -> None:
         """What cannot be shown ends a relation, or carries it on: "on the edge of the table"."""
@@ -199,7 +196,7 @@ class Reading:
 
     def _nearest_person(self) -> list[int]:
         near = [*self._group[-1:], *self._subject]
-        people = [index for index in near if self._is_actor(self.seen[index].noun)]
+        people = [index for index in near if self.words.acts(self.seen[index].noun)]
         return people[:1] or self._subject[-1:] or self._group[-1:]
 
     def _leave_clause(self) -> None:

@@ -15,6 +15,7 @@ class SeenObject:
     is_one: bool
     num_own_attributes: int  # that stood before the noun; they come first
     is_introduced: bool  # by an article, a number or an attribute: hardly a verb
+    is_doubtful: bool  # its noun holds a plural, so perhaps a verb
 
 
 @dataclass(kw_only=True, slots=True)

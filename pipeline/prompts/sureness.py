@@ -81,6 +81,7 @@ def _is_known(seen: SeenObject, words_of: Lexicon) -> bool:
 
 def _is_sure(seen: SeenObject, words_of: Lexicon) -> bool:
     head = seen.noun.split()[-1]
-    if head in words_of.vague or head not in words_of.objects or not _is_known(seen, words_of):
+    is_thing = head in words_of.objects and head not in words_of.vague
+    if seen.is_doubtful or not is_thing or not _is_known(seen, words_of):
         return False
     return seen.is_introduced or head not in words_of.verbs
