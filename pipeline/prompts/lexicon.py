@@ -32,6 +32,7 @@ class Preposition:
     kind: RelationKind
     inverse: str | None = None  # the same scene told from the other side
     moves: bool = False  # it may tell a way, and no place
+    is_agent: bool = False  # after a verb it may tell who does it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +49,7 @@ class Lexicon:
     unchanging: frozenset[str]
     verbs: Mapping[str, str]  # every form, and its bare verb
     place_verbs: frozenset[str]
+    done_to: frozenset[str]  # verbs that want an object
     determiners: frozenset[str]
     pronouns: frozenset[str]
     auxiliaries: frozenset[str]
@@ -148,6 +150,7 @@ def lexicon() -> Lexicon:
         unchanging=_word_set("unchanging"),
         verbs=_verb_forms(),
         place_verbs=_word_set("verbs_of_place"),
+        done_to=_word_set("verbs_done_to"),
         adverbs=adverbs,
         **closed,
         function_words=frozenset().union(*closed.values())
@@ -209,6 +212,7 @@ def _prepositions() -> tuple[dict[tuple[str, ...], Preposition], dict[str, str]]
             kind=RelationKind(table["kind"]),
             inverse=inverse,
             moves=table.get("moves", False),
+            is_agent=table.get("agent", False),
         )
         phrases |= {tuple(phrase.split()): relation for phrase in table["phrases"]}
         if inverse:

@@ -112,7 +112,7 @@ def _read(prompt: str) -> _Read | Unread:
             return Unread.DOUBT
         return _Read(
             objects=_objects(reading.seen),
-            relations=tuple(dict.fromkeys(reading.relations)),
+            relations=tuple(dict.fromkeys(reading.told.relations)),
             confidence=confidence,
             reason=why,
         )

@@ -21,6 +21,7 @@ _HIMSELF = ("him", "it", "them")
 _TOKEN = re.compile(r"[^\W_]+(?:[-\u2010\u2011][^\W_]+)*|'s\b|'(?=\s)|[^\w\s]")
 _MAX_COMPOUND_WORDS = 3
 _MAX_ADVERBIAL_WORDS = 5
+_ONLY_PARTICIPLES = ("en", "wn", "rn")  # driven, thrown, worn; "chased" may be the past
 _OUT_OF = {("of",), ("from",), ("out", "of"), ("with",)}
 
 
@@ -48,6 +49,8 @@ class Verb:
 
     verb: str
     is_finite: bool = False  # holds, not holding: it has a subject of its own
+    is_active: bool = False  # the subject does it, and not: perhaps it is done to the subject
+    is_passive: bool = False  # it is done to the subject: "is held", "driven"
 
 
 Piece = NounPhrase | Verb | Preposition | Join
@@ -152,10 +155,12 @@ class _Reader:
             is_and=self._last in (Join.AND, Join.OR),
             is_in=isinstance(self._last, Preposition) and self._last.name == "in",
         )
-        phrase = NounPhraseReader(self._cursor, before).take()
+        noun_phrase = NounPhraseReader(self._cursor, before).take()
         is_verb = word.endswith("s") and word in self._lexicon.verbs  # "stacks of plates crowns"
         is_after_plural = isinstance(self._last, NounPhrase) and self._last.is_plural
-        return replace(phrase, is_doubtful=True) if is_verb and is_after_plural else phrase
+        return (
+            replace(noun_phrase, is_doubtful=True) if is_verb and is_after_plural else noun_phrase
+        )
 
     def _length_of_nothing(self) -> int:
         """How many words here say nothing: "not only a cat", "no one is there"."""
@@ -316,8 +321,17 @@ class _Reader:
     def _take_verb(self) -> Verb:
         word = self._cursor.word()
         self._cursor.at += 1
-        is_bare_form = word.endswith(("ing", "ed", "en")) or self._last is Join.AUXILIARY
-        return Verb(verb=self._lexicon.verbs.get(word, word), is_finite=not is_bare_form)
+        verb = self._lexicon.verbs.get(word, word)
+        is_said = self._last is Join.AUXILIARY
+        is_bare_form = word.endswith(("ing", "ed", "en")) or is_said
+        is_active = word.endswith(("ing", "s")) or (word == verb and not is_said)
+        return Verb(
+            verb=verb,
+            is_finite=not is_bare_form,
+            is_active=is_active,
+            is_passive=not is_active
+            and (is_said or word.endswith(_ONLY_PARTICIPLES) or verb in self._lexicon.done_to),
+        )
 
 
 def _punctuation(mark: str) -> Join | None:

@@ -7,8 +7,8 @@ from pipeline.prompts.absence import Absence, Share
 from pipeline.prompts.lexicon import Lexicon, Preposition
 from pipeline.prompts.noun_phrases import NounPhrase
 from pipeline.prompts.phrases import Join, Piece, Verb, is_subject_and_verb
-from pipeline.prompts.seen import Clause, Link, SeenObject
-from schemas.specs import Relation, RelationKind
+from pipeline.prompts.seen import Clause, Link, SeenObject, Told
+from schemas.specs import RelationKind
 
 _GEOMETRY = frozenset(
     ("left of", "right of", "above", "below", "next to", "in front of", "behind", "hidden by")
@@ -21,12 +21,11 @@ _GOES_ON = (Join.AUXILIARY, Join.MODAL, Join.RELATIVE, Join.WHO, Join.AND, Join.
 
 @dataclass(slots=True)
 class Reading:
-    """Takes phrases one after the other; `seen`, `relations` and `sure` are what they said."""
+    """Takes phrases one after the other; `seen` and `told` are what they said."""
 
     words: Lexicon
     seen: list[SeenObject] = field(default_factory=list)
-    relations: list[Relation] = field(default_factory=list)
-    sure: set[Relation] = field(default_factory=set)  # of the relations: nothing stood between
+    told: Told = field(default_factory=Told)
     had_negation: bool = False
     had_clause: bool = False
     _absence: Absence = field(default_factory=Absence)
@@ -36,6 +35,7 @@ class Reading:
     _group_link: Link | None = None  # what made the group an object
     _open: Link | None = None
     _clause: Clause | None = None
+    _verb: Verb | None = None  # the last of the clause
     _last: Piece | None = None
     _before_last: Piece | None = None
     _is_joined: bool = False
@@ -71,7 +71,7 @@ class Reading:
     def end_clause(self) -> None:
         """Write down what waits for an object in vain, and forget the subject."""
         self._close_verb()
-        self._open = self._group_link = self._clause = None
+        self._open = self._group_link = self._clause = self._verb = None
         self._group, self._subject = [], []
         self._is_joined = self._has_verb = self._share.is_open = False
 
@@ -217,7 +217,9 @@ class Reading:
             self._leave_clause()
         if self._group_link is None and self._group and not self._has_verb:
             self._subject = self._group
-        self._has_verb = True
+        if self._group_link and self._group_link.is_passive and self._last is not Join.AUXILIARY:
+            self._subject = self._group  # "chased by a dog wearing a hat"
+        self._has_verb, self._verb = True, verb
         self._is_joined = False
         is_having = verb.verb == "have"
         self._open = Link(
@@ -226,6 +228,7 @@ class Reading:
             kind=_SAID,
             is_verb=not is_having,
             is_direct=True,
+            is_done_to=verb.is_passive,
             is_sure=self._is_after_subject() and self._group_link is None,
         )
         if self._clause:
@@ -249,14 +252,15 @@ class Reading:
 
     def _take_preposition(self, preposition: Preposition) -> None:
         if self._open and isinstance(self._last, Verb):
-            self._follow_verb(preposition, self._last.verb)
+            self._follow_verb(preposition, self._last)
             return
         if self._open and isinstance(self._last, NounPhrase) and self._last.is_abstract:
             self._follow_abstract(preposition)
             return
         self._close_verb()
+        is_done_by = preposition.is_agent and self._may_be_done(self._verb)
         self._open = Link(
-            subjects=self._nearest(preposition),
+            subjects=[] if is_done_by else self._nearest(preposition),
             relation=preposition.name,
             kind=preposition.kind,
             is_verb=False,
@@ -267,20 +271,28 @@ class Reading:
         )
         self._is_joined = False
 
-    def _follow_verb(self, preposition: Preposition, verb: str) -> None:
+    def _follow_verb(self, preposition: Preposition, verb: Verb) -> None:
         """`sits on` says where, `looks at` is an action, `runs behind` is both."""
         assert self._open
         self._open.is_direct = False
         self._open.is_sure &= not preposition.moves
         is_place = preposition.kind is not _SAID
-        is_at = verb in self.words.place_verbs and is_place
-        if is_at or preposition.name in _GEOMETRY:
+        is_at = verb.verb in self.words.place_verbs and is_place
+        if preposition.is_agent and self._may_be_done(verb):
+            self._open.is_verb, self._open.is_passive = False, True
+            if not verb.is_passive:  # "a cat slept by a dog", or "chased"
+                self._open.subjects = []
+        elif is_at or preposition.name in _GEOMETRY:
             if not is_at:
-                self._close_verb_of(self._open)
+                self.told.act(self._open)
             self._open.relation, self._open.kind = preposition.name, preposition.kind
             self._open.is_verb = False
         else:
             self._open.relation += f" {preposition.name}"
+
+    def _may_be_done(self, verb: Verb | None) -> bool:
+        """Whether somebody may do it to the subject: "chased", not "parked" or "walking"."""
+        return verb is not None and not verb.is_active and verb.verb not in self.words.place_verbs
 
     def _follow_abstract(self, preposition: Preposition) -> None:
         """`on the edge of`, `add a touch to`; but "take a nap on" is an action, then a place."""
@@ -313,27 +325,14 @@ class Reading:
         return self._group[-1:]
 
     def _relate(self, link: Link, index: int) -> None:
-        is_sure = link.is_sure and isinstance(self._last, Verb | Preposition)
-        for subject in link.subjects:
-            if subject != index:
-                relation = Relation(
-                    subject=subject, relation=link.relation, object=index, kind=link.kind
-                )
-                self.relations.append(relation)
-                if is_sure:
-                    self.sure.add(relation)
+        if link.is_passive and not self.words.acts(self.seen[index].noun):
+            return  # "built by a river"
+        self.told.relate(link, index, is_sure=isinstance(self._last, Verb | Preposition))
 
     def _close_verb(self) -> None:
         if self._open and self._open.is_verb:
-            self._close_verb_of(self._open)
+            self.told.act(self._open)
             self._open = None
-
-    def _close_verb_of(self, link: Link) -> None:
-        self.relations.extend(
-            Relation(subject=subject, relation=link.relation, kind=link.kind)
-            for subject in link.subjects
-            if link.relation != "be"
-        )
 
     # The rest
 

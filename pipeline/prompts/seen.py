@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from schemas.specs import Attribute, RelationKind
+from schemas.specs import Attribute, Relation, RelationKind
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,6 +28,8 @@ class Link:
     is_verb: bool
     is_direct: bool = False  # "holds a book", not "sits on a chair"
     is_sure: bool = False  # its subject stands right before it
+    is_done_to: bool = False  # its subject suffers it: "is thrown"
+    is_passive: bool = False  # "is chased by": who comes now does it to the subjects
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,3 +40,32 @@ class Clause:
     object_of: list[int] = field(default_factory=list)  # "the ball that the boy throws"
     is_whose: bool = False  # its own subject is still to come
     is_done: bool = False  # it has said what it says
+
+
+@dataclass(kw_only=True, slots=True)
+class Told:
+    """The relations that were said, and of which of them nothing makes unsure."""
+
+    relations: list[Relation] = field(default_factory=list)
+    sure: set[Relation] = field(default_factory=set)  # nothing stood between
+
+    def relate(self, link: Link, index: int, *, is_sure: bool) -> None:
+        """Write down a link that has its object."""
+        for subject in link.subjects:
+            if subject == index:
+                continue
+            first, second = (index, subject) if link.is_passive else (subject, index)
+            relation = Relation(
+                subject=first, relation=link.relation, object=second, kind=link.kind
+            )
+            self.relations.append(relation)
+            if is_sure and link.is_sure:
+                self.sure.add(relation)
+
+    def act(self, link: Link) -> None:
+        """Write down an action that has no object."""
+        self.relations.extend(
+            Relation(subject=subject, relation=link.relation, kind=link.kind)
+            for subject in link.subjects
+            if link.relation != "be" and not link.is_done_to
+        )

@@ -56,8 +56,8 @@ def sure_part(reading: Reading, words_of: Lexicon) -> tuple[list[SeenObject], tu
         relation.model_copy(
             update={"subject": at[relation.subject], "object": at[relation.object or 0]}
         )
-        for relation in reading.relations
-        if relation in reading.sure
+        for relation in reading.told.relations
+        if relation in reading.told.sure
         and _is_plain(relation.relation, words_of)
         and relation.subject in at
         and relation.object in at
