@@ -6,7 +6,7 @@ gloves rest on", a plural takes the bare form, so `rest` is the verb.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.prompts.cursor import Cursor
 from schemas.specs import Attribute, AttributeKind
@@ -14,6 +14,7 @@ from schemas.specs import Attribute, AttributeKind
 _COUNTED_PARTITIVES = {"pair": 2, "couple": 2, "trio": 3, "dozen": 12, "duo": 2, "quartet": 4}
 _PERIOD = re.compile(r"'?(?:\d\d)?\d0s|\d+(?:st|nd|rd|th)-century")  # "a 1960s kitchen"
 _OF_OTHERS = frozenset(("sports", "clothes", "savings", "arms", "goods", "games", "sales"))
+_OF_CARDS = frozenset(("set", "pack", "stack", "pile", "row", "line", "pair", "bundle"))
 _ALSO_THINGS = frozenset(("team", "lot", "set", "school", "pack", "band", "line", "number"))
 
 
@@ -255,6 +256,9 @@ class NounPhraseReader:
         is_group = head in self._lexicon.partitives or head in self._lexicon.formations
         _, inner_count = self._take_determiners() if is_group else (False, None)
         self._is_one, self._is_counted = False, (inner_count or 0) > 1
+        if inner_count and self._is_said_of_group(head):  # "a family of four eating pizza"
+            alone = self._phrase(nouns, attributes, count, is_one)
+            return replace(alone, is_doubtful=head not in self._lexicon.people)
         inner_attributes, inner = self._take_attributes()
         self._take_nouns(inner)
         if not inner:
@@ -278,6 +282,21 @@ class NounPhraseReader:
             is_abstract=False,
             is_definite=self._is_definite,
         )
+
+    def _is_said_of_group(self, head: str) -> bool:
+        """Whether what follows a number is done by so many, and no attribute of the noun behind."""
+        word, follows = self._cursor.word(), self._cursor.word(1)
+        if word in ("playing card", "playing cards"):
+            return head not in _OF_CARDS
+        is_form = word in self._lexicon.attributes or self._lexicon.is_noun(word)
+        is_doing = word in self._lexicon.verbs and (
+            word.endswith("ing") or not (is_form or self._is_participle(word))
+        )
+        is_attribute = word in self._lexicon.attributes and head not in self._lexicon.people
+        is_before_noun = self._cursor.is_nominal(follows) and (
+            is_attribute or self._lexicon.acts(follows)
+        )
+        return is_doing and not is_before_noun
 
     def _number_of(
         self,

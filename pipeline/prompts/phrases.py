@@ -15,8 +15,12 @@ from pipeline.prompts.noun_phrases import Before, NounPhrase, NounPhraseReader
 from pipeline.prompts.quantities import with_numbers
 from schemas.specs import Attribute, AttributeKind
 
-_NOT = re.compile(r"\b(is|are|was|were|do|does|did|has|have|had|ca|wo|would|could|should)n't\b")
-_IS = re.compile(r"\b(who|that|which|there|it|he|she)'s\b")
+_IS = re.compile(r"\b(who|that|which|there|it|he|she|here|what|where)'s\b")
+_CONTRACTED = {
+    **{"can't": "can not", "cannot": "can not", "won't": "will not", "shan't": "shall not"},
+    **{"n't": " not", "'re": " are", "'ve": " have", "'ll": " will", "'d": " would"},
+}
+_CONTRACTION = re.compile(r"\b(?:can't|cannot|won't|shan't)\b|(?<=\w)(?:n't|'re|'ve|'ll|'d)\b")
 _HIMSELF = ("him", "it", "them")
 _TOKEN = re.compile(r"[^\W_]+(?:[-\u2010\u2011][^\W_]+)*|'s\b|'(?=\s)|[^\w\s]")
 _MAX_COMPOUND_WORDS = 3
@@ -59,7 +63,8 @@ Piece = NounPhrase | Verb | Preposition | Join
 def tokens(text: str) -> list[str]:
     """Words in lower case, punctuation marks one by one, and a possessive 's on its own."""
     plain = text.casefold().replace("\u2019", "'")
-    return _TOKEN.findall(_IS.sub(r"\1 is", _NOT.sub(r"\1 not", plain)))
+    whole = _CONTRACTION.sub(lambda short: _CONTRACTED[short[0]], plain)
+    return _TOKEN.findall(_IS.sub(r"\1 is", whole))
 
 
 def pieces(words: Sequence[str], lexicon: Lexicon) -> list[Piece]:
@@ -280,7 +285,7 @@ class _Reader:
         if last in (Join.MODAL, Join.PRONOUN, Join.RELATIVE, Join.WHO, Join.IT):
             return True
         if last is Join.NO:
-            return not is_other
+            return not is_other or self._pieces[-2:-1] == [Join.MODAL]  # "must not touch"
         if isinstance(last, NounPhrase):
             return self._cursor.is_verb_after(
                 is_plural=last.is_plural, is_list=self._is_list(), is_one=last.is_one
