@@ -33,7 +33,8 @@ class Cursor:
 
     def negation(self) -> int:
         """How many words here say that what follows is absent; 0: none."""
-        if self.word() == "no" and "sign" in (self.word(1), self.word(2)):
+        is_sign = "sign" in (self.word(1), self.word(2)) and self.word(2) != "of"
+        if self.word() == "no" and is_sign:
             return 0  # "a no parking sign"
         for length in range(_MAX_NEGATION_WORDS, 0, -1):
             if tuple(self.words[self.at : self.at + length]) in self.lexicon.negations:

@@ -4,6 +4,7 @@ The lists are the text files in `words/`. They are small on purpose: the parser 
 and verbs; an unknown word in a noun's place is taken as a noun.
 """
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class Lexicon:
     inverses: Mapping[str, str]
     negations: frozenset[tuple[str, ...]]  # the words of each phrase
     adverbials: frozenset[tuple[str, ...]]  # the same
+    doubts: re.Pattern[str]  # any phrase of `doubts.txt`, in words with spaces between
 
     def singular(self, word: str) -> str:
         """The dictionary form of a noun; the word itself where no rule fits."""
@@ -173,6 +175,7 @@ def lexicon() -> Lexicon:
         inverses=inverses,
         negations=_phrases("negations"),
         adverbials=_phrases("adverbials"),
+        doubts=_pattern("doubts"),
     )
 
 
@@ -194,6 +197,12 @@ def _word_set(name: str) -> frozenset[str]:
 
 def _phrases(name: str) -> frozenset[tuple[str, ...]]:
     return frozenset(tuple(line.split()) for line in _lines(name))
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """Of phrases in which `*` stands for any letters of a word."""
+    phrases = (re.escape(line).replace(r"\*", "[^ ]*") for line in _lines(name))
+    return re.compile(f" (?:{'|'.join(phrases)})(?= )")
 
 
 def _pairs(name: str) -> Iterator[tuple[str, str]]:

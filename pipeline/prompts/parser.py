@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
+from pipeline.prompts.doubts import without_doubtful
 from pipeline.prompts.language import is_english, is_latin, known_share
 from pipeline.prompts.lexicon import Lexicon, lexicon
 from pipeline.prompts.phrases import pieces, tokens
@@ -99,8 +100,11 @@ def _read(prompt: str) -> _Read | Unread:
         return Unread.LENGTH
     if reason := _foreign(text, words, words_of):
         return reason
-    reading = Reading(words_of)
-    phrases = pieces(words, words_of)
+    sure_words = without_doubtful(words, words_of)
+    if len(sure_words) < len(words) and not any(word[0].isalnum() for word in sure_words):
+        return Unread.DOUBT
+    reading = Reading(words_of, had_doubt=len(sure_words) < len(words))
+    phrases = pieces(sure_words, words_of)
     for index, phrase in enumerate(phrases):
         reading.take(phrase, phrases[index + 1 :])
     reading.end_clause()

@@ -26,6 +26,7 @@ class Reading:
     words: Lexicon
     seen: list[SeenObject] = field(default_factory=list)
     told: Told = field(default_factory=Told)
+    had_doubt: bool = False  # a sentence was left out
     had_negation: bool = False
     had_clause: bool = False
     _absence: Absence = field(default_factory=Absence)
@@ -57,6 +58,8 @@ class Reading:
         match piece:
             case NounPhrase(nouns=()):
                 self._describe(piece)
+            case NounPhrase(nouns=("one",)) if self.had_negation or not self.seen:
+                self._open = None  # of what was named as absent: "no red cars, only blue ones"
             case NounPhrase(is_abstract=True):
                 self._take_abstract(piece, ahead)
             case NounPhrase():

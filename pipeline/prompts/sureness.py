@@ -33,6 +33,8 @@ def confidence_of(
         return Confidence.MEDIUM, "a relative clause"
     if reading.had_negation:
         return Confidence.MEDIUM, "a negation: what is absent is left out"
+    if reading.had_doubt:
+        return Confidence.MEDIUM, "a sentence that may be read in more than one way is left out"
     if num_sentences > 1:
         return Confidence.MEDIUM, "several sentences"
     return Confidence.HIGH, "a short prompt of known words"
