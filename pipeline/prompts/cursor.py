@@ -39,7 +39,31 @@ class Cursor:
         for length in range(_MAX_NEGATION_WORDS, 0, -1):
             if tuple(self.words[self.at : self.at + length]) in self.lexicon.negations:
                 return length
-        return 0
+        return self._comparison()
+
+    def _comparison(self) -> int:
+        """How many words here compare: what follows them is not asked for, either. "Taller than",
+        "as white as", "red as (blood)"; but "as the cars pass" tells what is shown.
+        """
+        word, follows, third = self.word(), self.word(1), self.word(2)
+        if word == "as" and third == "as" and follows != "well":
+            return 3
+        if third == "than" and word in ("more", "less"):
+            return 3
+        if follows == "than" and word.endswith("er"):
+            return 2
+        before = self.words[max(self.at - 1, 0) : self.at]
+        is_joined = list(before) in (["such"], ["well"]) or follows == "well"
+        return int(word == "than" or (word == "as" and not is_joined and not self._is_clause()))
+
+    def _is_clause(self) -> bool:
+        """Whether a verb follows before the next mark."""
+        for word in self.words[self.at + 1 :]:
+            if not word[0].isalnum() and word != "'s":
+                return False
+            if word in self.lexicon.verbs or word in self.lexicon.auxiliaries:
+                return True
+        return False
 
     def is_modal(self) -> bool:
         """Whether "can" here is no thing that holds beans."""
@@ -95,8 +119,13 @@ class Cursor:
             or word in self.lexicon.verbs
         )
 
-    def is_verb_after(self, *, is_plural: bool, is_list: bool, is_one: bool = False) -> bool:
-        """Whether the verb form here agrees with the noun before it, or with a list of nouns."""
+    def is_verb_after(
+        self, *, is_plural: bool, is_list: bool, is_one: bool, is_wanted: bool
+    ) -> bool:
+        """Whether the verb form here agrees with the noun before it, or with a list of nouns.
+
+        `is_one`: the noun is said with "a"; `is_wanted`: its clause has no verb yet.
+        """
         word, follows = self.word(), self.word(1)
         is_attribute = word in self.lexicon.attributes
         if not self.lexicon.is_noun(word) and not is_attribute:
@@ -110,7 +139,9 @@ class Cursor:
             )
         if word.endswith("s"):
             return not is_plural and (
-                is_followed or self._has_object() or (is_one and not self.is_nominal(follows))
+                is_followed
+                or self._has_object()
+                or ((is_one or is_wanted) and not self.is_nominal(follows))
             )
         return is_followed
 

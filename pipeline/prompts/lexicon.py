@@ -6,7 +6,7 @@ and verbs; an unknown word in a noun's place is taken as a noun.
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -135,22 +135,20 @@ def lexicon() -> Lexicon:
     objects = people | animals | frozenset((*_words("nouns"), *_lines("compounds")))
     abstract, partitives, portions = map(_word_set, ("abstract", "partitives", "portions"))
     adverbs, particles = _word_set("adverbs"), _word_set("particles")
+    attributes = _attributes()
+    nouns = objects | abstract | partitives | portions
+    verbs = _verb_forms()
     closed = {name: _word_set(name) for name in _CLOSED}
     return Lexicon(
-        attributes={
-            word: kind
-            for kind, names in reversed(_ATTRIBUTE_FILES.items())  # the first kind wins
-            for name in names
-            for word in _words(name)
-        },
+        attributes=_degrees(attributes, nouns | verbs.keys()) | attributes,
         objects=objects,
         people=people,
         animals=animals,
-        nouns=objects | abstract | partitives | portions,
+        nouns=nouns,
         compounds=frozenset(_lines("compounds")),
         plurals=dict(_pairs("irregular_plurals")),
         unchanging=_word_set("unchanging"),
-        verbs=_verb_forms(),
+        verbs=verbs,
         place_verbs=_word_set("verbs_of_place"),
         done_to=_word_set("verbs_done_to"),
         adverbs=adverbs,
@@ -227,6 +225,27 @@ def _prepositions() -> tuple[dict[tuple[str, ...], Preposition], dict[str, str]]
         if inverse:
             inverses[relation.name] = inverse
     return phrases, inverses
+
+
+def _attributes() -> dict[str, AttributeKind]:
+    return {
+        word: kind
+        for kind, names in reversed(_ATTRIBUTE_FILES.items())  # the first kind wins
+        for name in names
+        for word in _words(name)
+    }
+
+
+def _degrees(attributes: Mapping[str, AttributeKind], others: Set[str]) -> dict[str, AttributeKind]:
+    """Taller and tallest, of the short words for size and state that have such forms."""
+    kinds = (AttributeKind.SIZE, AttributeKind.STATE)
+    degrees: dict[str, AttributeKind] = {}
+    for word, kind in attributes.items():
+        if kind in kinds and len(word) < 7 and not word.endswith(("ed", "ing", "en")):
+            stem = word + word[-1] if _doubles(word) else word.removesuffix("e")
+            stem = stem[:-1] + "i" if stem.endswith("y") else stem
+            degrees |= {stem + end: kind for end in ("er", "est") if stem + end not in others}
+    return degrees
 
 
 def _verb_forms() -> dict[str, str]:

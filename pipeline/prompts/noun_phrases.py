@@ -43,6 +43,7 @@ class Before:
     is_auxiliary: bool
     is_and: bool
     is_in: bool
+    is_clause: bool  # a conjunction, so that a verb has to come
 
 
 class NounPhraseReader:
@@ -226,7 +227,10 @@ class NounPhraseReader:
             if self._is_counted and not is_plural and is_second_plural:
                 return False  # "two door locks on a table"
             return self._cursor.is_verb_after(
-                is_plural=is_plural, is_list=is_list, is_one=self._is_one
+                is_plural=is_plural,
+                is_list=is_list,
+                is_one=self._is_one,
+                is_wanted=self._before.is_clause,
             )
         is_known = self._lexicon.is_noun(word)
         return not is_known and word.endswith(("ed", "ing")) and len(word) > 5
@@ -324,7 +328,8 @@ class NounPhraseReader:
         count: int | None,
         is_one: bool,
     ) -> NounPhrase:
-        is_new = is_one and bool(nouns) and not self._lexicon.is_noun(nouns[-1])
+        is_name = self._cursor.word() in ("'s", "'")
+        is_new = bool(nouns) and (is_one or is_name) and not self._lexicon.is_noun(nouns[-1])
         head = self._lexicon.singular(nouns[-1]) if nouns and not is_new else "".join(nouns[-1:])
         if head == "glasses" and count:
             head = "glass"  # counted, they are for drinking

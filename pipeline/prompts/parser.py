@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
+from pipeline.prompts.absence import without_unseen_owners
 from pipeline.prompts.doubts import without_doubtful
 from pipeline.prompts.language import is_english, is_latin, known_share
 from pipeline.prompts.lexicon import Lexicon, lexicon
@@ -104,7 +105,7 @@ def _read(prompt: str) -> _Read | Unread:
     if len(sure_words) < len(words) and not any(word[0].isalnum() for word in sure_words):
         return Unread.DOUBT
     reading = Reading(words_of, had_doubt=len(sure_words) < len(words))
-    phrases = pieces(sure_words, words_of)
+    phrases = without_unseen_owners(pieces(sure_words, words_of), words_of)
     for index, phrase in enumerate(phrases):
         reading.take(phrase, phrases[index + 1 :])
     reading.end_clause()

@@ -112,6 +112,7 @@ class _Reader:
         self._lexicon = lexicon
         self._pieces: list[Piece] = []
         self._has_verb = False
+        self._is_clause = False  # behind "as", "while" and their like
 
     def read(self) -> list[Piece]:
         while self._cursor.word():
@@ -127,13 +128,22 @@ class _Reader:
     def _last(self) -> Piece | None:
         return self._pieces[-1] if self._pieces else None
 
+    def _wants_verb(self) -> bool:
+        """Whether a conjunction began a clause that has no verb yet."""
+        return self._is_clause and not self._has_verb
+
+    def _word_before(self) -> str:
+        return self._cursor.words[self._cursor.at - 1] if self._cursor.at else ""
+
     # What comes next
 
     def _next_piece(self) -> Piece | None:
         word = self._cursor.word()
         if not word[0].isalnum():
+            is_owner = word == "'" and self._word_before().endswith("s")
             self._cursor.at += 1
-            return _punctuation(word)
+            self._is_clause &= word not in ".!?;"
+            return Join.POSSESSIVE if is_owner else _punctuation(word)
         if length := self._length_of_nothing():
             self._cursor.at += length
             return None
@@ -159,6 +169,7 @@ class _Reader:
             is_auxiliary=self._last is Join.AUXILIARY,
             is_and=self._last in (Join.AND, Join.OR),
             is_in=isinstance(self._last, Preposition) and self._last.name == "in",
+            is_clause=self._wants_verb(),
         )
         noun_phrase = NounPhraseReader(self._cursor, before).take()
         is_verb = word.endswith("s") and word in self._lexicon.verbs  # "stacks of plates crowns"
@@ -242,7 +253,7 @@ class _Reader:
         if word == "or":
             return Join.OR
         if word in self._lexicon.conjunctions:
-            self._has_verb = False
+            self._has_verb, self._is_clause = False, True
             return Join.STOP
         if word in self._lexicon.auxiliaries:
             return Join.AUXILIARY
@@ -288,7 +299,10 @@ class _Reader:
             return not is_other or self._pieces[-2:-1] == [Join.MODAL]  # "must not touch"
         if isinstance(last, NounPhrase):
             return self._cursor.is_verb_after(
-                is_plural=last.is_plural, is_list=self._is_list(), is_one=last.is_one
+                is_plural=last.is_plural,
+                is_list=self._is_list(),
+                is_one=last.is_one,
+                is_wanted=self._wants_verb(),
             )
         if last in (Join.AND, Join.OR, Join.COMMA):
             is_free = not is_other or self._cursor.is_clause_word(self._cursor.word(1))

@@ -11,7 +11,10 @@ from pipeline.prompts.lexicon import Lexicon
 
 _SOME = "some"  # a number that nobody knows
 _MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 1000}
-_SAID = {("half", "a", "dozen"): "6", ("a", "few"): _SOME, ("few",): _SOME}
+_SAID: dict[tuple[str, ...], str] = {
+    ("half", "a", "dozen"): "6",
+    **dict.fromkeys((("half", "a"), ("half", "an"), ("a", "few"), ("few",)), _SOME),
+}
 _BOUNDS = frozenset(
     (
         *(("at", "least"), ("at", "most"), ("no", "more", "than"), ("no", "less", "than")),
@@ -54,6 +57,10 @@ def _read(words: Sequence[str], lexicon: Lexicon) -> Iterator[str]:
         said = next(
             (phrase for phrase in _SAID if tuple(words[at : at + len(phrase)]) == phrase), ()
         )
+        if f"half-{''.join(words[at + 1 : at + 2])}" in lexicon.attributes and words[at] == "half":
+            yield f"half-{words[at + 1]}"
+            at += 2
+            continue
         if said:
             yield _SAID[said]
             at += len(said)

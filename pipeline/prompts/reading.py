@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.prompts.absence import Absence, Share
+from pipeline.prompts.absence import (
+    Absence,
+    Share,
+    goes_on_as_list,
+    is_owner_of_thing,
+)
 from pipeline.prompts.lexicon import Lexicon, Preposition
 from pipeline.prompts.noun_phrases import NounPhrase
 from pipeline.prompts.phrases import Join, Piece, Verb, is_subject_and_verb
@@ -82,6 +87,8 @@ class Reading:
 
     def _take_object(self, phrase: NounPhrase, ahead: Sequence[Piece]) -> None:
         index = self._index_of(phrase)
+        if self._open and is_owner_of_thing(ahead, self.words):
+            return  # "beside the queen's chair" is not beside the queen
         if self._open:
             self._hand_to_wearer(self._open, phrase)
             self._relate(self._open, index)
@@ -346,7 +353,8 @@ class Reading:
                 self._is_joined = True
             case Join.COMMA:
                 self._close_verb()
-                self._is_joined = self._is_list(ahead)
+                is_free = self._group_link is None and not self._has_verb
+                self._is_joined = is_free or goes_on_as_list(ahead)
             case Join.AUXILIARY:
                 self._take_auxiliary()
             case Join.RELATIVE | Join.WHO | Join.WHOSE:
@@ -382,18 +390,9 @@ class Reading:
 
     def _take_owner(self) -> None:
         """What is done to "the dog's belly" is done to both; "the dog's tail wags" is not."""
+        if self._open:
+            return
         if self._group_link:
             self._is_joined = True
         else:
             del self._group[-1:]  # in place: the subject is the same list
-
-    def _is_list(self, ahead: Sequence[Piece]) -> bool:
-        """Whether a comma is one of a list of nouns, and not the end of what was said."""
-        if self._group_link is None and not self._has_verb:
-            return True
-        for piece in ahead:
-            if piece in (Join.AND, Join.OR):
-                return True
-            if not isinstance(piece, NounPhrase) and piece is not Join.COMMA:
-                return False
-        return False

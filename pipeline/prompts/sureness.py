@@ -32,7 +32,7 @@ def confidence_of(
     if reading.had_clause:
         return Confidence.MEDIUM, "a relative clause"
     if reading.had_negation:
-        return Confidence.MEDIUM, "a negation: what is absent is left out"
+        return Confidence.MEDIUM, "a negation or a comparison: what it names is left out"
     if reading.had_doubt:
         return Confidence.MEDIUM, "a sentence that may be read in more than one way is left out"
     if num_sentences > 1:
