@@ -119,6 +119,11 @@ class Cursor:
             or word in self.lexicon.verbs
         )
 
+    def is_before_subject(self) -> bool:
+        """Whether the word here is a verb, and a subject may follow: "in a tree sings a bird"."""
+        is_begun = self.word(1) in self.lexicon.determiners or self.number(self.word(1)) is not None
+        return self.word() in self.lexicon.verbs and is_begun
+
     def is_verb_after(
         self, *, is_plural: bool, is_list: bool, is_one: bool, is_wanted: bool
     ) -> bool:
@@ -127,14 +132,15 @@ class Cursor:
         `is_one`: the noun is said with "a"; `is_wanted`: its clause has no verb yet.
         """
         word, follows = self.word(), self.word(1)
+        is_plural = is_plural and not is_one  # "a deer drinks", "a sports watch"
         is_attribute = word in self.lexicon.attributes
         if not self.lexicon.is_noun(word) and not is_attribute:
             return True
         is_followed = self.is_clause_word(follows)
         if word == self.lexicon.verbs[word]:
-            # No plural stands before another noun: "women ride horses". But "a sports watch".
+            # No plural stands before another noun: "women ride horses".
             is_with_object = not is_attribute or self.is_nominal(follows)
-            return (is_plural and not is_one and (is_followed or is_with_object)) or (
+            return (is_plural and (is_followed or is_with_object)) or (
                 is_list and (is_followed or self.is_nominal(follows))
             )
         if word.endswith("s"):

@@ -108,7 +108,7 @@ class Lexicon:
 
     def acts(self, noun: str) -> bool:
         """Whether it is a person or an animal."""
-        heads = {noun, noun.split()[-1], self.singular(noun)}
+        heads = {noun, *noun.split()[-1:], self.singular(noun)}
         return not heads.isdisjoint(self.people | self.animals)
 
     def knows(self, word: str) -> bool:

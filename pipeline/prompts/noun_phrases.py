@@ -42,7 +42,9 @@ class Before:
 
     is_auxiliary: bool
     is_and: bool
+    is_after_actor: bool  # "a dog and"
     is_in: bool
+    is_fronted: bool  # a preposition that begins a sentence
     is_clause: bool  # a conjunction, so that a verb has to come
 
 
@@ -212,11 +214,13 @@ class NounPhraseReader:
     def _ends_nouns(self, word: str, nouns: Sequence[str]) -> bool:
         if word in self._lexicon.attributes and not self._lexicon.is_noun(word):
             return word not in self._lexicon.partitives
+        if self._before.is_fronted and self._cursor.is_before_subject():
+            return True
         if word in self._lexicon.verbs:
-            is_plural = self._lexicon.is_plural(nouns[-1])
-            is_list = self._before.is_and and (
-                not self._is_one or self._lexicon.acts(nouns[-1])  # "a boy and a girl play chess"
-            )
+            is_pair = self._before.is_after_actor and self._lexicon.acts(nouns[-1])
+            is_one = self._is_one and not is_pair  # "a dog and a cat play"
+            is_list = self._before.is_and and not is_one
+            is_plural = is_pair or (self._lexicon.is_plural(nouns[-1]) and not is_one)
             is_second_plural = word != self._lexicon.verbs[word] and word.endswith("s")
             follows = self._cursor.word(1)
             is_ended = (
@@ -229,7 +233,7 @@ class NounPhraseReader:
             return self._cursor.is_verb_after(
                 is_plural=is_plural,
                 is_list=is_list,
-                is_one=self._is_one,
+                is_one=is_one,
                 is_wanted=self._before.is_clause,
             )
         is_known = self._lexicon.is_noun(word)

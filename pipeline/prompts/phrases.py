@@ -128,6 +128,11 @@ class _Reader:
     def _last(self) -> Piece | None:
         return self._pieces[-1] if self._pieces else None
 
+    def _is_fronted(self, before: Sequence[Piece]) -> bool:
+        """Whether all that stands before, in this sentence, is a preposition."""
+        is_first = len(before) == 1 or before[-2:-1] == [Join.STOP]
+        return is_first and isinstance(before[-1], Preposition)
+
     def _wants_verb(self) -> bool:
         """Whether a conjunction began a clause that has no verb yet."""
         return self._is_clause and not self._has_verb
@@ -168,7 +173,9 @@ class _Reader:
         before = Before(
             is_auxiliary=self._last is Join.AUXILIARY,
             is_and=self._last in (Join.AND, Join.OR),
+            is_after_actor=self._last is Join.AND and self._acts(-2),
             is_in=isinstance(self._last, Preposition) and self._last.name == "in",
+            is_fronted=self._is_fronted(self._pieces),
             is_clause=self._wants_verb(),
         )
         noun_phrase = NounPhraseReader(self._cursor, before).take()
@@ -298,12 +305,7 @@ class _Reader:
         if last is Join.NO:
             return not is_other or self._pieces[-2:-1] == [Join.MODAL]  # "must not touch"
         if isinstance(last, NounPhrase):
-            return self._cursor.is_verb_after(
-                is_plural=last.is_plural,
-                is_list=self._is_list(),
-                is_one=last.is_one,
-                is_wanted=self._wants_verb(),
-            )
+            return self._is_verb_after(last)
         if last in (Join.AND, Join.OR, Join.COMMA):
             is_free = not is_other or self._cursor.is_clause_word(self._cursor.word(1))
             return self._has_verb and is_free and not self._is_participle_of_noun()
@@ -315,6 +317,22 @@ class _Reader:
             last is None and not is_other and self._cursor.is_clause_word(self._cursor.word(1))
         )
         return (last is Join.STOP or is_begun) and word.endswith("ing")
+
+    def _is_verb_after(self, subject: NounPhrase) -> bool:
+        if self._is_fronted(self._pieces[:-1]) and self._cursor.is_before_subject():
+            return True
+        is_pair = self._is_list() and self._acts(-1) and self._acts(-3)
+        return self._cursor.is_verb_after(
+            is_plural=subject.is_plural or is_pair,
+            is_list=self._is_list(),
+            is_one=subject.is_one and not is_pair,
+            is_wanted=self._wants_verb(),
+        )
+
+    def _acts(self, at: int) -> bool:
+        """Whether the piece there, counted from the end, is somebody."""
+        piece = self._pieces[at] if len(self._pieces) >= -at else None
+        return isinstance(piece, NounPhrase) and self._lexicon.acts(piece.noun)
 
     def _is_unknown_verb(self, word: str) -> bool:
         if self._lexicon.is_noun(word) or word in self._lexicon.attributes:

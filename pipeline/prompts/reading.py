@@ -12,7 +12,7 @@ from pipeline.prompts.absence import (
 from pipeline.prompts.lexicon import Lexicon, Preposition
 from pipeline.prompts.noun_phrases import NounPhrase
 from pipeline.prompts.phrases import Join, Piece, Verb, is_subject_and_verb
-from pipeline.prompts.seen import Clause, Link, SeenObject, Told
+from pipeline.prompts.seen import Clause, Link, SeenObject, Told, named_before, seen_object
 from schemas.specs import RelationKind
 
 _GEOMETRY = frozenset(
@@ -103,8 +103,8 @@ class Reading:
             if self._has_verb or is_new or not self._subject:
                 self._subject, self._has_verb = self._group, False
         self._is_joined = False
-        if self._clause and self._clause.is_whose:
-            self._clause.is_whose = False
+        if self._clause and self._clause.is_waiting:
+            self._clause.is_waiting = False
             self._subject, self._group, self._group_link = [index], [index], None
 
     def _hand_to_wearer(self, link: Link, phrase: NounPhrase) -> None:
@@ -119,34 +119,13 @@ class Reading:
 
     def _index_of(self, phrase: NounPhrase) -> int:
         """Where its object stands: a new one, or for "the boat" the boat that was named."""
-        if phrase.is_definite and (named := self._named_before(phrase)) is not None:
-            return named
-        self.seen.append(
-            SeenObject(
-                noun=self.seen[-1].noun if self.seen and phrase.noun == "one" else phrase.noun,
-                attributes=list(phrase.attributes),
-                count=phrase.count,
-                is_one=phrase.is_one,
-                num_own_attributes=len(phrase.attributes),
-                is_introduced=bool(
-                    phrase.is_one or phrase.is_definite or phrase.count or phrase.attributes
-                ),
-                is_doubtful=phrase.is_doubtful,
-            )
-        )
+        if phrase.is_definite:
+            named = named_before(self.seen, phrase)
+            if named is not None and not (self._open and named in self._open.subjects):
+                return named
+        last = self.seen[-1].noun if self.seen else phrase.noun
+        self.seen.append(seen_object(phrase, noun=last if phrase.noun == "one" else phrase.noun))
         return len(self.seen) - 1
-
-    def _named_before(self, phrase: NounPhrase) -> int | None:
-        """The only object called so. Attributes that it lacks make another object of it."""
-        named = [
-            index
-            for index, seen in enumerate(self.seen)
-            if seen.noun == phrase.noun or seen.noun.split()[-1] == phrase.noun
-        ]
-        if len(named) != 1 or not set(phrase.attributes) <= set(self.seen[named[0]].attributes):
-            return None
-        is_its_own_object = self._open is not None and named[0] in self._open.subjects
-        return None if is_its_own_object else named[0]
 
     def _begins_clause(self, phrase: NounPhrase, ahead: Sequence[Piece]) -> bool:
         """Whether this noun, though joined, is the subject of what follows."""
@@ -194,11 +173,14 @@ class Reading:
         self._open = None
         self.had_clause = True
         head = self._nearest_person() if join is Join.WHO else self._group[-1:]
+        if self._clause and self._last is Join.AND:
+            head = self._clause.head  # "whose hat is blue and whose car is red"
         outer = self._subject if self._subject and not self._has_verb else head
-        self._clause = Clause(outer=list(outer), is_whose=join is Join.WHOSE)
+        is_whose = join is Join.WHOSE
+        self._clause = Clause(outer=list(outer), head=head, is_whose=is_whose, is_waiting=is_whose)
         self._group, self._subject, self._group_link = list(head), list(head), None
         self._is_joined = self._has_verb = False
-        if join is Join.WHOSE:
+        if is_whose:
             self._open = Link(subjects=list(head), relation="with", kind=_SAID, is_verb=False)
         elif is_subject_and_verb(ahead):
             self._clause.object_of = list(head)
@@ -229,11 +211,12 @@ class Reading:
             self._subject = self._group
         if self._group_link and self._group_link.is_passive and self._last is not Join.AUXILIARY:
             self._subject = self._group  # "chased by a dog wearing a hat"
+        is_fronted = self._is_fronted()  # "under the tree sleeps a lion"
         self._has_verb, self._verb = True, verb
         self._is_joined = False
         is_having = verb.verb == "have"
         self._open = Link(
-            subjects=list(self._subject or self._group),
+            subjects=[] if is_fronted else list(self._subject or self._group),
             relation="with" if is_having else verb.verb,
             kind=_SAID,
             is_verb=not is_having,
@@ -268,6 +251,9 @@ class Reading:
             self._follow_abstract(preposition)
             return
         self._close_verb()
+        is_described = isinstance(self._last, NounPhrase) and not self._last.nouns
+        if self._clause and self._clause.is_whose and is_described:
+            self._leave_clause()  # "a car whose doors are open next to a tree"
         is_done_by = preposition.is_agent and self._may_be_done(self._verb)
         self._open = Link(
             subjects=[] if is_done_by else self._nearest(preposition),
@@ -352,9 +338,7 @@ class Reading:
                 self._close_verb()
                 self._is_joined = True
             case Join.COMMA:
-                self._close_verb()
-                is_free = self._group_link is None and not self._has_verb
-                self._is_joined = is_free or goes_on_as_list(ahead)
+                self._take_comma(ahead)
             case Join.AUXILIARY:
                 self._take_auxiliary()
             case Join.RELATIVE | Join.WHO | Join.WHOSE:
@@ -372,6 +356,21 @@ class Reading:
                 self._subject = subject  # "while walking" is said of the same one
             case Join.MODAL:
                 self._close_verb()
+
+    def _take_comma(self, ahead: Sequence[Piece]) -> None:
+        self._close_verb()
+        if self._clause and self._clause.is_done and isinstance([*ahead, None][0], Verb):
+            self._leave_clause()  # "a cat, whose eyes are green, looking at a fish"
+        if self._is_fronted():
+            self._group, self._group_link = [], None  # "in a garden, a dog"
+        is_free = self._group_link is None and not self._has_verb
+        self._is_joined = is_free or goes_on_as_list(ahead)
+
+    def _is_fronted(self) -> bool:
+        """Whether the last noun, where a subject might stand, is only a place: "in a garden"."""
+        link = self._group_link
+        is_place = link is not None and not link.is_verb and link.relation != "of"
+        return is_place and not (self._has_verb or (link and link.subjects))
 
     def _take_auxiliary(self) -> None:
         if self._clause and self._clause.is_done and self._last not in _GOES_ON:

@@ -1,7 +1,9 @@
 """What a prompt is taken apart into while it is read: objects, relations, and clauses that wait."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pipeline.prompts.noun_phrases import NounPhrase
 from schemas.specs import Attribute, Relation, RelationKind
 
 
@@ -37,8 +39,10 @@ class Clause:
     """A relative clause, and whom the words after it speak of."""
 
     outer: list[int]
+    head: list[int]  # whom it is said of
     object_of: list[int] = field(default_factory=list)  # "the ball that the boy throws"
-    is_whose: bool = False  # its own subject is still to come
+    is_whose: bool = False  # it has a subject of its own
+    is_waiting: bool = False  # which is still to come
     is_done: bool = False  # it has said what it says
 
 
@@ -69,3 +73,30 @@ class Told:
             for subject in link.subjects
             if link.relation != "be" and not link.is_done_to
         )
+
+
+def seen_object(phrase: NounPhrase, noun: str) -> SeenObject:
+    """The object of a noun phrase."""
+    return SeenObject(
+        noun=noun,
+        attributes=list(phrase.attributes),
+        count=phrase.count,
+        is_one=phrase.is_one,
+        num_own_attributes=len(phrase.attributes),
+        is_introduced=bool(
+            phrase.is_one or phrase.is_definite or phrase.count or phrase.attributes
+        ),
+        is_doubtful=phrase.is_doubtful,
+    )
+
+
+def named_before(objects: Sequence[SeenObject], phrase: NounPhrase) -> int | None:
+    """The only object called so. Attributes that it lacks make another object of it."""
+    named = [
+        index
+        for index, seen in enumerate(objects)
+        if seen.noun == phrase.noun or seen.noun.split()[-1] == phrase.noun
+    ]
+    if len(named) == 1 and set(phrase.attributes) <= set(objects[named[0]].attributes):
+        return named[0]
+    return None
