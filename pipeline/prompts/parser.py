@@ -15,6 +15,7 @@ from pipeline.prompts.absence import without_unseen_owners
 from pipeline.prompts.doubts import without_doubtful
 from pipeline.prompts.language import is_english, is_latin, known_share
 from pipeline.prompts.lexicon import Lexicon, lexicon
+from pipeline.prompts.names import without_names, without_quoted
 from pipeline.prompts.phrases import pieces, tokens
 from pipeline.prompts.reading import Reading
 from pipeline.prompts.seen import SeenObject
@@ -94,7 +95,8 @@ def parse(prompt: str, category: Category | None = None) -> Parse:
 @lru_cache(maxsize=16)  # a prompt is read for its annotation, its spec and its leaks in turn
 def _read(prompt: str) -> _Read | Unread:
     words_of = lexicon()
-    text = strip_wording(normalise(unicodedata.normalize("NFKC", prompt)))
+    text = without_quoted(normalise(unicodedata.normalize("NFKC", prompt)))
+    text = strip_wording(text)
     text = _SHOWN_AS.sub("", text)
     words = tokens(text)
     if len(words) > _MAX_WORDS:
@@ -105,7 +107,7 @@ def _read(prompt: str) -> _Read | Unread:
     if len(sure_words) < len(words) and not any(word[0].isalnum() for word in sure_words):
         return Unread.DOUBT
     reading = Reading(words_of, had_doubt=len(sure_words) < len(words))
-    phrases = without_unseen_owners(pieces(sure_words, words_of), words_of)
+    phrases = without_unseen_owners(pieces(without_names(sure_words, words_of), words_of), words_of)
     for index, phrase in enumerate(phrases):
         reading.take(phrase, phrases[index + 1 :])
     reading.end_clause()

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pipeline.prompts.cursor import Cursor
 from pipeline.prompts.lexicon import Lexicon, Preposition
 from pipeline.prompts.noun_phrases import Before, NounPhrase, NounPhraseReader
-from pipeline.prompts.quantities import with_numbers
+from pipeline.prompts.quantities import with_numbers, without_shares
 from schemas.specs import Attribute, AttributeKind
 
 _IS = re.compile(r"\b(who|that|which|there|it|he|she|here|what|where)'s\b")
@@ -70,7 +70,7 @@ def tokens(text: str) -> list[str]:
 def pieces(words: Sequence[str], lexicon: Lexicon) -> list[Piece]:
     """The words as phrases, in order. Adverbs are left out."""
     shown = _without_adverbials(with_numbers(words, lexicon), lexicon)
-    return _Reader(_with_compounds(shown, lexicon), lexicon).read()
+    return _Reader(_with_compounds(without_shares(shown, lexicon), lexicon), lexicon).read()
 
 
 def _without_adverbials(words: Sequence[str], lexicon: Lexicon) -> list[str]:
