@@ -366,8 +366,7 @@ class _Reader:
             verb=verb,
             is_finite=not is_bare_form,
             is_active=is_active,
-            is_passive=not is_active
-            and (is_said or word.endswith(_ONLY_PARTICIPLES) or verb in self._lexicon.done_to),
+            is_passive=not is_active and (is_said or word.endswith(_ONLY_PARTICIPLES)),
         )
 
 

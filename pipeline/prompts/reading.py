@@ -276,7 +276,7 @@ class Reading:
         is_at = verb.verb in self.words.place_verbs and is_place
         if preposition.is_agent and self._may_be_done(verb):
             self._open.is_verb, self._open.is_passive = False, True
-            if not verb.is_passive:  # "a cat slept by a dog", or "chased"
+            if not (verb.is_passive or verb.verb in self.words.done_to):  # "a cat walked by a dog"
                 self._open.subjects = []
         elif is_at or preposition.name in _GEOMETRY:
             if not is_at:
