@@ -22,6 +22,7 @@ from schemas.specs import AttributeKind, PromptSpec
 Fact: TypeAlias = tuple[str, ...]
 
 LABELLED = Path(__file__).parent / "data" / "labelled_prompts.txt"
+EXACT = Path(__file__).parent / "data" / "exact_readings.txt"
 STYLES = Path(__file__).parent / "data" / "labelled_styles.txt"
 _OBJECT = re.compile(r"([^\[\]*]+)(?:\[(.*)\])?(?:\*(\d+))?")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.prompts.lexicon import Preposition
+from pipeline.prompts.lexicon import Lexicon, Preposition
 from pipeline.prompts.noun_phrases import NounPhrase
 from pipeline.prompts.phrases import Join, Piece, Verb
 from schemas.specs import RelationKind
@@ -95,6 +95,47 @@ class Share:
             case _:
                 return False
         return self.is_open
+
+
+def without_unseen_owners(pieces: Sequence[Piece], lexicon: Lexicon) -> list[Piece]:
+    """Without names, and kinds of owners: "James's guitar", "men's shoes" are things alone."""
+    kept: list[Piece] = []
+    for at, piece in enumerate(pieces):
+        if piece is Join.POSSESSIVE and kept and _is_unseen(kept[-1], pieces[at + 1 :], lexicon):
+            del kept[-1]
+        else:
+            kept.append(piece)
+    return kept
+
+
+def _is_unseen(owner: Piece, ahead: Sequence[Piece], lexicon: Lexicon) -> bool:
+    if not isinstance(owner, NounPhrase) or not owner.nouns:
+        return False
+    is_kind = owner.is_plural and not owner.is_definite and not owner.is_one
+    is_name = not lexicon.is_noun(owner.nouns[-1])
+    return is_name or (is_kind and not _is_body_part(ahead, lexicon))
+
+
+def is_owner_of_thing(ahead: Sequence[Piece], lexicon: Lexicon) -> bool:
+    """Whether "'s" and a thing follow, which is hardly where its owner is: "a girl's car"; but "a
+    girl's head".
+    """
+    return ahead[:1] == [Join.POSSESSIVE] and not _is_body_part(ahead[1:], lexicon)
+
+
+def _is_body_part(ahead: Sequence[Piece], lexicon: Lexicon) -> bool:
+    owned = ahead[0] if ahead else None
+    return isinstance(owned, NounPhrase) and not lexicon.body_parts.isdisjoint(owned.nouns[-1:])
+
+
+def goes_on_as_list(ahead: Sequence[Piece]) -> bool:
+    """Whether nouns and commas lead to an "and"."""
+    for piece in ahead:
+        if piece in (Join.AND, Join.OR):
+            return True
+        if not isinstance(piece, NounPhrase) and piece is not Join.COMMA:
+            return False
+    return False
 
 
 def _has_or(ahead: Sequence[Piece]) -> bool:

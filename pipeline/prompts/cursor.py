@@ -33,12 +33,37 @@ class Cursor:
 
     def negation(self) -> int:
         """How many words here say that what follows is absent; 0: none."""
-        if self.word() == "no" and "sign" in (self.word(1), self.word(2)):
+        is_sign = "sign" in (self.word(1), self.word(2)) and self.word(2) != "of"
+        if self.word() == "no" and is_sign:
             return 0  # "a no parking sign"
         for length in range(_MAX_NEGATION_WORDS, 0, -1):
             if tuple(self.words[self.at : self.at + length]) in self.lexicon.negations:
                 return length
-        return 0
+        return self._comparison()
+
+    def _comparison(self) -> int:
+        """How many words here compare: what follows them is not asked for, either. "Taller than",
+        "as white as", "red as (blood)"; but "as the cars pass" tells what is shown.
+        """
+        word, follows, third = self.word(), self.word(1), self.word(2)
+        if word == "as" and third == "as" and follows != "well":
+            return 3
+        if third == "than" and word in ("more", "less"):
+            return 3
+        if follows == "than" and word.endswith("er"):
+            return 2
+        before = self.words[max(self.at - 1, 0) : self.at]
+        is_joined = list(before) in (["such"], ["well"]) or follows == "well"
+        return int(word == "than" or (word == "as" and not is_joined and not self._is_clause()))
+
+    def _is_clause(self) -> bool:
+        """Whether a verb follows before the next mark."""
+        for word in self.words[self.at + 1 :]:
+            if not word[0].isalnum() and word != "'s":
+                return False
+            if word in self.lexicon.verbs or word in self.lexicon.auxiliaries:
+                return True
+        return False
 
     def is_modal(self) -> bool:
         """Whether "can" here is no thing that holds beans."""
@@ -94,19 +119,40 @@ class Cursor:
             or word in self.lexicon.verbs
         )
 
-    def is_verb_after(self, *, is_plural: bool, is_list: bool) -> bool:
-        """Whether the verb form here agrees with the noun before it, or with a list of nouns."""
-        word = self.word()
-        bare = self.lexicon.verbs[word]
-        if not self.lexicon.is_noun(word) and word not in self.lexicon.attributes:
+    def is_before_subject(self) -> bool:
+        """Whether the word here is a verb, and a subject may follow: "in a tree sings a bird"."""
+        is_begun = self.word(1) in self.lexicon.determiners or self.number(self.word(1)) is not None
+        return self.word() in self.lexicon.verbs and is_begun
+
+    def is_verb_after(
+        self, *, is_plural: bool, is_list: bool, is_one: bool, is_wanted: bool
+    ) -> bool:
+        """Whether the verb form here agrees with the noun before it, or with a list of nouns.
+
+        `is_one`: the noun is said with "a"; `is_wanted`: its clause has no verb yet.
+        """
+        word, follows = self.word(), self.word(1)
+        is_plural = is_plural and not is_one  # "a deer drinks", "a sports watch"
+        is_attribute = word in self.lexicon.attributes
+        if not self.lexicon.is_noun(word) and not is_attribute:
             return True
-        is_followed = self.is_clause_word(self.word(1))
-        if word == bare:
-            return (is_plural or is_list) and is_followed
-        if word.endswith("s"):
-            # A plural stands last among nouns: "a hat slices vegetables".
-            is_with_object = (
-                self.is_nominal(self.word(1)) and self.word(1) not in self.lexicon.verbs
+        is_followed = self.is_clause_word(follows)
+        if word == self.lexicon.verbs[word]:
+            # No plural stands before another noun: "women ride horses".
+            is_with_object = not is_attribute or self.is_nominal(follows)
+            return (is_plural and (is_followed or is_with_object)) or (
+                is_list and (is_followed or self.is_nominal(follows))
             )
-            return not is_plural and (is_followed or is_with_object)
+        if word.endswith("s"):
+            return not is_plural and (
+                is_followed
+                or self._has_object()
+                or ((is_one or is_wanted) and not self.is_nominal(follows))
+            )
         return is_followed
+
+    def _has_object(self) -> bool:
+        """Whether a noun follows. A plural stands last: "a hat slices vegetables"."""
+        follows = self.word(1)
+        is_other = follows not in self.lexicon.verbs or self.lexicon.is_plural(follows)
+        return self.is_nominal(follows) and is_other

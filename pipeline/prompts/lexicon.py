@@ -4,8 +4,9 @@ The lists are the text files in `words/`. They are small on purpose: the parser 
 and verbs; an unknown word in a noun's place is taken as a noun.
 """
 
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -32,6 +33,7 @@ class Preposition:
     kind: RelationKind
     inverse: str | None = None  # the same scene told from the other side
     moves: bool = False  # it may tell a way, and no place
+    is_agent: bool = False  # after a verb it may tell who does it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +50,7 @@ class Lexicon:
     unchanging: frozenset[str]
     verbs: Mapping[str, str]  # every form, and its bare verb
     place_verbs: frozenset[str]
+    done_to: frozenset[str]  # verbs that want an object
     determiners: frozenset[str]
     pronouns: frozenset[str]
     auxiliaries: frozenset[str]
@@ -72,6 +75,7 @@ class Lexicon:
     inverses: Mapping[str, str]
     negations: frozenset[tuple[str, ...]]  # the words of each phrase
     adverbials: frozenset[tuple[str, ...]]  # the same
+    doubts: re.Pattern[str]  # any phrase of `doubts.txt`, in words with spaces between
 
     def singular(self, word: str) -> str:
         """The dictionary form of a noun; the word itself where no rule fits."""
@@ -103,6 +107,11 @@ class Lexicon:
         is_quality = word.endswith(("ness", "ity", "ism", "ship", "hood"))
         return is_quality or not forms.isdisjoint(self.abstract)
 
+    def acts(self, noun: str) -> bool:
+        """Whether it is a person or an animal."""
+        heads = {noun, *noun.split()[-1:], self.singular(noun)}
+        return not heads.isdisjoint(self.people | self.animals)
+
     def knows(self, word: str) -> bool:
         """Whether it is a word of these lists, of whatever kind."""
         return (
@@ -127,23 +136,22 @@ def lexicon() -> Lexicon:
     objects = people | animals | frozenset((*_words("nouns"), *_lines("compounds")))
     abstract, partitives, portions = map(_word_set, ("abstract", "partitives", "portions"))
     adverbs, particles = _word_set("adverbs"), _word_set("particles")
+    attributes = _attributes()
+    nouns = objects | abstract | partitives | portions
+    verbs = _verb_forms()
     closed = {name: _word_set(name) for name in _CLOSED}
     return Lexicon(
-        attributes={
-            word: kind
-            for kind, names in reversed(_ATTRIBUTE_FILES.items())  # the first kind wins
-            for name in names
-            for word in _words(name)
-        },
+        attributes=_degrees(attributes, nouns | verbs.keys()) | attributes,
         objects=objects,
         people=people,
         animals=animals,
-        nouns=objects | abstract | partitives | portions,
+        nouns=nouns,
         compounds=frozenset(_lines("compounds")),
         plurals=dict(_pairs("irregular_plurals")),
         unchanging=_word_set("unchanging"),
-        verbs=_verb_forms(),
+        verbs=verbs,
         place_verbs=_word_set("verbs_of_place"),
+        done_to=_word_set("verbs_done_to"),
         adverbs=adverbs,
         **closed,
         function_words=frozenset().union(*closed.values())
@@ -167,6 +175,7 @@ def lexicon() -> Lexicon:
         inverses=inverses,
         negations=_phrases("negations"),
         adverbials=_phrases("adverbials"),
+        doubts=_pattern("doubts"),
     )
 
 
@@ -197,6 +206,12 @@ def _phrases(name: str) -> frozenset[tuple[str, ...]]:
     return frozenset(tuple(line.split()) for line in _lines(name))
 
 
+def _pattern(name: str) -> re.Pattern[str]:
+    """Of phrases in which `*` stands for any letters of a word."""
+    phrases = (re.escape(line).replace(r"\*", "[^ ]*") for line in _lines(name))
+    return re.compile(f" (?:{'|'.join(phrases)})(?= )")
+
+
 def _pairs(name: str) -> Iterator[tuple[str, str]]:
     for line in _lines(name):
         first, second = line.split()
@@ -213,11 +228,33 @@ def _prepositions() -> tuple[dict[tuple[str, ...], Preposition], dict[str, str]]
             kind=RelationKind(table["kind"]),
             inverse=inverse,
             moves=table.get("moves", False),
+            is_agent=table.get("agent", False),
         )
         phrases |= {tuple(phrase.split()): relation for phrase in table["phrases"]}
         if inverse:
             inverses[relation.name] = inverse
     return phrases, inverses
+
+
+def _attributes() -> dict[str, AttributeKind]:
+    return {
+        word: kind
+        for kind, names in reversed(_ATTRIBUTE_FILES.items())  # the first kind wins
+        for name in names
+        for word in _words(name)
+    }
+
+
+def _degrees(attributes: Mapping[str, AttributeKind], others: Set[str]) -> dict[str, AttributeKind]:
+    """Taller and tallest, of the short words for size and state that have such forms."""
+    kinds = (AttributeKind.SIZE, AttributeKind.STATE)
+    degrees: dict[str, AttributeKind] = {}
+    for word, kind in attributes.items():
+        if kind in kinds and len(word) < 7 and not word.endswith(("ed", "ing", "en")):
+            stem = word + word[-1] if _doubles(word) else word.removesuffix("e")
+            stem = stem[:-1] + "i" if stem.endswith("y") else stem
+            degrees |= {stem + end: kind for end in ("er", "est") if stem + end not in others}
+    return degrees
 
 
 def _verb_forms() -> dict[str, str]:

@@ -6,13 +6,15 @@ gloves rest on", a plural takes the bare form, so `rest` is the verb.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.prompts.cursor import Cursor
 from schemas.specs import Attribute, AttributeKind
 
 _COUNTED_PARTITIVES = {"pair": 2, "couple": 2, "trio": 3, "dozen": 12, "duo": 2, "quartet": 4}
 _PERIOD = re.compile(r"'?(?:\d\d)?\d0s|\d+(?:st|nd|rd|th)-century")  # "a 1960s kitchen"
+_OF_OTHERS = frozenset(("sports", "clothes", "savings", "arms", "goods", "games", "sales"))
+_OF_CARDS = frozenset(("set", "pack", "stack", "pile", "row", "line", "pair", "bundle"))
 _ALSO_THINGS = frozenset(("team", "lot", "set", "school", "pack", "band", "line", "number"))
 
 
@@ -27,6 +29,7 @@ class NounPhrase:
     is_plural: bool
     is_abstract: bool
     is_definite: bool  # said with the, this or that: perhaps named before
+    is_doubtful: bool = False  # a plural stands in it: perhaps a verb follows that no list knows
 
     @property
     def noun(self) -> str:
@@ -39,7 +42,10 @@ class Before:
 
     is_auxiliary: bool
     is_and: bool
+    is_after_actor: bool  # "a dog and"
     is_in: bool
+    is_fronted: bool  # a preposition that begins a sentence
+    is_clause: bool  # a conjunction, so that a verb has to come
 
 
 class NounPhraseReader:
@@ -51,6 +57,7 @@ class NounPhraseReader:
         self._lexicon = cursor.lexicon
         self._is_bare = True  # no determiner and no number
         self._is_one = False
+        self._is_counted = False  # a number of several
         self._is_definite = False
 
     def take(self) -> NounPhrase:
@@ -60,7 +67,7 @@ class NounPhraseReader:
         start = self._cursor.at
         is_one, count = self._take_determiners()
         self._is_bare = self._cursor.at == start
-        self._is_one = is_one
+        self._is_one, self._is_counted = is_one, (count or 0) > 1
         attributes, nouns = self._take_attributes()
         if not (attributes and not nouns and self._is_said_of_subject()):
             self._take_nouns(nouns)
@@ -207,9 +214,13 @@ class NounPhraseReader:
     def _ends_nouns(self, word: str, nouns: Sequence[str]) -> bool:
         if word in self._lexicon.attributes and not self._lexicon.is_noun(word):
             return word not in self._lexicon.partitives
+        if self._before.is_fronted and self._cursor.is_before_subject():
+            return True
         if word in self._lexicon.verbs:
-            is_plural = self._lexicon.is_plural(nouns[-1])
-            is_list = self._before.is_and and not self._is_one
+            is_pair = self._before.is_after_actor and self._lexicon.acts(nouns[-1])
+            is_one = self._is_one and not is_pair  # "a dog and a cat play"
+            is_list = self._before.is_and and not is_one
+            is_plural = is_pair or (self._lexicon.is_plural(nouns[-1]) and not is_one)
             is_second_plural = word != self._lexicon.verbs[word] and word.endswith("s")
             follows = self._cursor.word(1)
             is_ended = (
@@ -217,7 +228,14 @@ class NounPhraseReader:
             )
             if is_plural and is_second_plural and is_ended:
                 return nouns[-1] not in self._lexicon.unchanging  # "rows of desks face(s) a"
-            return self._cursor.is_verb_after(is_plural=is_plural, is_list=is_list)
+            if self._is_counted and not is_plural and is_second_plural:
+                return False  # "two door locks on a table"
+            return self._cursor.is_verb_after(
+                is_plural=is_plural,
+                is_list=is_list,
+                is_one=is_one,
+                is_wanted=self._before.is_clause,
+            )
         is_known = self._lexicon.is_noun(word)
         return not is_known and word.endswith(("ed", "ing")) and len(word) > 5
 
@@ -245,6 +263,10 @@ class NounPhraseReader:
         head = self._lexicon.singular(nouns[-1])
         is_group = head in self._lexicon.partitives or head in self._lexicon.formations
         _, inner_count = self._take_determiners() if is_group else (False, None)
+        self._is_one, self._is_counted = False, (inner_count or 0) > 1
+        if inner_count and self._is_said_of_group(head):  # "a family of four eating pizza"
+            alone = self._phrase(nouns, attributes, count, is_one)
+            return replace(alone, is_doubtful=head not in self._lexicon.people)
         inner_attributes, inner = self._take_attributes()
         self._take_nouns(inner)
         if not inner:
@@ -268,6 +290,21 @@ class NounPhraseReader:
             is_abstract=False,
             is_definite=self._is_definite,
         )
+
+    def _is_said_of_group(self, head: str) -> bool:
+        """Whether what follows a number is done by so many, and no attribute of the noun behind."""
+        word, follows = self._cursor.word(), self._cursor.word(1)
+        if word in ("playing card", "playing cards"):
+            return head not in _OF_CARDS
+        is_form = word in self._lexicon.attributes or self._lexicon.is_noun(word)
+        is_doing = word in self._lexicon.verbs and (
+            word.endswith("ing") or not (is_form or self._is_participle(word))
+        )
+        is_attribute = word in self._lexicon.attributes and head not in self._lexicon.people
+        is_before_noun = self._cursor.is_nominal(follows) and (
+            is_attribute or self._lexicon.acts(follows)
+        )
+        return is_doing and not is_before_noun
 
     def _number_of(
         self,
@@ -295,7 +332,8 @@ class NounPhraseReader:
         count: int | None,
         is_one: bool,
     ) -> NounPhrase:
-        is_new = is_one and bool(nouns) and not self._lexicon.is_noun(nouns[-1])
+        is_name = self._cursor.word() in ("'s", "'")
+        is_new = bool(nouns) and (is_one or is_name) and not self._lexicon.is_noun(nouns[-1])
         head = self._lexicon.singular(nouns[-1]) if nouns and not is_new else "".join(nouns[-1:])
         if head == "glasses" and count:
             head = "glass"  # counted, they are for drinking
@@ -307,7 +345,13 @@ class NounPhraseReader:
             is_plural=bool(nouns) and not is_new and self._lexicon.is_plural(nouns[-1]),
             is_abstract=self._is_abstract(nouns, head, bool(attributes)),
             is_definite=self._is_definite,
+            is_doubtful=not self._is_one and any(map(self._is_other_plural, nouns[:-1])),
         )
+
+    def _is_other_plural(self, noun: str) -> bool:
+        """Whether it hardly stands before another noun, as in "sports car" and "clothes rack"."""
+        is_known = noun in self._lexicon.unchanging or noun in self._lexicon.paired
+        return self._lexicon.is_plural(noun) and not is_known and noun not in _OF_OTHERS
 
     def _is_abstract(self, nouns: Sequence[str], head: str, is_described: bool) -> bool:
         """A word of both kinds is a thing if it is described: "at the top", "its oval top"."""

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
+from pipeline.prompts.absence import without_unseen_owners
+from pipeline.prompts.doubts import without_doubtful
 from pipeline.prompts.language import is_english, is_latin, known_share
 from pipeline.prompts.lexicon import Lexicon, lexicon
+from pipeline.prompts.names import without_names, without_quoted
 from pipeline.prompts.phrases import pieces, tokens
 from pipeline.prompts.reading import Reading
 from pipeline.prompts.seen import SeenObject
@@ -50,6 +53,7 @@ class Unread(StrEnum):
     SCRIPT = "letters that are not Latin"
     LANGUAGE = "words that are not English"
     NO_OBJECT = "no object that a picture could show"
+    DOUBT = "words that may be read in more than one way"
     UNSURE = "a long caption of which nothing is sure"
 
 
@@ -91,15 +95,19 @@ def parse(prompt: str, category: Category | None = None) -> Parse:
 @lru_cache(maxsize=16)  # a prompt is read for its annotation, its spec and its leaks in turn
 def _read(prompt: str) -> _Read | Unread:
     words_of = lexicon()
-    text = strip_wording(normalise(unicodedata.normalize("NFKC", prompt)))
+    text = without_quoted(normalise(unicodedata.normalize("NFKC", prompt)))
+    text = strip_wording(text)
     text = _SHOWN_AS.sub("", text)
     words = tokens(text)
     if len(words) > _MAX_WORDS:
         return Unread.LENGTH
     if reason := _foreign(text, words, words_of):
         return reason
-    reading = Reading(words_of)
-    phrases = pieces(words, words_of)
+    sure_words = without_doubtful(words, words_of)
+    if len(sure_words) < len(words) and not any(word[0].isalnum() for word in sure_words):
+        return Unread.DOUBT
+    reading = Reading(words_of, had_doubt=len(sure_words) < len(words))
+    phrases = without_unseen_owners(pieces(without_names(sure_words, words_of), words_of), words_of)
     for index, phrase in enumerate(phrases):
         reading.take(phrase, phrases[index + 1 :])
     reading.end_clause()
@@ -107,9 +115,11 @@ def _read(prompt: str) -> _Read | Unread:
         return Unread.NO_OBJECT
     confidence, why = confidence_of(words, reading, words_of)
     if confidence is not Confidence.LOW:
+        if any(seen.is_doubtful for seen in reading.seen):
+            return Unread.DOUBT
         return _Read(
             objects=_objects(reading.seen),
-            relations=tuple(dict.fromkeys(reading.relations)),
+            relations=tuple(dict.fromkeys(reading.told.relations)),
             confidence=confidence,
             reason=why,
         )

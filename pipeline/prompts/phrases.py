@@ -6,21 +6,26 @@ what comes next after what.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pipeline.prompts.cursor import Cursor
 from pipeline.prompts.lexicon import Lexicon, Preposition
 from pipeline.prompts.noun_phrases import Before, NounPhrase, NounPhraseReader
-from pipeline.prompts.quantities import with_numbers
+from pipeline.prompts.quantities import with_numbers, without_shares
 from schemas.specs import Attribute, AttributeKind
 
-_NOT = re.compile(r"\b(is|are|was|were|do|does|did|has|have|had|ca|wo|would|could|should)n't\b")
-_IS = re.compile(r"\b(who|that|which|there|it|he|she)'s\b")
+_IS = re.compile(r"\b(who|that|which|there|it|he|she|here|what|where)'s\b")
+_CONTRACTED = {
+    **{"can't": "can not", "cannot": "can not", "won't": "will not", "shan't": "shall not"},
+    **{"n't": " not", "'re": " are", "'ve": " have", "'ll": " will", "'d": " would"},
+}
+_CONTRACTION = re.compile(r"\b(?:can't|cannot|won't|shan't)\b|(?<=\w)(?:n't|'re|'ve|'ll|'d)\b")
 _HIMSELF = ("him", "it", "them")
 _TOKEN = re.compile(r"[^\W_]+(?:[-\u2010\u2011][^\W_]+)*|'s\b|'(?=\s)|[^\w\s]")
 _MAX_COMPOUND_WORDS = 3
 _MAX_ADVERBIAL_WORDS = 5
+_ONLY_PARTICIPLES = ("en", "wn", "rn")  # driven, thrown, worn; "chased" may be the past
 _OUT_OF = {("of",), ("from",), ("out", "of"), ("with",)}
 
 
@@ -48,6 +53,8 @@ class Verb:
 
     verb: str
     is_finite: bool = False  # holds, not holding: it has a subject of its own
+    is_active: bool = False  # the subject does it, and not: perhaps it is done to the subject
+    is_passive: bool = False  # it is done to the subject: "is held", "driven"
 
 
 Piece = NounPhrase | Verb | Preposition | Join
@@ -56,13 +63,14 @@ Piece = NounPhrase | Verb | Preposition | Join
 def tokens(text: str) -> list[str]:
     """Words in lower case, punctuation marks one by one, and a possessive 's on its own."""
     plain = text.casefold().replace("\u2019", "'")
-    return _TOKEN.findall(_IS.sub(r"\1 is", _NOT.sub(r"\1 not", plain)))
+    whole = _CONTRACTION.sub(lambda short: _CONTRACTED[short[0]], plain)
+    return _TOKEN.findall(_IS.sub(r"\1 is", whole))
 
 
 def pieces(words: Sequence[str], lexicon: Lexicon) -> list[Piece]:
     """The words as phrases, in order. Adverbs are left out."""
     shown = _without_adverbials(with_numbers(words, lexicon), lexicon)
-    return _Reader(_with_compounds(shown, lexicon), lexicon).read()
+    return _Reader(_with_compounds(without_shares(shown, lexicon), lexicon), lexicon).read()
 
 
 def _without_adverbials(words: Sequence[str], lexicon: Lexicon) -> list[str]:
@@ -104,6 +112,7 @@ class _Reader:
         self._lexicon = lexicon
         self._pieces: list[Piece] = []
         self._has_verb = False
+        self._is_clause = False  # behind "as", "while" and their like
 
     def read(self) -> list[Piece]:
         while self._cursor.word():
@@ -119,13 +128,27 @@ class _Reader:
     def _last(self) -> Piece | None:
         return self._pieces[-1] if self._pieces else None
 
+    def _is_fronted(self, before: Sequence[Piece]) -> bool:
+        """Whether all that stands before, in this sentence, is a preposition."""
+        is_first = len(before) == 1 or before[-2:-1] == [Join.STOP]
+        return is_first and isinstance(before[-1], Preposition)
+
+    def _wants_verb(self) -> bool:
+        """Whether a conjunction began a clause that has no verb yet."""
+        return self._is_clause and not self._has_verb
+
+    def _word_before(self) -> str:
+        return self._cursor.words[self._cursor.at - 1] if self._cursor.at else ""
+
     # What comes next
 
     def _next_piece(self) -> Piece | None:
         word = self._cursor.word()
         if not word[0].isalnum():
+            is_owner = word == "'" and self._word_before().endswith("s")
             self._cursor.at += 1
-            return _punctuation(word)
+            self._is_clause &= word not in ".!?;"
+            return Join.POSSESSIVE if is_owner else _punctuation(word)
         if length := self._length_of_nothing():
             self._cursor.at += length
             return None
@@ -150,9 +173,17 @@ class _Reader:
         before = Before(
             is_auxiliary=self._last is Join.AUXILIARY,
             is_and=self._last in (Join.AND, Join.OR),
+            is_after_actor=self._last is Join.AND and self._acts(-2),
             is_in=isinstance(self._last, Preposition) and self._last.name == "in",
+            is_fronted=self._is_fronted(self._pieces),
+            is_clause=self._wants_verb(),
         )
-        return NounPhraseReader(self._cursor, before).take()
+        noun_phrase = NounPhraseReader(self._cursor, before).take()
+        is_verb = word.endswith("s") and word in self._lexicon.verbs  # "stacks of plates crowns"
+        is_after_plural = isinstance(self._last, NounPhrase) and self._last.is_plural
+        return (
+            replace(noun_phrase, is_doubtful=True) if is_verb and is_after_plural else noun_phrase
+        )
 
     def _length_of_nothing(self) -> int:
         """How many words here say nothing: "not only a cat", "no one is there"."""
@@ -229,7 +260,7 @@ class _Reader:
         if word == "or":
             return Join.OR
         if word in self._lexicon.conjunctions:
-            self._has_verb = False
+            self._has_verb, self._is_clause = False, True
             return Join.STOP
         if word in self._lexicon.auxiliaries:
             return Join.AUXILIARY
@@ -272,9 +303,9 @@ class _Reader:
         if last in (Join.MODAL, Join.PRONOUN, Join.RELATIVE, Join.WHO, Join.IT):
             return True
         if last is Join.NO:
-            return not is_other
+            return not is_other or self._pieces[-2:-1] == [Join.MODAL]  # "must not touch"
         if isinstance(last, NounPhrase):
-            return self._cursor.is_verb_after(is_plural=last.is_plural, is_list=self._is_list())
+            return self._is_verb_after(last)
         if last in (Join.AND, Join.OR, Join.COMMA):
             is_free = not is_other or self._cursor.is_clause_word(self._cursor.word(1))
             return self._has_verb and is_free and not self._is_participle_of_noun()
@@ -286,6 +317,22 @@ class _Reader:
             last is None and not is_other and self._cursor.is_clause_word(self._cursor.word(1))
         )
         return (last is Join.STOP or is_begun) and word.endswith("ing")
+
+    def _is_verb_after(self, subject: NounPhrase) -> bool:
+        if self._is_fronted(self._pieces[:-1]) and self._cursor.is_before_subject():
+            return True
+        is_pair = self._is_list() and self._acts(-1) and self._acts(-3)
+        return self._cursor.is_verb_after(
+            is_plural=subject.is_plural or is_pair,
+            is_list=self._is_list(),
+            is_one=subject.is_one and not is_pair,
+            is_wanted=self._wants_verb(),
+        )
+
+    def _acts(self, at: int) -> bool:
+        """Whether the piece there, counted from the end, is somebody."""
+        piece = self._pieces[at] if len(self._pieces) >= -at else None
+        return isinstance(piece, NounPhrase) and self._lexicon.acts(piece.noun)
 
     def _is_unknown_verb(self, word: str) -> bool:
         if self._lexicon.is_noun(word) or word in self._lexicon.attributes:
@@ -311,8 +358,16 @@ class _Reader:
     def _take_verb(self) -> Verb:
         word = self._cursor.word()
         self._cursor.at += 1
-        is_bare_form = word.endswith(("ing", "ed", "en")) or self._last is Join.AUXILIARY
-        return Verb(verb=self._lexicon.verbs.get(word, word), is_finite=not is_bare_form)
+        verb = self._lexicon.verbs.get(word, word)
+        is_said = self._last is Join.AUXILIARY
+        is_bare_form = word.endswith(("ing", "ed", "en")) or is_said
+        is_active = word.endswith(("ing", "s")) or (word == verb and not is_said)
+        return Verb(
+            verb=verb,
+            is_finite=not is_bare_form,
+            is_active=is_active,
+            is_passive=not is_active and (is_said or word.endswith(_ONLY_PARTICIPLES)),
+        )
 
 
 def _punctuation(mark: str) -> Join | None:

@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipeline.prompts.absence import Absence, Share
+from pipeline.prompts.absence import (
+    Absence,
+    Share,
+    goes_on_as_list,
+    is_owner_of_thing,
+)
 from pipeline.prompts.lexicon import Lexicon, Preposition
 from pipeline.prompts.noun_phrases import NounPhrase
 from pipeline.prompts.phrases import Join, Piece, Verb, is_subject_and_verb
-from pipeline.prompts.seen import Clause, Link, SeenObject
-from schemas.specs import Relation, RelationKind
+from pipeline.prompts.seen import Clause, Link, SeenObject, Told, named_before, seen_object
+from schemas.specs import RelationKind
 
 _GEOMETRY = frozenset(
     ("left of", "right of", "above", "below", "next to", "in front of", "behind", "hidden by")
@@ -21,12 +26,12 @@ _GOES_ON = (Join.AUXILIARY, Join.MODAL, Join.RELATIVE, Join.WHO, Join.AND, Join.
 
 @dataclass(slots=True)
 class Reading:
-    """Takes phrases one after the other; `seen`, `relations` and `sure` are what they said."""
+    """Takes phrases one after the other; `seen` and `told` are what they said."""
 
     words: Lexicon
     seen: list[SeenObject] = field(default_factory=list)
-    relations: list[Relation] = field(default_factory=list)
-    sure: set[Relation] = field(default_factory=set)  # of the relations: nothing stood between
+    told: Told = field(default_factory=Told)
+    had_doubt: bool = False  # a sentence was left out
     had_negation: bool = False
     had_clause: bool = False
     _absence: Absence = field(default_factory=Absence)
@@ -36,6 +41,7 @@ class Reading:
     _group_link: Link | None = None  # what made the group an object
     _open: Link | None = None
     _clause: Clause | None = None
+    _verb: Verb | None = None  # the last of the clause
     _last: Piece | None = None
     _before_last: Piece | None = None
     _is_joined: bool = False
@@ -57,6 +63,8 @@ class Reading:
         match piece:
             case NounPhrase(nouns=()):
                 self._describe(piece)
+            case NounPhrase(nouns=("one",)) if self.had_negation or not self.seen:
+                self._open = None  # of what was named as absent: "no red cars, only blue ones"
             case NounPhrase(is_abstract=True):
                 self._take_abstract(piece, ahead)
             case NounPhrase():
@@ -71,7 +79,7 @@ class Reading:
     def end_clause(self) -> None:
         """Write down what waits for an object in vain, and forget the subject."""
         self._close_verb()
-        self._open = self._group_link = self._clause = None
+        self._open = self._group_link = self._clause = self._verb = None
         self._group, self._subject = [], []
         self._is_joined = self._has_verb = self._share.is_open = False
 
@@ -79,6 +87,8 @@ class Reading:
 
     def _take_object(self, phrase: NounPhrase, ahead: Sequence[Piece]) -> None:
         index = self._index_of(phrase)
+        if self._open and is_owner_of_thing(ahead, self.words):
+            return  # "beside the queen's chair" is not beside the queen
         if self._open:
             self._hand_to_wearer(self._open, phrase)
             self._relate(self._open, index)
@@ -93,8 +103,8 @@ class Reading:
             if self._has_verb or is_new or not self._subject:
                 self._subject, self._has_verb = self._group, False
         self._is_joined = False
-        if self._clause and self._clause.is_whose:
-            self._clause.is_whose = False
+        if self._clause and self._clause.is_waiting:
+            self._clause.is_waiting = False
             self._subject, self._group, self._group_link = [index], [index], None
 
     def _hand_to_wearer(self, link: Link, phrase: NounPhrase) -> None:
@@ -109,33 +119,13 @@ class Reading:
 
     def _index_of(self, phrase: NounPhrase) -> int:
         """Where its object stands: a new one, or for "the boat" the boat that was named."""
-        if phrase.is_definite and (named := self._named_before(phrase)) is not None:
-            return named
-        self.seen.append(
-            SeenObject(
-                noun=self.seen[-1].noun if self.seen and phrase.noun == "one" else phrase.noun,
-                attributes=list(phrase.attributes),
-                count=phrase.count,
-                is_one=phrase.is_one,
-                num_own_attributes=len(phrase.attributes),
-                is_introduced=bool(
-                    phrase.is_one or phrase.is_definite or phrase.count or phrase.attributes
-                ),
-            )
-        )
+        if phrase.is_definite:
+            named = named_before(self.seen, phrase)
+            if named is not None and not (self._open and named in self._open.subjects):
+                return named
+        last = self.seen[-1].noun if self.seen else phrase.noun
+        self.seen.append(seen_object(phrase, noun=last if phrase.noun == "one" else phrase.noun))
         return len(self.seen) - 1
-
-    def _named_before(self, phrase: NounPhrase) -> int | None:
-        """The only object called so. Attributes that it lacks make another object of it."""
-        named = [
-            index
-            for index, seen in enumerate(self.seen)
-            if seen.noun == phrase.noun or seen.noun.split()[-1] == phrase.noun
-        ]
-        if len(named) != 1 or not set(phrase.attributes) <= set(self.seen[named[0]].attributes):
-            return None
-        is_its_own_object = self._open is not None and named[0] in self._open.subjects
-        return None if is_its_own_object else named[0]
 
     def _begins_clause(self, phrase: NounPhrase, ahead: Sequence[Piece]) -> bool:
         """Whether this noun, though joined, is the subject of what follows."""
@@ -150,15 +140,11 @@ class Reading:
         if isinstance(follows, Preposition) and self._group_link and not self._group_link.is_verb:
             # "a knight on a horse and a princess in a gown"
             is_own = follows.name != "of" and self._group_link.relation != "of"
-            return is_own and self._is_actor(phrase.noun) and self._has_actor()
+            return is_own and self.words.acts(phrase.noun) and self._has_actor()
         return False
 
-    def _is_actor(self, noun: str) -> bool:
-        actors = (self.words.people, self.words.animals)
-        return any(noun in words or noun.split()[-1] in words for words in actors)
-
     def _has_actor(self) -> bool:
-        return any(self._is_actor(self.seen[index].noun) for index in self._subject)
+        return any(self.words.acts(self.seen[index].noun) for index in self._subject)
 
     def _take_abstract(self, phrase: NounPhrase, ahead: Sequence[Piece]) -> None:
         """What cannot be shown ends a relation, or carries it on: "on the edge of the table"."""
@@ -187,11 +173,14 @@ class Reading:
         self._open = None
         self.had_clause = True
         head = self._nearest_person() if join is Join.WHO else self._group[-1:]
+        if self._clause and self._last is Join.AND:
+            head = self._clause.head  # "whose hat is blue and whose car is red"
         outer = self._subject if self._subject and not self._has_verb else head
-        self._clause = Clause(outer=list(outer), is_whose=join is Join.WHOSE)
+        is_whose = join is Join.WHOSE
+        self._clause = Clause(outer=list(outer), head=head, is_whose=is_whose, is_waiting=is_whose)
         self._group, self._subject, self._group_link = list(head), list(head), None
         self._is_joined = self._has_verb = False
-        if join is Join.WHOSE:
+        if is_whose:
             self._open = Link(subjects=list(head), relation="with", kind=_SAID, is_verb=False)
         elif is_subject_and_verb(ahead):
             self._clause.object_of = list(head)
@@ -199,7 +188,7 @@ class Reading:
 
     def _nearest_person(self) -> list[int]:
         near = [*self._group[-1:], *self._subject]
-        people = [index for index in near if self._is_actor(self.seen[index].noun)]
+        people = [index for index in near if self.words.acts(self.seen[index].noun)]
         return people[:1] or self._subject[-1:] or self._group[-1:]
 
     def _leave_clause(self) -> None:
@@ -220,15 +209,19 @@ class Reading:
             self._leave_clause()
         if self._group_link is None and self._group and not self._has_verb:
             self._subject = self._group
-        self._has_verb = True
+        if self._group_link and self._group_link.is_passive and self._last is not Join.AUXILIARY:
+            self._subject = self._group  # "chased by a dog wearing a hat"
+        is_fronted = self._is_fronted()  # "under the tree sleeps a lion"
+        self._has_verb, self._verb = True, verb
         self._is_joined = False
         is_having = verb.verb == "have"
         self._open = Link(
-            subjects=list(self._subject or self._group),
+            subjects=[] if is_fronted else list(self._subject or self._group),
             relation="with" if is_having else verb.verb,
             kind=_SAID,
             is_verb=not is_having,
             is_direct=True,
+            is_done_to=verb.is_passive,
             is_sure=self._is_after_subject() and self._group_link is None,
         )
         if self._clause:
@@ -252,14 +245,18 @@ class Reading:
 
     def _take_preposition(self, preposition: Preposition) -> None:
         if self._open and isinstance(self._last, Verb):
-            self._follow_verb(preposition, self._last.verb)
+            self._follow_verb(preposition, self._last)
             return
         if self._open and isinstance(self._last, NounPhrase) and self._last.is_abstract:
             self._follow_abstract(preposition)
             return
         self._close_verb()
+        is_described = isinstance(self._last, NounPhrase) and not self._last.nouns
+        if self._clause and self._clause.is_whose and is_described:
+            self._leave_clause()  # "a car whose doors are open next to a tree"
+        is_done_by = preposition.is_agent and self._may_be_done(self._verb)
         self._open = Link(
-            subjects=self._nearest(preposition),
+            subjects=[] if is_done_by else self._nearest(preposition),
             relation=preposition.name,
             kind=preposition.kind,
             is_verb=False,
@@ -270,20 +267,28 @@ class Reading:
         )
         self._is_joined = False
 
-    def _follow_verb(self, preposition: Preposition, verb: str) -> None:
+    def _follow_verb(self, preposition: Preposition, verb: Verb) -> None:
         """`sits on` says where, `looks at` is an action, `runs behind` is both."""
         assert self._open
         self._open.is_direct = False
         self._open.is_sure &= not preposition.moves
         is_place = preposition.kind is not _SAID
-        is_at = verb in self.words.place_verbs and is_place
-        if is_at or preposition.name in _GEOMETRY:
+        is_at = verb.verb in self.words.place_verbs and is_place
+        if preposition.is_agent and self._may_be_done(verb):
+            self._open.is_verb, self._open.is_passive = False, True
+            if not (verb.is_passive or verb.verb in self.words.done_to):  # "a cat walked by a dog"
+                self._open.subjects = []
+        elif is_at or preposition.name in _GEOMETRY:
             if not is_at:
-                self._close_verb_of(self._open)
+                self.told.act(self._open)
             self._open.relation, self._open.kind = preposition.name, preposition.kind
             self._open.is_verb = False
         else:
             self._open.relation += f" {preposition.name}"
+
+    def _may_be_done(self, verb: Verb | None) -> bool:
+        """Whether somebody may do it to the subject: "chased", not "parked" or "walking"."""
+        return verb is not None and not verb.is_active and verb.verb not in self.words.place_verbs
 
     def _follow_abstract(self, preposition: Preposition) -> None:
         """`on the edge of`, `add a touch to`; but "take a nap on" is an action, then a place."""
@@ -316,27 +321,14 @@ class Reading:
         return self._group[-1:]
 
     def _relate(self, link: Link, index: int) -> None:
-        is_sure = link.is_sure and isinstance(self._last, Verb | Preposition)
-        for subject in link.subjects:
-            if subject != index:
-                relation = Relation(
-                    subject=subject, relation=link.relation, object=index, kind=link.kind
-                )
-                self.relations.append(relation)
-                if is_sure:
-                    self.sure.add(relation)
+        if link.is_passive and not self.words.acts(self.seen[index].noun):
+            return  # "built by a river"
+        self.told.relate(link, index, is_sure=isinstance(self._last, Verb | Preposition))
 
     def _close_verb(self) -> None:
         if self._open and self._open.is_verb:
-            self._close_verb_of(self._open)
+            self.told.act(self._open)
             self._open = None
-
-    def _close_verb_of(self, link: Link) -> None:
-        self.relations.extend(
-            Relation(subject=subject, relation=link.relation, kind=link.kind)
-            for subject in link.subjects
-            if link.relation != "be"
-        )
 
     # The rest
 
@@ -346,8 +338,7 @@ class Reading:
                 self._close_verb()
                 self._is_joined = True
             case Join.COMMA:
-                self._close_verb()
-                self._is_joined = self._is_list(ahead)
+                self._take_comma(ahead)
             case Join.AUXILIARY:
                 self._take_auxiliary()
             case Join.RELATIVE | Join.WHO | Join.WHOSE:
@@ -366,6 +357,21 @@ class Reading:
             case Join.MODAL:
                 self._close_verb()
 
+    def _take_comma(self, ahead: Sequence[Piece]) -> None:
+        self._close_verb()
+        if self._clause and self._clause.is_done and isinstance([*ahead, None][0], Verb):
+            self._leave_clause()  # "a cat, whose eyes are green, looking at a fish"
+        if self._is_fronted():
+            self._group, self._group_link = [], None  # "in a garden, a dog"
+        is_free = self._group_link is None and not self._has_verb
+        self._is_joined = is_free or goes_on_as_list(ahead)
+
+    def _is_fronted(self) -> bool:
+        """Whether the last noun, where a subject might stand, is only a place: "in a garden"."""
+        link = self._group_link
+        is_place = link is not None and not link.is_verb and link.relation != "of"
+        return is_place and not (self._has_verb or (link and link.subjects))
+
     def _take_auxiliary(self) -> None:
         if self._clause and self._clause.is_done and self._last not in _GOES_ON:
             self._leave_clause()
@@ -383,18 +389,9 @@ class Reading:
 
     def _take_owner(self) -> None:
         """What is done to "the dog's belly" is done to both; "the dog's tail wags" is not."""
+        if self._open:
+            return
         if self._group_link:
             self._is_joined = True
         else:
             del self._group[-1:]  # in place: the subject is the same list
-
-    def _is_list(self, ahead: Sequence[Piece]) -> bool:
-        """Whether a comma is one of a list of nouns, and not the end of what was said."""
-        if self._group_link is None and not self._has_verb:
-            return True
-        for piece in ahead:
-            if piece in (Join.AND, Join.OR):
-                return True
-            if not isinstance(piece, NounPhrase) and piece is not Join.COMMA:
-                return False
-        return False

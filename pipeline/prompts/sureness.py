@@ -32,7 +32,9 @@ def confidence_of(
     if reading.had_clause:
         return Confidence.MEDIUM, "a relative clause"
     if reading.had_negation:
-        return Confidence.MEDIUM, "a negation: what is absent is left out"
+        return Confidence.MEDIUM, "a negation or a comparison: what it names is left out"
+    if reading.had_doubt:
+        return Confidence.MEDIUM, "a sentence that may be read in more than one way is left out"
     if num_sentences > 1:
         return Confidence.MEDIUM, "several sentences"
     return Confidence.HIGH, "a short prompt of known words"
@@ -56,8 +58,8 @@ def sure_part(reading: Reading, words_of: Lexicon) -> tuple[list[SeenObject], tu
         relation.model_copy(
             update={"subject": at[relation.subject], "object": at[relation.object or 0]}
         )
-        for relation in reading.relations
-        if relation in reading.sure
+        for relation in reading.told.relations
+        if relation in reading.told.sure
         and _is_plain(relation.relation, words_of)
         and relation.subject in at
         and relation.object in at
@@ -81,6 +83,7 @@ def _is_known(seen: SeenObject, words_of: Lexicon) -> bool:
 
 def _is_sure(seen: SeenObject, words_of: Lexicon) -> bool:
     head = seen.noun.split()[-1]
-    if head in words_of.vague or head not in words_of.objects or not _is_known(seen, words_of):
+    is_thing = head in words_of.objects and head not in words_of.vague
+    if seen.is_doubtful or not is_thing or not _is_known(seen, words_of):
         return False
     return seen.is_introduced or head not in words_of.verbs

@@ -12,7 +12,7 @@ from pipeline.plan.prompt_files import read_rows
 from pipeline.prompts.curated import CuratedSet, curate_prompts, hit_rows, report
 from pipeline.prompts.leaks import EvaluationPrompt, LeakIndex, LeakLevel
 from pipeline.prompts.lexicon import lexicon
-from pipeline.prompts.parser import parse
+from pipeline.prompts.parser import Unread, parse
 from schemas.errors import InputError
 from schemas.prompts import Prompt
 from schemas.specs import PromptSpec
@@ -147,13 +147,14 @@ def published_leaks(folder: Path) -> LeakIndex:
     )
 
 
-def test_all_training_prompts_of_t2i_compbench_get_a_spec(published: Path):
+def test_nearly_all_training_prompts_of_t2i_compbench_get_a_spec(published: Path):
     rows, _ = read_rows([str(published / "t2i_compbench" / "*_train.txt")])
     curated = curate(*rows, against=published_leaks(published))
 
     told = report(curated)
     assert (told["num_rows"], told["num_prompts"]) == (5600, 5559)
-    assert told["without_spec"] == []
+    assert len(told["without_spec"]) < 0.002 * told["num_prompts"]
+    assert {unread["reason"] for unread in told["without_spec"]} <= {Unread.DOUBT}
     of_depth = {"annotation": 0, "model": 0, "parser": 700, "none": 0}
     assert told["specs"]["3d_spatial"] == of_depth
     assert told["leaks"]["L0"] == 6
