@@ -5,7 +5,7 @@ Checked here: what a recipe says by itself. Whether the runs can satisfy it is c
 
 import re
 from enum import StrEnum
-from typing import Literal, Self, TypeAlias
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
@@ -40,6 +40,21 @@ class SetKind(StrEnum):
     GRPO = "grpo"
 
 
+FILTER = "[[filters]] column"
+"""The setting whose columns may be fields of traces and events, too."""
+
+Needs: TypeAlias = Literal["a number", "a hash", "any score"]
+"""What a column has to hold for what a recipe does with it."""
+
+
+class Use(NamedTuple):
+    """A column that a recipe goes by, and the setting that says so."""
+
+    setting: str  # [per_prompt] by
+    column: str
+    needs: Needs
+
+
 class Filter(Frozen):
     """Rows stay if a column is within bounds. A null passes only where the filter says so."""
 
@@ -57,6 +72,10 @@ class Filter(Frozen):
         """The reason that it gives."""
         return self.reason or self.column
 
+    @property
+    def has_bounds(self) -> bool:
+        return (self.min, self.max) != (None, None)
+
     @field_validator("tasks")
     @classmethod
     def _known_tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
@@ -72,7 +91,7 @@ class Filter(Frozen):
             )
         if self.min is None and self.max is None and self.equals is None and self.null == "keep":
             raise ValueError(f"the filter on {self.column} drops nothing; give min, max or equals")
-        if self.equals is not None and (self.min, self.max) != (None, None):
+        if self.equals is not None and self.has_bounds:
             raise ValueError(f"the filter on {self.column} has both equals and bounds")
         return self
 
@@ -261,7 +280,7 @@ class Recipe(Frozen):
         by_itself = [
             row_filter.column
             for row_filter in self.filters
-            if row_filter.of != "trace" or (row_filter.min, row_filter.max) != (None, None)
+            if row_filter.of != "trace" or row_filter.has_bounds
         ]
         by_itself += [] if self.agreement is None else [self.agreement.by]
         if self.pairs is not None and "revision" in self.pairs.sources:
@@ -293,19 +312,29 @@ class Recipe(Frozen):
         )
 
     @property
+    def uses(self) -> tuple[Use, ...]:
+        """Every column that the recipe goes by, `judge.value` too, once for each setting."""
+        uses = [
+            Use(FILTER, row_filter.column, "a number" if row_filter.has_bounds else "any score")
+            for row_filter in self.filters
+        ]
+        if self.agreement is not None:
+            uses.append(Use("[agreement] by", self.agreement.by, "a number"))
+        if self.per_prompt is not None:
+            rule = self.per_prompt
+            uses += [Use("[per_prompt] by", by, "a number") for by in (rule.by,) if by]
+            uses += [Use("[per_prompt] hash", rule.hash, "a hash")] * bool(rule.min_distance)
+        if self.pairs is not None:
+            uses.append(Use("[pairs] by", self.pairs.by, "a number"))
+        if self.groups is not None:
+            rewards = self.groups.rewards
+            uses += [Use("[groups] rewards", reward, "a number") for reward in rewards]
+        return tuple(uses)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Every column that the recipe goes by, once; `judge.value` is one of them."""
-        named = [row_filter.column for row_filter in self.filters]
-        if self.agreement is not None:
-            named.append(self.agreement.by)
-        if self.per_prompt is not None:
-            named += filter(None, [self.per_prompt.by])
-            named += [self.per_prompt.hash] * bool(self.per_prompt.min_distance)
-        if self.pairs is not None:
-            named.append(self.pairs.by)
-        if self.groups is not None:
-            named += self.groups.rewards
-        return tuple(dict.fromkeys(named))
+        return tuple(dict.fromkeys(use.column for use in self.uses))
 
     @property
     def is_judged(self) -> bool:
