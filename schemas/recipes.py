@@ -28,6 +28,7 @@ Aggregate: TypeAlias = Literal["mean", "sum", "min", "group_zscore_mean", "categ
 RELATIVE = frozenset({"group_zscore_mean", "category_quantile_mean"})
 """Aggregates that say how a rollout fares among others: of its prompt, of its category."""
 
+_LEVELS = ("L0", "L1", "L2", "L3")  # of leaks, the most certain first
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TASK = re.compile(rf"(?:{'|'.join(ROLES)})(?:_[1-9]\d?)?")
 
@@ -125,7 +126,14 @@ class Decontamination(Frozen):
     """Prompts of these files, a prompt a line, are left out."""
 
     files: tuple[str, ...] = ()
+    # Of prompts, where it is not the obvious one.
+    column: str | None = Field(default=None, exclude_if=lambda column: column is None)
     levels: tuple[Literal["L0", "L1", "L2", "L3"], ...] = ("L0", "L1")
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The levels that count: what is equal at a lower one is so at each that is named."""
+        return tuple(level for level in _LEVELS if any(level <= named for named in self.levels))
 
 
 class Split(Frozen):

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline.plan.evaluation_files import read_evaluation_set
+from pipeline.prompts.evaluation_sets import EvaluationSet
 from pipeline.select.judge import with_judge
 from pipeline.select.pins import pinned
 from pipeline.select.recipe_columns import (
@@ -82,6 +83,14 @@ def read_recipe(text: str, *, origin: str) -> Recipe:
         raise InputError(f"recipe {origin} is not valid TOML: {error}") from error
 
 
+def with_evaluation_column(recipe: Recipe, column: str | None) -> Recipe:
+    """The recipe with this column of prompts in its evaluation files; None: its own."""
+    if column is None:
+        return recipe
+    rule = recipe.decontamination.model_copy(update={"column": column})
+    return recipe.model_copy(update={"decontamination": rule})
+
+
 def recipe_digest(recipe: Recipe) -> str:
     """16 hex digits over all that a recipe says, but for what its evaluation files are called: a
     set's version tells what is in them.
@@ -115,19 +124,27 @@ def check_recipe(
         known = common_columns((columns_of_run for _, columns_of_run in notes), scorer)
         check_columns_known(scorer, uses[scorer.name], known)
         footers[str(scorer)] = tuple(footer for of_run, _ in notes for footer in of_run)
-    paths = [
-        path if path.startswith("s3://") else str(folder / path)
-        for path in recipe.decontamination.files
-    ]
     criteria = Criteria(
         recipe=recipe,
-        evaluation=read_evaluation_set([*paths, *evaluation], recipe.decontamination.levels),
+        evaluation=_read_evaluation(recipe, folder, evaluation),
         columns={
             scorer: frozenset(use.column.partition(".")[2] for use in uses[name])
             for name, scorer in scorers.items()
         },
     )
     return CheckedRecipe(criteria=criteria, digest=recipe_digest(recipe), sidecars=footers)
+
+
+def _read_evaluation(recipe: Recipe, folder: Path, files: Sequence[str]) -> EvaluationSet:
+    """The prompts to be left out, of the files that the recipe names and of these."""
+    rule = recipe.decontamination
+    paths = [path if path.startswith("s3://") else str(folder / path) for path in rule.files]
+    if (paths or files) and not rule.levels:
+        raise InputError(
+            f"recipe {recipe.name} has levels = [] under [decontamination], so no prompt of the "
+            'evaluation files would be left out; give levels, such as ["L0", "L1"], or no files'
+        )
+    return read_evaluation_set([*paths, *files], rule.counted, rule.column)
 
 
 def tasks_of(method: MethodConfig) -> set[str]:

@@ -134,7 +134,10 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
         "filters": st.lists(FILTERS, min_size=1, max_size=2),
         "judge": table({}, scorers=JUDGES, held_out=JUDGES, aggregate=AGGREGATES),
         "decontamination": table(
-            {}, levels=st.lists(st.sampled_from(("L0", "L1", "L2", "L3")), max_size=4)
+            {},
+            files=st.lists(st.sampled_from(("val.csv", "none.txt", ".", "")), max_size=2),
+            column=st.sampled_from(("caption", "prompt", "other", "")),
+            levels=st.lists(st.sampled_from(("L0", "L1", "L2", "L3")), max_size=4),
         ),
         "split": table({}, validation=st.one_of(NUMBERS, st.just(0.9999))),
         "exports": st.lists(st.sampled_from(exports_of(SetKind(kind))), max_size=1),
@@ -146,7 +149,9 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """3 records of 2 rollouts in 2 shards, scored."""
-    store = open_store(str(tmp_path_factory.mktemp("tiny") / "run"))
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "val.csv").write_text("caption,id\nprompt number 1,7\n")
+    store = open_store(str(folder / "run"))
     config = fake_config(fake_method(FAKE, pictures=Pictures.ALL))
     run_all(store, plan_run(store, 3, config, rollouts_per_record=2, rollouts_per_shard=3))
     score(store, *SCORERS)
@@ -158,6 +163,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def test_a_recipe_makes_a_set_or_is_refused(tiny: Store, told: dict[str, Any]):
     with suppress(ValidationError, InputError), TemporaryDirectory(dir=MEMORY) as out:
         recipe = with_judge(Recipe.model_validate(told), ())
-        curation = open_curation([open_run(tiny.url)], recipe, Path())
+        curation = open_curation([open_run(tiny.url)], recipe, Path(tiny.url).parent)
         manifest = write_set(curation, open_store(out))
         event("a set" if manifest.files else "nothing")

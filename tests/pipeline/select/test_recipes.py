@@ -1,5 +1,6 @@
 """Recipes: what cannot be had is refused before any work starts, with what to do."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipeline.select.recipes import (
     recipe_digest,
     shipped_recipes,
 )
+from pipeline.select.selection import open_curation
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
@@ -131,3 +133,49 @@ def test_a_mix_with_critiques_needs_a_run_that_reflects(tmp_path: Path):
     assert "asks for reflect" in refuse("[mix]\nweights = { reflect = 1, draw = 1 }", run)
     pairs = 'kind = "preference"\nscorers = ["tokens@1"]\n[pairs]\nby = "tokens.value"\n'
     assert "no run revises" in refuse(f'{pairs}sources = ["revision"]', run)
+
+
+EVALUATION = ("two dogs", "a dog left of a cat")
+LEAKS = {
+    "L0": ("Two dogs!",),
+    "L1": ("a photo of two dogs",),
+    "L2": ("a cat left of a dog",),
+    "L3": ("a cat right of a dog",),
+}
+
+
+@pytest.mark.parametrize("column", [None, "caption"])
+@pytest.mark.parametrize("levels", [["L3"], ["L2"], ["L1"], ["L0"], ["L2", "L0"], ["L0", "L3"]])
+def test_a_level_of_leaks_includes_those_below_it(
+    tmp_path: Path, levels: list[str], column: str | None
+):
+    store = open_store(str(tmp_path / "run"))
+    prompts = [prompt for of_level in LEAKS.values() for prompt in of_level]
+    config = fake_config(fake_method(pictures=Pictures.ALL))
+    run_all(store, plan_run(store, [*prompts, "a red car"], config))
+    rows = ({column or "prompt": prompt} for prompt in EVALUATION)
+    (tmp_path / "val.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = f"""name = "r"
+        [decontamination]
+        files = ["val.jsonl"]
+        levels = {json.dumps(levels)}
+        {f'column = "{column}"' if column else ""}"""
+    curation = open_curation([open_run(store.url)], read_recipe(text, origin="r"), tmp_path)
+
+    expected = [f"leak_{level}" for level in LEAKS if level <= max(levels)]
+    assert list(curation.funnel.removed) == expected
+    assert curation.funnel.num_prompts_kept == 5 - len(expected)
+
+
+def test_no_level_beside_evaluation_files_is_refused(fake_run: Store, tmp_path: Path):
+    (tmp_path / "val.txt").write_text("two dogs\n")
+    recipe = read_recipe('name = "r"\ndecontamination = { levels = [] }', origin="r")
+    check_recipe(recipe, Path(), [open_run(fake_run.url)])
+
+    with pytest.raises(InputError, match=r"levels = \[\] under \[decontamination\]"):
+        check_recipe(recipe, Path(), [open_run(fake_run.url)], [str(tmp_path / "val.txt")])
+    named = read_recipe(
+        'name = "r"\ndecontamination = { levels = [], files = ["val.txt"] }', origin="r"
+    )
+    with pytest.raises(InputError, match="no prompt of the evaluation files would be left out"):
+        check_recipe(named, tmp_path, [open_run(fake_run.url)])
