@@ -3,20 +3,20 @@
 Checked here: what a recipe says by itself. Whether the runs can satisfy it is checked against them.
 """
 
-import re
 from enum import StrEnum
 from typing import Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
 from schemas.config import Frozen
-from schemas.errors import InputError
-from schemas.scores import parse_scorer
-from schemas.trace import Role
-
-ROLES = (Role.THINK.value, Role.REFLECT.value, Role.DRAW.value)
-JUDGE = "judge"
-"""The scorer that a recipe's columns name for whoever judges: `judge.value`."""
+from schemas.recipe_names import (
+    JUDGE,
+    ROLES,
+    checked_tasks,
+    covers,
+    judge_column,
+    pinned_name,
+)
 
 ENSEMBLE = ("hps", "detector", "git_vqa", "lmm_yes")
 """Who judges by default: the paper's four kinds of rewards."""
@@ -29,8 +29,6 @@ RELATIVE = frozenset({"group_zscore_mean", "category_quantile_mean"})
 """Aggregates that say how a rollout fares among others: of its prompt, of its category."""
 
 _LEVELS = ("L0", "L1", "L2", "L3")  # of leaks, the most certain first
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_TASK = re.compile(rf"(?:{'|'.join(ROLES)})(?:_[1-9]\d?)?")
 
 
 class SetKind(StrEnum):
@@ -169,7 +167,9 @@ class Mix(Frozen):
 class Pairs(Frozen):
     """Preferences: a region and its revision, or the best and the worst trace of a prompt."""
 
-    sources: tuple[Literal["revision", "group"], ...] = ("revision", "group")
+    sources: tuple[Literal["revision", "group"], ...] = Field(
+        default=("revision", "group"), min_length=1
+    )
     by: str  # a score of traces, and of drawings for revisions
     min_margin: float = Field(default=0.0, ge=0)
 
@@ -223,7 +223,7 @@ class Recipe(Frozen):
     seed: int = 0  # of every order by lot
     scorers: tuple[str, ...] = ()  # name@version, or name@version-settings
     judge: Judge | None = Field(default=None, exclude_if=lambda judge: judge is None)
-    tasks: tuple[str, ...] = ROLES  # sft only
+    tasks: tuple[str, ...] = Field(default=ROLES, min_length=1)  # sft only
     pictures: Literal["required", "tokens"] = "required"  # tokens: rows may lack their canvas
     filters: tuple[Filter, ...] = ()
     agreement: Agreement | None = None
@@ -238,7 +238,7 @@ class Recipe(Frozen):
     @field_validator("scorers")
     @classmethod
     def _pinned(cls, scorers: tuple[str, ...]) -> tuple[str, ...]:
-        names = [_pinned_name(scorer) for scorer in scorers]
+        names = [pinned_name(scorer) for scorer in scorers]
         if len(set(names)) < len(names):
             raise ValueError("a scorer is pinned at one version")
         if JUDGE in names:
@@ -359,40 +359,3 @@ class Recipe(Frozen):
     def wants(self, task: str) -> bool:
         """Whether a task, or any task of a role, is among those of the recipe."""
         return any(covers(wanted, task) or covers(task, wanted) for wanted in self.tasks)
-
-
-def covers(pattern: str, task: str) -> bool:
-    """Whether a task belongs to a pool: `draw` covers `draw_2`, and every pool itself."""
-    return task == pattern or task.startswith(f"{pattern}_")
-
-
-def judge_column(text: str) -> tuple[str, str]:
-    """A scorer, as a name or pinned, and the column of it to go by. Raises ValueError.
-
-    `hps@2.1` is its value; `toy.value` and `toy.sky` are columns of whatever version there is.
-    """
-    if "@" in text:
-        _pinned_name(text)
-        return text, "value"
-    name, dot, column = text.partition(".")
-    if not _NAME.fullmatch(name) or (dot and not column):
-        raise ValueError(
-            f"{text!r:.100} judges nothing; expected a scorer (hps), one with its version (hps@1) "
-            "or a column of one (toy.value)"
-        )
-    return name, column or "value"
-
-
-def checked_tasks(tasks: tuple[str, ...]) -> tuple[str, ...]:
-    """The tasks as they are: roles, or a region of one, counted from 1. Raises ValueError."""
-    for task in tasks:
-        if not _TASK.fullmatch(task):
-            raise ValueError(f"{task!r} is no task; expected think, reflect or draw, or think_1")
-    return tasks
-
-
-def _pinned_name(scorer: str) -> str:
-    try:
-        return parse_scorer(scorer).name
-    except InputError as error:
-        raise ValueError(str(error)) from error

@@ -21,7 +21,8 @@ from pipeline.select.shard_candidates import (
     task_name,
 )
 from schemas.errors import InputError
-from schemas.recipes import Groups, Mix, Pairs, PerPrompt, Recipe, covers
+from schemas.recipe_names import covers
+from schemas.recipes import Groups, Mix, Pairs, PerPrompt, Recipe
 
 _CRITIQUES = ROLES[REFLECT].value
 
@@ -367,7 +368,7 @@ def _pool_sizes(mix: Mix, units_of: Mapping[str, Ints]) -> Mapping[str, int]:
     if not all(num_left.values()):
         raise InputError(
             f"the mix cannot be made, since a pool of it has no rows left: {listed}; loosen the "
-            "filters, leave that pool out, or grow more traces (--dry-run shows what removed them)"
+            "filters, leave that pool out, or grow more traces"
         )
     # As they are written: 0.1 is a tenth, and nothing overflows.
     weights = {pool: Fraction(str(weight)) for pool, weight in mix.weights.items()}

@@ -10,7 +10,8 @@ from pipeline.scoring.formulae.aggregates import Aggregate, aggregate
 from pipeline.select.columns import DRAW, REFLECT, WHOLE, Floats, SidecarColumns, TraceColumns
 from pipeline.select.decide import Candidates
 from pipeline.select.shard_candidates import aggregated
-from schemas.recipes import RELATIVE, Judge, Recipe, SetKind, judge_column
+from schemas.recipe_names import judge_column
+from schemas.recipes import RELATIVE, Judge, Recipe, SetKind
 from schemas.scores import parse_scorer
 from schemas.trace import Verdict
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from pipeline.select.judge import VALUE
 from pipeline.select.opinions import checks, held_out, judging
 from schemas.errors import InputError
-from schemas.recipes import FILTER, JUDGE, Filter, Judge, Needs, Recipe, Use, judge_column
+from schemas.recipe_names import JUDGE, judge_column
+from schemas.recipes import FILTER, Filter, Judge, Needs, Recipe, Use
 from schemas.scores import KEY_COLUMNS, ScorerId, parse_scorer
 
 FIELDS: Mapping[str, tuple[str, ...]] = {

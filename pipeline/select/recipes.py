@@ -160,8 +160,13 @@ def tasks_of(method: MethodConfig) -> set[str]:
 
 
 def _check_possible(recipe: Recipe, methods: Sequence[MethodConfig]) -> None:
-    """A pool that no run can fill is refused, and so are pairs of what was drawn once."""
+    """Tasks and pools that no run has are refused, and so are pairs of what was drawn once."""
     possible = {task for method in methods for task in tasks_of(method)}
+    if recipe.kind == SetKind.SFT and not any(map(recipe.wants, possible)):
+        raise InputError(
+            f"recipe {recipe.name} asks for {', '.join(recipe.tasks)}, and the runs have only "
+            f"{', '.join(sorted(possible))}; give some of these as tasks"
+        )
     mix = recipe.mix
     for pool in () if mix is None else (mix.weights or mix.counts):
         if not any(task == pool or task.startswith(f"{pool}_") for task in possible):

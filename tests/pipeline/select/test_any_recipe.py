@@ -165,4 +165,6 @@ def test_a_recipe_makes_a_set_or_is_refused(tiny: Store, told: dict[str, Any]):
         recipe = with_judge(Recipe.model_validate(told), ())
         curation = open_curation([open_run(tiny.url)], recipe, Path(tiny.url).parent)
         manifest = write_set(curation, open_store(out))
-        event("a set" if manifest.files else "nothing")
+        event("a set")
+        assert all(stream.num_rows for stream in manifest.files.values())
+        assert manifest.files
