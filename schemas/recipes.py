@@ -314,10 +314,15 @@ class Recipe(Frozen):
     @property
     def compares_rollouts(self) -> bool:
         """Whether traces are ranked by how their scores fare among those of others."""
-        by_judge = self.judge is not None and self.judge.aggregate in RELATIVE
-        return (by_judge and f"{JUDGE}.value" in self.ranked_by) or (
+        return self.ranks_by_comparing_judges or (
             self.groups is not None and self.groups.aggregate in RELATIVE
         )
+
+    @property
+    def ranks_by_comparing_judges(self) -> bool:
+        """Whether it is the judges who compare, in what traces are ranked by."""
+        is_relative = self.judge is not None and self.judge.aggregate in RELATIVE
+        return is_relative and f"{JUDGE}.value" in self.ranked_by
 
     @property
     def uses(self) -> tuple[Use, ...]:

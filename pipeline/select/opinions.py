@@ -87,7 +87,7 @@ def compared(candidates: Candidates, opinions: Floats, recipe: Recipe) -> Floats
 
     `opinions` [opinions, traces] are of all traces.
     """
-    if recipe.judge is not None and recipe.judge.aggregate in RELATIVE and recipe.is_judged:
+    if recipe.judge is not None and recipe.ranks_by_comparing_judges:
         return judge_value(candidates, opinions, recipe, recipe.judge)
     assert recipe.groups is not None
     rewards = _rows_of(recipe.groups.rewards, opinions, recipe)
