@@ -3,20 +3,20 @@
 Checked here: what a recipe says by itself. Whether the runs can satisfy it is checked against them.
 """
 
-import re
 from enum import StrEnum
-from typing import Literal, Self, TypeAlias
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
 from schemas.config import Frozen
-from schemas.errors import InputError
-from schemas.scores import parse_scorer
-from schemas.trace import Role
-
-ROLES = (Role.THINK.value, Role.REFLECT.value, Role.DRAW.value)
-JUDGE = "judge"
-"""The scorer that a recipe's columns name for whoever judges: `judge.value`."""
+from schemas.recipe_names import (
+    JUDGE,
+    ROLES,
+    checked_tasks,
+    covers,
+    judge_column,
+    pinned_name,
+)
 
 ENSEMBLE = ("hps", "detector", "git_vqa", "lmm_yes")
 """Who judges by default: the paper's four kinds of rewards."""
@@ -28,8 +28,7 @@ Aggregate: TypeAlias = Literal["mean", "sum", "min", "group_zscore_mean", "categ
 RELATIVE = frozenset({"group_zscore_mean", "category_quantile_mean"})
 """Aggregates that say how a rollout fares among others: of its prompt, of its category."""
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_TASK = re.compile(rf"(?:{'|'.join(ROLES)})(?:_[1-9]\d?)?")
+_LEVELS = ("L0", "L1", "L2", "L3")  # of leaks, the most certain first
 
 
 class SetKind(StrEnum):
@@ -38,6 +37,21 @@ class SetKind(StrEnum):
     SFT = "sft"
     PREFERENCE = "preference"
     GRPO = "grpo"
+
+
+FILTER = "[[filters]] column"
+"""The setting whose columns may be fields of traces and events, too."""
+
+Needs: TypeAlias = Literal["a number", "a hash", "any score"]
+"""What a column has to hold for what a recipe does with it."""
+
+
+class Use(NamedTuple):
+    """A column that a recipe goes by, and the setting that says so."""
+
+    setting: str  # [per_prompt] by
+    column: str
+    needs: Needs
 
 
 class Filter(Frozen):
@@ -57,6 +71,10 @@ class Filter(Frozen):
         """The reason that it gives."""
         return self.reason or self.column
 
+    @property
+    def has_bounds(self) -> bool:
+        return (self.min, self.max) != (None, None)
+
     @field_validator("tasks")
     @classmethod
     def _known_tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
@@ -72,7 +90,7 @@ class Filter(Frozen):
             )
         if self.min is None and self.max is None and self.equals is None and self.null == "keep":
             raise ValueError(f"the filter on {self.column} drops nothing; give min, max or equals")
-        if self.equals is not None and (self.min, self.max) != (None, None):
+        if self.equals is not None and self.has_bounds:
             raise ValueError(f"the filter on {self.column} has both equals and bounds")
         return self
 
@@ -106,7 +124,14 @@ class Decontamination(Frozen):
     """Prompts of these files, a prompt a line, are left out."""
 
     files: tuple[str, ...] = ()
+    # Of prompts, where it is not the obvious one.
+    column: str | None = Field(default=None, exclude_if=lambda column: column is None)
     levels: tuple[Literal["L0", "L1", "L2", "L3"], ...] = ("L0", "L1")
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The levels that count: what is equal at a lower one is so at each that is named."""
+        return tuple(level for level in _LEVELS if any(level <= named for named in self.levels))
 
 
 class Split(Frozen):
@@ -142,7 +167,9 @@ class Mix(Frozen):
 class Pairs(Frozen):
     """Preferences: a region and its revision, or the best and the worst trace of a prompt."""
 
-    sources: tuple[Literal["revision", "group"], ...] = ("revision", "group")
+    sources: tuple[Literal["revision", "group"], ...] = Field(
+        default=("revision", "group"), min_length=1
+    )
     by: str  # a score of traces, and of drawings for revisions
     min_margin: float = Field(default=0.0, ge=0)
 
@@ -196,7 +223,7 @@ class Recipe(Frozen):
     seed: int = 0  # of every order by lot
     scorers: tuple[str, ...] = ()  # name@version, or name@version-settings
     judge: Judge | None = Field(default=None, exclude_if=lambda judge: judge is None)
-    tasks: tuple[str, ...] = ROLES  # sft only
+    tasks: tuple[str, ...] = Field(default=ROLES, min_length=1)  # sft only
     pictures: Literal["required", "tokens"] = "required"  # tokens: rows may lack their canvas
     filters: tuple[Filter, ...] = ()
     agreement: Agreement | None = None
@@ -211,7 +238,7 @@ class Recipe(Frozen):
     @field_validator("scorers")
     @classmethod
     def _pinned(cls, scorers: tuple[str, ...]) -> tuple[str, ...]:
-        names = [_pinned_name(scorer) for scorer in scorers]
+        names = [pinned_name(scorer) for scorer in scorers]
         if len(set(names)) < len(names):
             raise ValueError("a scorer is pinned at one version")
         if JUDGE in names:
@@ -261,7 +288,7 @@ class Recipe(Frozen):
         by_itself = [
             row_filter.column
             for row_filter in self.filters
-            if row_filter.of != "trace" or (row_filter.min, row_filter.max) != (None, None)
+            if row_filter.of != "trace" or row_filter.has_bounds
         ]
         by_itself += [] if self.agreement is None else [self.agreement.by]
         if self.pairs is not None and "revision" in self.pairs.sources:
@@ -287,25 +314,40 @@ class Recipe(Frozen):
     @property
     def compares_rollouts(self) -> bool:
         """Whether traces are ranked by how their scores fare among those of others."""
-        by_judge = self.judge is not None and self.judge.aggregate in RELATIVE
-        return (by_judge and f"{JUDGE}.value" in self.ranked_by) or (
+        return self.ranks_by_comparing_judges or (
             self.groups is not None and self.groups.aggregate in RELATIVE
         )
 
     @property
+    def ranks_by_comparing_judges(self) -> bool:
+        """Whether it is the judges who compare, in what traces are ranked by."""
+        is_relative = self.judge is not None and self.judge.aggregate in RELATIVE
+        return is_relative and f"{JUDGE}.value" in self.ranked_by
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """Every column that the recipe goes by, `judge.value` too, once for each setting."""
+        uses = [
+            Use(FILTER, row_filter.column, "a number" if row_filter.has_bounds else "any score")
+            for row_filter in self.filters
+        ]
+        if self.agreement is not None:
+            uses.append(Use("[agreement] by", self.agreement.by, "a number"))
+        if self.per_prompt is not None:
+            rule = self.per_prompt
+            uses += [Use("[per_prompt] by", by, "a number") for by in (rule.by,) if by]
+            uses += [Use("[per_prompt] hash", rule.hash, "a hash")] * bool(rule.min_distance)
+        if self.pairs is not None:
+            uses.append(Use("[pairs] by", self.pairs.by, "a number"))
+        if self.groups is not None:
+            rewards = self.groups.rewards
+            uses += [Use("[groups] rewards", reward, "a number") for reward in rewards]
+        return tuple(uses)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Every column that the recipe goes by, once; `judge.value` is one of them."""
-        named = [row_filter.column for row_filter in self.filters]
-        if self.agreement is not None:
-            named.append(self.agreement.by)
-        if self.per_prompt is not None:
-            named += filter(None, [self.per_prompt.by])
-            named += [self.per_prompt.hash] * bool(self.per_prompt.min_distance)
-        if self.pairs is not None:
-            named.append(self.pairs.by)
-        if self.groups is not None:
-            named += self.groups.rewards
-        return tuple(dict.fromkeys(named))
+        return tuple(dict.fromkeys(use.column for use in self.uses))
 
     @property
     def is_judged(self) -> bool:
@@ -322,40 +364,3 @@ class Recipe(Frozen):
     def wants(self, task: str) -> bool:
         """Whether a task, or any task of a role, is among those of the recipe."""
         return any(covers(wanted, task) or covers(task, wanted) for wanted in self.tasks)
-
-
-def covers(pattern: str, task: str) -> bool:
-    """Whether a task belongs to a pool: `draw` covers `draw_2`, and every pool itself."""
-    return task == pattern or task.startswith(f"{pattern}_")
-
-
-def judge_column(text: str) -> tuple[str, str]:
-    """A scorer, as a name or pinned, and the column of it to go by. Raises ValueError.
-
-    `hps@2.1` is its value; `toy.value` and `toy.sky` are columns of whatever version there is.
-    """
-    if "@" in text:
-        _pinned_name(text)
-        return text, "value"
-    name, dot, column = text.partition(".")
-    if not _NAME.fullmatch(name) or (dot and not column):
-        raise ValueError(
-            f"{text!r:.100} judges nothing; expected a scorer (hps), one with its version (hps@1) "
-            "or a column of one (toy.value)"
-        )
-    return name, column or "value"
-
-
-def checked_tasks(tasks: tuple[str, ...]) -> tuple[str, ...]:
-    """The tasks as they are: roles, or a region of one, counted from 1. Raises ValueError."""
-    for task in tasks:
-        if not _TASK.fullmatch(task):
-            raise ValueError(f"{task!r} is no task; expected think, reflect or draw, or think_1")
-    return tasks
-
-
-def _pinned_name(scorer: str) -> str:
-    try:
-        return parse_scorer(scorer).name
-    except InputError as error:
-        raise ValueError(str(error)) from error

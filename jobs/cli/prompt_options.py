@@ -17,6 +17,15 @@ PromptColumn = Annotated[
         help="The column of prompts, if it is not the only one called prompt or prompts.",
     ),
 ]
+EvaluationColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--evaluation-column",
+        metavar="NAME",
+        help="The column of prompts in evaluation files; those without it may have one called "
+        "prompt.",
+    ),
+]
 DropColumns = Annotated[
     list[str] | None,
     typer.Option(

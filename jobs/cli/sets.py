@@ -21,7 +21,13 @@ from jobs.cli.options import (
     ReportFile,
     RunUrl,
 )
-from jobs.cli.prompt_options import DropColumns, FoldNewlines, PromptColumn, read_options
+from jobs.cli.prompt_options import (
+    DropColumns,
+    EvaluationColumn,
+    FoldNewlines,
+    PromptColumn,
+    read_options,
+)
 from jobs.commands.terminal import Terminal
 
 app = typer.Typer()
@@ -32,6 +38,7 @@ def prompts(
     sources: PromptSources,
     out: PromptsOut,
     against: EvaluationFiles = None,
+    evaluation_column: EvaluationColumn = None,
     keep_leaks: KeepLeaks = "L2,L3",
     hits: HitsFile = None,
     report: ReportFile = None,
@@ -81,6 +88,7 @@ def prompts(
         parse=parse,
         config=config,
         reading=read_options(prompt_column, drop_columns, fold_newlines),
+        evaluation_column=evaluation_column,
     )
     make_prompt_file(request, terminal)
 
@@ -144,6 +152,7 @@ def curate(
         list[str] | None,
         typer.Option(metavar="FILE", help="Prompts to leave out, one a line. Repeatable."),
     ] = None,
+    evaluation_column: EvaluationColumn = None,
     export: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Also in a trainer's form: trl, verl ... Repeatable."),
@@ -183,6 +192,7 @@ def curate(
         judges=judge or [],
         held_out=held_out or [],
         evaluation=evaluation or [],
+        evaluation_column=evaluation_column,
         exports=export or [],
         packs=pack or [],
         num_workers=workers,

@@ -11,11 +11,12 @@ from pathlib import Path
 from jobs.commands.job_folder import check_outlives_job
 from jobs.commands.live.line import Progress
 from jobs.commands.terminal import ProgressLine, Terminal, as_typed, counted
+from pipeline.plan.evaluation_files import COLUMN_OPTION
 from pipeline.select.funnel import lines_of
 from pipeline.select.guard_lines import guard_lines_of
 from pipeline.select.judge import with_judge
 from pipeline.select.parallel import Result, Spread, Work, in_processes
-from pipeline.select.recipes import load_recipe
+from pipeline.select.recipes import load_recipe, with_evaluation_column
 from pipeline.select.selection import Curation, open_curation
 from pipeline.sets.adding import add_exports, read_set
 from pipeline.sets.export_notes import export_lines
@@ -23,6 +24,7 @@ from pipeline.sets.exports import check_exports
 from pipeline.sets.write import write_set
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
+from schemas.errors import InputError
 from schemas.recipes import Recipe
 
 _LISTED = 3  # of traces with broken numbers
@@ -38,6 +40,7 @@ class CurateRequest:
     judges: list[str]  # who fills the role of the judge; none: as the recipe says
     held_out: list[str]  # judges that are not gone by
     evaluation: list[str]  # prompt files
+    evaluation_column: str | None  # of prompts in them; None: the obvious one, or the recipe's
     exports: list[str]
     packs: list[str]  # template packs, names or TOML files
     num_workers: int
@@ -73,6 +76,9 @@ def curate_runs(request: CurateRequest, terminal: Terminal) -> None:
     exports = tuple(dict.fromkeys([*recipe.exports, *request.exports]))
     check_exports(exports, recipe.kind)
     recipe = with_judge(recipe, request.judges, request.held_out)
+    if request.evaluation_column and not (request.evaluation or recipe.decontamination.files):
+        raise InputError(f"{COLUMN_OPTION} is about evaluation files: name some, --evaluation")
+    recipe = with_evaluation_column(recipe, request.evaluation_column)
     recipe = recipe.model_copy(update={"exports": exports})
     with (
         terminal.progress("judging traces", is_logged=False) as line,

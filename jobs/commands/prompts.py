@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.table import Column
@@ -17,7 +17,7 @@ from pipeline.endpoints.keys import key_of
 from pipeline.endpoints.opening import open_client
 from pipeline.plan.configs import read_config_file
 from pipeline.plan.endpoints import endpoint_of
-from pipeline.plan.evaluation_files import read_evaluation_files
+from pipeline.plan.evaluation_files import COLUMN_OPTION, read_evaluation_files
 from pipeline.plan.prompt_files import read_prompt_rows
 from pipeline.plan.prompt_rows import ReadOptions
 from pipeline.prompts.asked import QUESTION, SPEC, is_beyond_the_parser, read_by_model
@@ -63,6 +63,7 @@ class PromptsRequest:
     parse: str | None = None  # the endpoint that reads what the parser cannot
     config: str | None = None  # a TOML file that has it
     reading: ReadOptions = field(default_factory=ReadOptions)
+    evaluation_column: str | None = None  # of prompts in evaluation files; None: as in the others
 
 
 def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
@@ -71,15 +72,20 @@ def make_prompt_file(request: PromptsRequest, terminal: Terminal) -> None:
     Nothing is written unless all can be: raises InputError.
     """
     kept_levels = parse_levels(request.keep_leaks)
-    if not request.against and (request.hits or request.keep_leaks != KEPT_LEAKS):
-        raise InputError("--hits and --keep-leaks are about evaluation files: name some, --against")
+    asks = (request.hits, request.evaluation_column, request.keep_leaks != KEPT_LEAKS)
+    if not request.against and any(asks):
+        raise InputError(
+            f"--hits, {COLUMN_OPTION} and --keep-leaks are about evaluation files: name some, "
+            "--against"
+        )
     reader = _Reader.of(request)
     hits = request.hits or (request.out.with_suffix(".hits.jsonl") if request.against else None)
     outputs = [path for path in (request.out, hits, request.report) if path]
     _check_outputs(request, outputs)
     read = read_prompt_rows(request.sources, skip_bad=request.skip_bad, options=request.reading)
     _check_columns(read.rows)
-    files = read_evaluation_files(request.against, request.reading)
+    column = request.evaluation_column or request.reading.prompt_column
+    files = read_evaluation_files(request.against, replace(request.reading, prompt_column=column))
     evaluation = LeakIndex(prompt for file in files for prompt in file.prompts)
     curated = curate_prompts(
         read.rows, evaluation, drop=set(LeakLevel) - kept_levels, rejects=read.rejects

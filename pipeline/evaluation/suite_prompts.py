@@ -22,6 +22,7 @@ from schemas.json_values import JsonObject
 from schemas.prompts import Prompt
 from schemas.specs import CATEGORY_KEY
 
+_AS_PUBLISHED = ReadOptions(prompt_column="prompt", option="")
 _NUM_TOY_PROMPTS, _TOY_SEED = 64, 1_000_003  # which no example and no benchmark has
 BUNDLED = "bundled"
 """The source of prompts that come from no file."""
@@ -97,7 +98,7 @@ def _compbench(suite: Suite, paths: Sequence[str], limit: Limit | None) -> dict[
     lists = _complex_lists(os.path.dirname(paths[0]))
     classes: dict[str, list[Prompt]] = {}
     for name, path in zip(suite.files, paths, strict=True):
-        rows, _ = read_rows([path], limit=limit)
+        rows, _ = read_rows([path], limit=limit, options=_AS_PUBLISHED)
         metadata: JsonObject = {CLASS_KEY: name, CATEGORY_KEY: name}
         classes[name] = [replace(row, metadata=dict(metadata)) for row in rows]
         if name == "complex":
@@ -109,7 +110,7 @@ def _complex_lists(folder: str) -> dict[str, set[str]]:
     """The complex prompts about relations and about actions, where the folder tells them."""
     paths = {name: os.path.join(folder, file) for name, file in COMPLEX_LISTS.items()}
     return {
-        name: {_plain(row.text) for row in read_rows([path])[0]}
+        name: {_plain(row.text) for row in read_rows([path], options=_AS_PUBLISHED)[0]}
         for name, path in paths.items()
         if os.path.isfile(path)
     }
@@ -126,7 +127,7 @@ def _plain(prompt: str) -> str:
 
 
 def _by_tag(path: str, limit: Limit | None) -> dict[str, list[Prompt]]:
-    rows, _ = read_rows([path], limit=limit, options=ReadOptions(prompt_column="prompt"))
+    rows, _ = read_rows([path], limit=limit, options=_AS_PUBLISHED)
     classes: dict[str, list[Prompt]] = {}
     for row in rows:
         tag = row.metadata.get("tag")

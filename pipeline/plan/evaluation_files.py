@@ -19,6 +19,9 @@ from pipeline.prompts.leaks import EvaluationPrompt, LeakIndex, LeakLevel
 from schemas.errors import InputError
 from schemas.prompts import Reject
 
+COLUMN_OPTION = "--evaluation-column"
+"""The option of commands that names the column of prompts in these files."""
+
 _AS_IT_IS = ReadOptions()
 _CHUNK_BYTES = 1 << 20
 
@@ -43,6 +46,7 @@ def read_evaluation_files(
     reading = replace(
         options,
         or_obvious=True,
+        option=COLUMN_OPTION,
         dropped_columns=frozenset(),
         fold_newlines=True,
         is_text_only=True,
@@ -51,9 +55,13 @@ def read_evaluation_files(
     return [_read(file, reading) for file in files.values()]
 
 
-def read_evaluation_set(sources: Sequence[str], levels: Sequence[str]) -> EvaluationSet:
-    """All files of the sources as one set; `levels` are those that count as leaks."""
-    files = read_evaluation_files(sources)
+def read_evaluation_set(
+    sources: Sequence[str], levels: Sequence[str], column: str | None = None
+) -> EvaluationSet:
+    """All files of the sources as one set; `levels` are those that count as leaks, and `column` is
+    that of prompts, where it is not the obvious one.
+    """
+    files = read_evaluation_files(sources, ReadOptions(prompt_column=column))
     counted = tuple(level.name for level in LeakLevel if level.name in levels) if files else ()
     return EvaluationSet(
         levels=counted,

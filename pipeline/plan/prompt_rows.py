@@ -34,6 +34,7 @@ class ReadOptions:
 
     prompt_column: str | None = None  # None: the obvious one
     or_obvious: bool = False  # a file that lacks the column named may have the obvious one
+    option: str = "--prompt-column"  # that names the column; empty: this command has none
     dropped_columns: frozenset[str] = frozenset()  # they do not travel
     fold_newlines: bool = False  # a prompt of several lines becomes one
     is_text_only: bool = False  # no metadata: it is neither read nor checked
@@ -71,18 +72,24 @@ def choose_prompt_column(
     """
     chosen = _try_choose(columns, options)
     if chosen is None:
-        wanted = options.prompt_column or OBVIOUS_COLUMNS[0]
+        obvious, *_ = OBVIOUS_COLUMNS
+        wanted = options.prompt_column or obvious
+        other = f" or `{obvious}`" if options.or_obvious and wanted != obvious else ""
         listed = shown(", ".join(sorted(columns)), most=_SHOWN_COLUMN_CHARACTERS)
         fits = [column for column in columns if column.strip().casefold() in _SUGGESTED]
         example = _typed(fits[0]) if len(fits) == 1 else "NAME"
+        naming = (
+            f"name the one that holds the prompts with {options.option} {example}"
+            if options.option
+            else f"call the one that holds the prompts `{wanted}`"
+        )
         raise InputError(
-            f"{name}: expected one `{wanted}` column, found {listed}; "
-            f"name the one that holds the prompts with --prompt-column {example}{advice}"
+            f"{name}: expected one `{wanted}`{other} column, found {listed}; {naming}{advice}"
         )
     if chosen in options.dropped_columns:
         raise InputError(
             f"{name}: --drop-columns names {shown(chosen)}, which holds the prompts; "
-            "drop others, or name another with --prompt-column"
+            f"drop others, or name another with {options.option}"
         )
     return chosen
 

@@ -7,6 +7,7 @@ from its name and the recipe's seed. Larger mixes hold the rows of smaller ones.
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,8 @@ from pipeline.select.shard_candidates import (
     task_name,
 )
 from schemas.errors import InputError
-from schemas.recipes import Groups, Mix, Pairs, PerPrompt, Recipe, covers
+from schemas.recipe_names import covers
+from schemas.recipes import Groups, Mix, Pairs, PerPrompt, Recipe
 
 _CRITIQUES = ROLES[REFLECT].value
 
@@ -366,13 +368,22 @@ def _pool_sizes(mix: Mix, units_of: Mapping[str, Ints]) -> Mapping[str, int]:
     if not all(num_left.values()):
         raise InputError(
             f"the mix cannot be made, since a pool of it has no rows left: {listed}; loosen the "
-            "filters, leave that pool out, or grow more traces (--dry-run shows what removed them)"
+            "filters, leave that pool out, or grow more traces"
         )
-    scale = min(num_left[pool] / weight for pool, weight in mix.weights.items())
+    # As they are written: 0.1 is a tenth, and nothing overflows.
+    weights = {pool: Fraction(str(weight)) for pool, weight in mix.weights.items()}
+    scale = min(num_left[pool] / weight for pool, weight in weights.items())
     if mix.max_rows is not None:
-        scale = min(scale, mix.max_rows / sum(mix.weights.values()))
-    # A hair more than the quotient, so that a division does not take a row away.
-    return {pool: int(scale * weight + 1e-9) // sides[pool] for pool, weight in mix.weights.items()}
+        scale = min(scale, mix.max_rows / sum(weights.values(), Fraction()))
+    sizes = {pool: int(scale * weight) // sides[pool] for pool, weight in weights.items()}
+    if empty := [pool for pool, num in sizes.items() if not num]:
+        unit = f"{sides[empty[0]]} equal parts" if sides[empty[0]] > 1 else "one row"
+        raise InputError(
+            f"the mix cannot be made, since the share of {empty[0]} is less than {unit}, and these "
+            f"are left: {listed}; raise its weight or max_rows, leave that pool out, or grow more "
+            "traces"
+        )
+    return sizes
 
 
 def _keep_only(candidates: Candidates, rows: Ints, kept: Ints, reason: str) -> None:

@@ -22,7 +22,8 @@ from pipeline.select.columns import Flags, Floats, Ints
 from pipeline.select.decide import Candidates
 from pipeline.select.opinions import CRITIC, checks, held_out, judge_value, judging, opinion_names
 from schemas.config import Frozen
-from schemas.recipes import JUDGE, Recipe, SetKind
+from schemas.recipe_names import JUDGE
+from schemas.recipes import Recipe, SetKind
 
 _TOGETHER = f"{JUDGE}.value"
 _MOST_PROMPTS = 1000

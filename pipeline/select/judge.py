@@ -10,7 +10,8 @@ from pipeline.select.shard_candidates import aggregated
 from pipeline.store.layout import sidecar_key
 from pipeline.store.objects import Store
 from schemas.errors import InputError
-from schemas.recipes import JUDGE, RELATIVE, Judge, Recipe, judge_column
+from schemas.recipe_names import JUDGE, judge_column
+from schemas.recipes import RELATIVE, Judge, Recipe
 from schemas.scores import parse_scorer
 
 VALUE = "value"

@@ -44,7 +44,8 @@ from pipeline.select.values import RowValues
 from pipeline.store.layout import sidecar_key, traces_object_key
 from pipeline.store.open import open_store
 from schemas.json_values import JsonMapping, read_json_object
-from schemas.recipes import JUDGE, Agreement, Filter, Pairs, Recipe, SetKind, covers
+from schemas.recipe_names import JUDGE, covers
+from schemas.recipes import Agreement, Filter, Pairs, Recipe, SetKind
 from schemas.specs import PromptOrigin
 from schemas.trace import Finish, Verdict
 

@@ -10,7 +10,8 @@ from pipeline.scoring.formulae.aggregates import Aggregate, aggregate
 from pipeline.select.columns import DRAW, REFLECT, WHOLE, Floats, SidecarColumns, TraceColumns
 from pipeline.select.decide import Candidates
 from pipeline.select.shard_candidates import aggregated
-from schemas.recipes import JUDGE, RELATIVE, Judge, Recipe, SetKind, judge_column
+from schemas.recipe_names import judge_column
+from schemas.recipes import RELATIVE, Judge, Recipe, SetKind
 from schemas.scores import parse_scorer
 from schemas.trace import Verdict
 
@@ -47,13 +48,6 @@ def opinion_names(recipe: Recipe) -> tuple[str, ...]:
     if recipe.groups is not None and recipe.groups.aggregate in RELATIVE:
         names += recipe.groups.rewards
     return tuple(dict.fromkeys(names))
-
-
-def scored_columns(recipe: Recipe) -> tuple[str, ...]:
-    """Those of them that are columns of scorers, and neither the critic's nor the role's."""
-    return tuple(
-        name for name in opinion_names(recipe) if name not in (CRITIC, f"{JUDGE}.{_VALUE}")
-    )
 
 
 def opinions_of(
@@ -93,7 +87,7 @@ def compared(candidates: Candidates, opinions: Floats, recipe: Recipe) -> Floats
 
     `opinions` [opinions, traces] are of all traces.
     """
-    if recipe.judge is not None and recipe.judge.aggregate in RELATIVE and recipe.is_judged:
+    if recipe.judge is not None and recipe.ranks_by_comparing_judges:
         return judge_value(candidates, opinions, recipe, recipe.judge)
     assert recipe.groups is not None
     rewards = _rows_of(recipe.groups.rewards, opinions, recipe)

@@ -14,7 +14,8 @@ from pipeline.store.runs import RunSource, unscored
 from schemas.errors import InputError
 from schemas.json_values import JsonObject
 from schemas.names import quoted
-from schemas.recipes import Recipe, judge_column
+from schemas.recipe_names import judge_column
+from schemas.recipes import Recipe
 from schemas.scores import SCORES_KEY, ScorerId, ScoresFooter, parse_scorer
 
 _HAS_SETTINGS = re.compile(r"-[0-9a-f]{8}\Z")

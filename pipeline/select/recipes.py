@@ -1,8 +1,7 @@
 """Recipes from TOML, and whether the runs at hand can satisfy one. Refuses before work starts."""
 
-import difflib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -10,26 +9,25 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline.plan.evaluation_files import read_evaluation_set
-from pipeline.select.judge import VALUE, with_judge
-from pipeline.select.opinions import scored_columns
+from pipeline.prompts.evaluation_sets import EvaluationSet
+from pipeline.select.judge import with_judge
 from pipeline.select.pins import pinned
+from pipeline.select.recipe_columns import (
+    check_columns_known,
+    check_columns_named,
+    did_you_mean,
+    uses_of_scores,
+)
 from pipeline.select.shard_candidates import Criteria
 from pipeline.store.runs import RunSource, common_columns, read_sidecar_notes
 from schemas.config import MethodConfig, Pictures, Program
 from schemas.errors import InputError
 from schemas.json_values import canonical_json
-from schemas.recipes import JUDGE, Filter, Judge, Recipe, SetKind, judge_column
-from schemas.scores import KEY_COLUMNS, ScorerId, ScoresFooter, parse_scorer
+from schemas.recipes import Recipe, SetKind, Use
+from schemas.scores import ScoresFooter, parse_scorer
 from schemas.small_files import parse_toml, read_text_file
 from schemas.trace import Role
 
-FIELDS: Mapping[str, tuple[str, ...]] = {
-    "trace": ("num_events", "num_revisions", "num_unparseable", "rollout_index", "category"),
-    "event": ("score", "verdict", "finish", "region", "revision", "num_revisions"),
-}
-"""What a filter may go by without any scorer."""
-_WORDS = frozenset({"trace.category", "event.verdict", "event.finish"})
-_NUMBERS = frozenset({"float", "uint64"})  # kinds of columns, as Arrow calls them
 _SHIPPED = files("pipeline.select") / "shipped"
 
 
@@ -55,7 +53,7 @@ def load_recipe(name: str) -> tuple[Recipe, Path]:
         text, folder = _read_text(name), Path(name).parent
     else:
         raise InputError(
-            f"there is no recipe {name!r}{_did_you_mean(name, shipped_recipes())}; give a TOML "
+            f"there is no recipe {name!r}{did_you_mean(name, shipped_recipes())}; give a TOML "
             f"file, or one of: {', '.join(shipped_recipes())}"
         )
     return read_recipe(text, origin=name), folder
@@ -78,11 +76,19 @@ def read_recipe(text: str, *, origin: str) -> Recipe:
             field = ".".join(str(name) for name in problem["loc"])
             hint = ""
             if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
-                hint = _did_you_mean(str(problem["loc"][0]), Recipe.model_fields)
+                hint = did_you_mean(str(problem["loc"][0]), Recipe.model_fields)
             lines.append(f"  {field or 'recipe'}: {problem['msg']}{hint}")
         raise InputError(f"recipe {origin} cannot be used:\n" + "\n".join(lines)) from error
     except ValueError as error:
         raise InputError(f"recipe {origin} is not valid TOML: {error}") from error
+
+
+def with_evaluation_column(recipe: Recipe, column: str | None) -> Recipe:
+    """The recipe with this column of prompts in its evaluation files; None: its own."""
+    if column is None:
+        return recipe
+    rule = recipe.decontamination.model_copy(update={"column": column})
+    return recipe.model_copy(update={"decontamination": rule})
 
 
 def recipe_digest(recipe: Recipe) -> str:
@@ -106,26 +112,39 @@ def check_recipe(
     for run in runs:
         _check_run(recipe, run)
     recipe = with_judge(recipe, ())
-    _check_columns_named(recipe)
+    check_columns_named(recipe)
     recipe = pinned(recipe, runs)
     scorers = {scorer.name: scorer for scorer in map(parse_scorer, recipe.scorers)}
-    columns = _needed_columns(recipe, scorers)
+    uses: dict[str, list[Use]] = {name: [] for name in scorers}
+    for use in uses_of_scores(recipe):
+        uses[use.column.partition(".")[0]].append(use)
     footers: dict[str, tuple[ScoresFooter, ...]] = {}
     for scorer in scorers.values():
         notes = [read_sidecar_notes(run, scorer) for run in runs]
         known = common_columns((columns_of_run for _, columns_of_run in notes), scorer)
-        _check_columns(scorer, columns[scorer], known)
+        check_columns_known(scorer, uses[scorer.name], known)
         footers[str(scorer)] = tuple(footer for of_run, _ in notes for footer in of_run)
-    paths = [
-        path if path.startswith("s3://") else str(folder / path)
-        for path in recipe.decontamination.files
-    ]
     criteria = Criteria(
         recipe=recipe,
-        evaluation=read_evaluation_set([*paths, *evaluation], recipe.decontamination.levels),
-        columns=columns,
+        evaluation=_read_evaluation(recipe, folder, evaluation),
+        columns={
+            scorer: frozenset(use.column.partition(".")[2] for use in uses[name])
+            for name, scorer in scorers.items()
+        },
     )
     return CheckedRecipe(criteria=criteria, digest=recipe_digest(recipe), sidecars=footers)
+
+
+def _read_evaluation(recipe: Recipe, folder: Path, files: Sequence[str]) -> EvaluationSet:
+    """The prompts to be left out, of the files that the recipe names and of these."""
+    rule = recipe.decontamination
+    paths = [path if path.startswith("s3://") else str(folder / path) for path in rule.files]
+    if (paths or files) and not rule.levels:
+        raise InputError(
+            f"recipe {recipe.name} has levels = [] under [decontamination], so no prompt of the "
+            'evaluation files would be left out; give levels, such as ["L0", "L1"], or no files'
+        )
+    return read_evaluation_set([*paths, *files], rule.counted, rule.column)
 
 
 def tasks_of(method: MethodConfig) -> set[str]:
@@ -141,8 +160,13 @@ def tasks_of(method: MethodConfig) -> set[str]:
 
 
 def _check_possible(recipe: Recipe, methods: Sequence[MethodConfig]) -> None:
-    """A pool that no run can fill is refused, and so are pairs of what was drawn once."""
+    """Tasks and pools that no run has are refused, and so are pairs of what was drawn once."""
     possible = {task for method in methods for task in tasks_of(method)}
+    if recipe.kind == SetKind.SFT and not any(map(recipe.wants, possible)):
+        raise InputError(
+            f"recipe {recipe.name} asks for {', '.join(recipe.tasks)}, and the runs have only "
+            f"{', '.join(sorted(possible))}; give some of these as tasks"
+        )
     mix = recipe.mix
     for pool in () if mix is None else (mix.weights or mix.counts):
         if not any(task == pool or task.startswith(f"{pool}_") for task in possible):
@@ -183,91 +207,3 @@ def _sees(task: str) -> bool:
     """Whether the question of a task shows a canvas."""
     role, _, region = task.partition("_")
     return role == Role.REFLECT or (role == Role.THINK and region != "1")
-
-
-def _check_columns_named(recipe: Recipe) -> None:
-    """Every column is a field, or of a scorer that the recipe pins or has as a judge."""
-    pins = {parse_scorer(scorer).name for scorer in recipe.scorers}
-    judge = recipe.judge or Judge()
-    held_out = {judge_column(scorer)[0].partition("@")[0] for scorer in judge.held_out}
-    for column in recipe.columns:
-        source, dot, name = column.partition(".")
-        if source in FIELDS:
-            _check_field(source, name)
-        elif not dot or not name or (source == JUDGE and name != VALUE):
-            raise InputError(
-                f"{column!r} is no column; expected scorer.column such as toy.value, "
-                f"{JUDGE}.{VALUE} for whoever judges, or one of: {', '.join(_all_fields())}"
-            )
-        elif source in held_out and recipe.judge is not None:
-            raise InputError(
-                f"recipe {recipe.name} goes by {column}, and holds {source} out to see what it "
-                "says of what the others chose; take it from held_out under [judge], or go by "
-                "another column"
-            )
-        elif source != JUDGE and source not in pins:
-            near = _did_you_mean(source, [*pins, *FIELDS, JUDGE])
-            raise InputError(
-                f"recipe {recipe.name} goes by {column}, and pins no scorer {source!r}{near}; add "
-                f'its name and version to scorers, such as "{source}@1"'
-            )
-    for row_filter in recipe.filters:
-        _check_bounds(row_filter)
-
-
-def _needed_columns(
-    recipe: Recipe, scorers: Mapping[str, ScorerId]
-) -> dict[ScorerId, frozenset[str]]:
-    """The columns that are read of each of the scorers."""
-    needed: dict[str, set[str]] = {name: set() for name in scorers}
-    for source, _, name in (column.partition(".") for column in recipe.columns):
-        if source in needed:
-            needed[source].add(name)
-    for source, _, name in (column.partition(".") for column in scored_columns(recipe)):
-        needed[source].add(name)
-    return {scorers[name]: frozenset(columns) for name, columns in needed.items()}
-
-
-def _check_bounds(row_filter: Filter) -> None:
-    """Words are filtered with equals or for being there at all, numbers with bounds."""
-    has_equals, has_bounds = (
-        row_filter.equals is not None,
-        (row_filter.min, row_filter.max) != (None, None),
-    )
-    if row_filter.column in _WORDS and has_bounds:
-        raise InputError(f"the column {row_filter.column} holds words: filter it with equals")
-    if row_filter.column not in _WORDS and has_equals:
-        raise InputError(f"the column {row_filter.column} holds numbers: use min and max")
-
-
-def _check_field(source: str, name: str) -> None:
-    if name not in FIELDS[source]:
-        raise InputError(
-            f"there is no field {source}.{name}{_did_you_mean(name, FIELDS[source])}; known: "
-            f"{', '.join(_all_fields())}"
-        )
-
-
-def _check_columns(scorer: ScorerId, needed: Iterable[str], columns: Mapping[str, str]) -> None:
-    """`columns` are those of the sidecars, with their types."""
-    known = [name for name in columns if name not in KEY_COLUMNS]
-    for name in sorted(needed):
-        if name not in known:
-            raise InputError(
-                f"{scorer} has no column {name!r}{_did_you_mean(name, known)}; it has: "
-                f"{', '.join(known)}"
-            )
-        if columns[name] not in _NUMBERS:
-            raise InputError(
-                f"column {name!r} of {scorer} holds no numbers, and recipes go by numbers; those "
-                f"that do: {', '.join(other for other in known if columns[other] in _NUMBERS)}"
-            )
-
-
-def _all_fields() -> list[str]:
-    return [f"{source}.{name}" for source, names in FIELDS.items() for name in names]
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

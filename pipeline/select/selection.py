@@ -3,7 +3,7 @@
 Reads the slim columns of traces and their scores, no tokens and no pictures, and writes nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.select.columns import Flags
-from pipeline.select.decide import Candidates, decide, gather, validation_records
-from pipeline.select.funnel import Funnel
+from pipeline.select.decide import Candidates, Endings, decide, gather, validation_records
+from pipeline.select.funnel import Funnel, lines_of
 from pipeline.select.guards import GuardsReport, report_of
 from pipeline.select.judging import ShardWork, judge_shard
 from pipeline.select.opinions import all_opinions, compared
@@ -74,21 +74,43 @@ def open_curation(
     )
     keys = _keys_of_runs(ordered, shards)
     endings = endings_of(ordered, keys, candidates) if recipe.groups is not None else None
-    decide(candidates, recipe, is_validation, endings)
+    num_dead = sum(keys_of_run.num_dead() for keys_of_run in keys)
+    count = partial(
+        Funnel.of, candidates, is_validation, num_objects=len(shards), num_dead=num_dead
+    )
+    funnel = _decided(candidates, recipe, is_validation, endings, count)
     return Curation(
         runs=ordered,
         checked=checked,
         candidates=candidates,
         shards=shards,
         is_validation=is_validation,
-        funnel=Funnel.of(
-            candidates,
-            is_validation,
-            num_objects=len(shards),
-            num_dead=sum(keys_of_run.num_dead() for keys_of_run in keys),
-        ),
+        funnel=funnel,
         guards=report_of(candidates, opinions, checked.criteria.recipe),
     )
+
+
+def _decided(
+    candidates: Candidates,
+    recipe: Recipe,
+    is_validation: Flags,
+    endings: Endings | None,
+    count: Callable[[], Funnel],
+) -> Funnel:
+    """Decide, and count. Raises InputError, with what was counted, for a mix that the rows left
+    cannot fill, and for a set of nothing.
+    """
+    try:
+        decide(candidates, recipe, is_validation, endings)
+    except InputError as error:
+        lines = [f"{error}; without the mix:", *lines_of(count())]
+        raise InputError("\n".join(lines)) from error
+    funnel = count()
+    if not funnel.num_rows_kept:
+        told = f"recipe {recipe.name} leaves no rows, so there is no set to make; "
+        lines = [f"{told}loosen its rules, or grow more traces:", *lines_of(funnel)]
+        raise InputError("\n".join(lines))
+    return funnel
 
 
 def _judged(

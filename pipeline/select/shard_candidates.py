@@ -96,7 +96,7 @@ def reasons_of(recipe: Recipe) -> tuple[str, ...]:
     A decision is an index into these.
     """
     own = dict.fromkeys(row_filter.label for row_filter in recipe.filters)
-    leaks = (f"leak_{level}" for level in sorted(recipe.decontamination.levels))
+    leaks = (f"leak_{level}" for level in recipe.decontamination.counted)
     before = (*BEFORE_FILTERS, *leaks)  # L0 and L1 are numbered whether they count or not
     return tuple(dict.fromkeys((KEPT, *before, *own, *AFTER_FILTERS, *LATE_REASONS)))
 

@@ -16,7 +16,8 @@ from pipeline.select.selection import Curation
 from pipeline.select.shard_candidates import TASK_OF_GROUP, TASK_OF_REVISION, task_name
 from pipeline.store.layout import traces_object_key
 from pipeline.store.objects import Store
-from schemas.recipes import JUDGE, Recipe
+from schemas.recipe_names import JUDGE
+from schemas.recipes import Recipe
 
 SPLITS = ("train", "validation")
 

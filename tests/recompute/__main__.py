@@ -3,7 +3,8 @@ from its runs and from the evaluation files, a line each.
 
 Computed again are all decisions, rows, counts, and exports of conversations and rollouts. Not
 computed again is the wording of questions; and what counts as one prompt is known of plain English
-prompts alone, at the levels L0 and L1.
+prompts alone, at the levels L0 and L1. What else a set has that is not computed again is said in a
+line each.
 """
 
 import argparse
@@ -18,8 +19,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tests.recompute.decisions import Decision, decisions_of
-from tests.recompute.exports import wrong_exports
-from tests.recompute.prompt_forms import EvaluationPrompts
+from tests.recompute.exports import OF_GROUPS, OF_TEXT, wrong_exports
+from tests.recompute.prompt_forms import UNKNOWN_LEVELS, EvaluationPrompts
 from tests.recompute.reading import Row, read_run
 from tests.recompute.rows import rows_of
 
@@ -30,15 +31,37 @@ def problems(made: Path, runs: list[Path], evaluation: list[Path] | None = None)
     """
     manifest = json.loads((made / "manifest.json").read_text())
     recipe, digest = manifest["inputs"]["recipe"], manifest["inputs"]["recipe_digest"]
-    left_out = EvaluationPrompts(evaluation or [])
+    told = {leak["record_id"]: leak["level"] for leak in _leaks(made)}
+    left_out = EvaluationPrompts(evaluation or [], recipe["decontamination"].get("column"), told)
     yield from _differences("evaluation", manifest["inputs"]["evaluation"], left_out.digests)
-    sources = [read_run(run, recipe["scorers"]) for run in runs]
+    sources = [read_run(run, recipe["scorers"], recipe.get("judge")) for run in runs]
     decisions = decisions_of(sources, recipe, left_out)
     rows = rows_of(decisions, recipe, digest)
     yield from _wrong_decisions(made, decisions)
-    yield from wrong_exports(made, manifest, rows, recipe["exports"])
+    yield from wrong_exports(made, manifest, rows, _exports(manifest))
     yield from _wrong_rows(made, manifest, rows)
     yield from _wrong_counts(made, decisions)
+
+
+def not_computed_again(made: Path) -> Iterator[str]:
+    """What of a set is believed, since nothing here computes it: a line each."""
+    manifest = json.loads((made / "manifest.json").read_text())
+    for name in sorted(set(_exports(manifest)).difference(OF_TEXT, OF_GROUPS)):
+        yield f"not computed again: the export {name}"
+    if any(leak["level"] in UNKNOWN_LEVELS for leak in _leaks(made)):
+        yield "not computed again: leaks at L2 and L3"
+    if (made / "guards.json").exists():
+        yield "not computed again: guards.json"
+
+
+def _exports(manifest: Row) -> list[str]:
+    """Those of the recipe, and those that were added since."""
+    return [*manifest["inputs"]["recipe"]["exports"], *manifest.get("exports", {})]
+
+
+def _leaks(made: Path) -> list[Row]:
+    leaks: list[Row] = json.loads((made / "leaks.json").read_text())
+    return leaks
 
 
 def _wrong_decisions(made: Path, decisions: list[Decision]) -> Iterator[str]:
@@ -122,5 +145,6 @@ if __name__ == "__main__":
     parser.add_argument("--evaluation", type=Path, nargs="*", default=[])
     options = parser.parse_args()
     wrong = list(problems(options.set, options.runs, options.evaluation))
-    sys.stdout.write("\n".join([*wrong, f"{len(wrong)} problems", ""]))
+    believed = not_computed_again(options.set)
+    sys.stdout.write("\n".join([*wrong, *believed, f"{len(wrong)} problems", ""]))
     sys.exit(bool(wrong))

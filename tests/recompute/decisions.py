@@ -5,11 +5,13 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from tests.recompute.prompt_forms import EvaluationPrompts, loose_form
 from tests.recompute.reading import Row, Run, Score, category_of, drawing_of, is_broken, is_ok
+from tests.recompute.rewards import ranks_of
 
 ROLES = ("think", "reflect", "draw", "schedule")
 WHOLE_TASKS = {"group": 256, "revision": 257}
@@ -51,14 +53,20 @@ class Decision:
 
 def decisions_of(runs: list[Run], recipe: Row, evaluation: EvaluationPrompts) -> list[Decision]:
     """All of them, in the order of runs, objects and rows."""
-    first_id = _first_ids(runs)
+    first_id, ranks = _first_ids(runs), ranks_of(runs, recipe)
     made: list[Decision] = []
     for run in sorted(runs, key=lambda run: run.run_id):
         for _, traces in run.objects:
             of_object = [
                 decision
                 for trace in filter(is_ok, traces)
-                for decision in _of_trace(run, trace, recipe, first_id[loose_form(trace["prompt"])])
+                for decision in _of_trace(
+                    run,
+                    trace,
+                    recipe,
+                    first_id[loose_form(trace["prompt"])],
+                    ranks[run.run_id, trace["trace_id"]],
+                )
             ]
             # Of an object's pairs, first come those of whole traces.
             made += sorted(of_object, key=lambda row: row.task == "revision")
@@ -93,7 +101,7 @@ def lot(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _of_trace(run: Run, trace: Row, recipe: Row, split_key: str) -> Iterable[Decision]:
+def _of_trace(run: Run, trace: Row, recipe: Row, split_key: str, rank: float) -> Iterable[Decision]:
     rows: list[tuple[int | None, str]] = []
     if recipe["kind"] == "sft":
         for event in trace["events"]:
@@ -113,7 +121,6 @@ def _of_trace(run: Run, trace: Row, recipe: Row, split_key: str) -> Iterable[Dec
     is_validation = lot(f"{recipe['seed']}|split|{split_key}") < int(
         recipe["split"]["validation"] * 2.0**64
     )
-    rank = _rank(run, trace, recipe)
     for event, task in rows:
         number = WHOLE_TASKS.get(task)
         if number is None:
@@ -123,29 +130,18 @@ def _of_trace(run: Run, trace: Row, recipe: Row, split_key: str) -> Iterable[Dec
         yield Decision(run, trace, event, task, is_validation, lot(name), rank)
 
 
-def _rank(run: Run, trace: Row, recipe: Row) -> float:
-    columns, how = [], "mean"
-    if recipe["per_prompt"] and recipe["per_prompt"]["by"]:
-        columns = [recipe["per_prompt"]["by"]]
-    elif recipe["pairs"]:
-        columns = [recipe["pairs"]["by"]]
-    elif recipe["groups"]:
-        columns, how = recipe["groups"]["rewards"], recipe["groups"]["aggregate"]
-    scores = [run.score(column, trace["trace_id"], None) for column in columns]
-    known = [float(score) for score in scores if score is not None]
-    if not known:
-        return math.nan
-    return min(known) if how == "min" else sum(known) / (len(known) if how == "mean" else 1)
-
-
 def _judge(row: Decision, recipe: Row, evaluation: EvaluationPrompts) -> None:
     """What is said against a row by itself; the first reason counts."""
     if is_broken(row.trace):
         row.drop("not_finite")
-    for name, value in (("verdict", "unparseable"), ("finish", "length")):
+    for name, value, reason in (
+        ("backend", "given", "given"),
+        ("verdict", "unparseable", "unparseable"),
+        ("finish", "length", "truncated"),
+    ):
         if recipe["kind"] == "sft" and row.of_event[name] == value:
-            row.drop({"length": "truncated"}.get(value, value))
-    if level := evaluation.level_of(row.trace["prompt"], recipe["decontamination"]["levels"]):
+            row.drop(reason)
+    if level := evaluation.level_of(row.trace, recipe["decontamination"]["levels"]):
         row.drop(f"leak_{level}")
     for rule in recipe["filters"]:
         _filter(row, rule)
@@ -380,10 +376,11 @@ def _mix(rows: list[Decision], mix: Row, *, is_balanced: bool) -> None:
     if mix["counts"]:
         sizes = dict(mix["counts"])
     else:
-        scale = min(len(units[pool]) * sides[pool] / weight for pool, weight in shares.items())
+        weights = {pool: Fraction(str(weight)) for pool, weight in shares.items()}
+        scale = min(len(units[pool]) * sides[pool] / weight for pool, weight in weights.items())
         if mix["max_rows"] is not None:
-            scale = min(scale, mix["max_rows"] / sum(shares.values()))
-        sizes = {pool: int(scale * weight + 1e-9) for pool, weight in shares.items()}
+            scale = min(scale, mix["max_rows"] / sum(weights.values(), Fraction()))
+        sizes = {pool: int(scale * weight) for pool, weight in weights.items()}
     for pool in shares:
         _keep(pools[pool], units[pool], "unbalanced")
         _keep(pools[pool], units[pool][: sizes[pool] // sides[pool]], "beyond_mix")

@@ -6,7 +6,10 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
+
+from tests.recompute.reading import Row
 
 _APOSTROPHES = re.compile("['\u2018\u2019\u02bc]")
 _LEAD = re.compile(
@@ -53,13 +56,23 @@ def _singular(word: str) -> str:
     return word[:-1] if is_plural else word
 
 
-class EvaluationPrompts:
-    """The prompts of evaluation files, a prompt a line or an object a line."""
+UNKNOWN_LEVELS = ("L2", "L3")
+"""Of which nothing is known here."""
 
-    def __init__(self, files: list[Path]) -> None:
+
+class EvaluationPrompts:
+    """The prompts of evaluation files, a prompt a line or an object a line.
+
+    `told` are the levels of records, by their ids, as a set says: those at L2 and L3 are believed.
+    """
+
+    def __init__(
+        self, files: list[Path], column: str | None = None, told: Mapping[str, str] | None = None
+    ) -> None:
+        self._told = told or {}
         self.digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
         prompts = [
-            json.loads(line)["prompt"] if file.suffix == ".jsonl" else line
+            _prompt_of(json.loads(line), column) if file.suffix == ".jsonl" else line
             for file in files
             for line in file.read_text().splitlines()
             if line.strip()
@@ -69,11 +82,17 @@ class EvaluationPrompts:
             "L1": (loose_form, {loose_form(prompt) for prompt in prompts}),
         }
 
-    def level_of(self, prompt: str, levels: list[str]) -> str | None:
-        """The lowest of the levels at which a prompt is one of these; of L2 and L3 nothing is
-        known here.
+    def level_of(self, trace: Row, levels: list[str]) -> str | None:
+        """The lowest level at which the prompt of a trace is one of these, and that counts: a level
+        includes those below it.
         """
         for level, (form_of, forms) in self._forms.items():
-            if level in levels and form_of(prompt) in forms:
+            if level <= max(levels, default="") and form_of(trace["prompt"]) in forms:
                 return level
-        return None
+        told = self._told.get(trace["record_id"])
+        return told if told in UNKNOWN_LEVELS else None
+
+
+def _prompt_of(row: Row, column: str | None) -> str:
+    """Of a line with columns: of the one that is named, or else of the obvious one."""
+    return str(row[column] if column in row else row["prompt"])

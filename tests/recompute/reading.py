@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 Row: TypeAlias = dict[str, Any]
 Score: TypeAlias = float | int | None
 
+JUDGE = "judge.value"
 _OBJECT = re.compile(r"shard-(\d+)(?:\.s(\d+))?\.parquet")
 
 
@@ -25,6 +26,7 @@ class Run:
     objects: list[tuple[str, list[Row]]]  # name and rows
     planned: set[tuple[str, int]]  # keys: record and rollout, over all parts of the plan
     scores: dict[str, dict[tuple[str, int | None], Row]] = field(default_factory=dict)
+    judge: Row | None = None  # who says `judge.value`
 
     @property
     def run_id(self) -> str:
@@ -35,14 +37,36 @@ class Run:
             yield from rows
 
     def score(self, column: str, trace_id: str, event: int | None) -> Score:
-        """What a scorer says of a trace, or of an event of it; None: nothing."""
+        """What a scorer says of a trace, or of an event of it; None: nothing. Of judges who compare
+        rollouts it counts here whether they say anything, so their mean stands for it.
+        """
+        if column == JUDGE:
+            assert self.judge is not None
+            columns = map(self.judging, self.judge["scorers"])
+            told = [self.score(name, trace_id, event) for name in columns]
+            how = self.judge["aggregate"]
+            known = [float(score) for score in told if score is not None]
+            return combined(known, how if how in ("min", "sum") else "mean")
         scorer, _, name = column.partition(".")
         row = self.scores[scorer].get((trace_id, event))
         value: Score = None if row is None else row[name]
         return value
 
+    @staticmethod
+    def judging(name: str) -> str:
+        """The column of a judge: its value, where none is named."""
+        bare = name.partition("@")[0]
+        return bare if "." in bare else f"{bare}.value"
 
-def read_run(folder: Path, scorers: list[str]) -> Run:
+
+def combined(known: list[float], how: str) -> float | None:
+    """The sum, the least or the mean of some scores; None: there are none."""
+    if not known:
+        return None
+    return min(known) if how == "min" else sum(known) / (len(known) if how == "mean" else 1)
+
+
+def read_run(folder: Path, scorers: list[str], judge: Row | None = None) -> Run:
     """A run with the scores of these, each given as name@version."""
     names = sorted(
         (path.name for path in (folder / "traces").iterdir() if _OBJECT.fullmatch(path.name)),
@@ -67,7 +91,7 @@ def read_run(folder: Path, scorers: list[str]) -> Run:
         }
         for scorer in scorers
     }
-    return Run(folder, manifest, objects, planned, scores)
+    return Run(folder, manifest, objects, planned, scores, judge)
 
 
 def _order(name: str) -> tuple[int, int]:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tests.recompute.decisions import Decision, drawing_scores
-from tests.recompute.reading import Row, category_of
+from tests.recompute.reading import JUDGE, Row, category_of
+from tests.recompute.rewards import compares
 
 IGNORED = -100
 
@@ -155,6 +156,8 @@ def _whole_side(trace: Row, score: float) -> Row:
 def _group_row(row: Decision, recipe: Row) -> Row:
     trace, groups = row.trace, recipe["groups"]
     rewards = [row.run.score(name, trace["trace_id"], None) for name in groups["rewards"]]
+    if groups["rewards"] == [JUDGE] and compares(recipe):
+        rewards = [None if math.isnan(row.rank) else row.rank]  # how it fares among the others
     size, advantage = row.group
     return {
         "group_id": f"{row.run.run_id}-{trace['record_id']}",

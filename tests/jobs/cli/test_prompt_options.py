@@ -81,6 +81,10 @@ def test_columns_of_bytes_are_named_in_one_line(coppice: Coppice, tmp_path: Path
         (("run", "run", "--limit", "3"), "and there are none"),
         (("plan", "--extend", "run", "--prompt-column", "x"), "and there are none"),
         (("plan", "prompts.txt", "run", *FAKE, "--limit", "0"), "--limit"),
+        (
+            ("prompts", "prompts.txt", "--out", "p.jsonl", "--evaluation-column", "x"),
+            "name some, --against",
+        ),
         (("plan", "prompts.txt", "run", *FAKE, "--drop-columns", "a,,b"), "--drop-columns"),
         (("plan", "prompts.txt", "run", *FAKE, "--drop-columns", "a"), "no file has such a column"),
     ],
@@ -140,3 +144,19 @@ def test_a_second_column_of_prompts_never_takes_the_place_of_the_first(
     assert "--drop-columns prompt" in refused.stderr
     assert answer.returncode == 0, answer.stderr
     assert json.loads((tmp_path / "p.jsonl").read_text())["prompt"] == "the right one"
+
+
+def test_advice_about_an_evaluation_file_names_an_option_that_reads_it(
+    coppice: Coppice, tmp_path: Path
+):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "stones"}\n{"prompt": "a boat"}\n')
+    (tmp_path / "val.jsonl").write_text('{"caption": "stones"}\n')
+    arguments = ("prompts", "a.jsonl", "--out", "p.jsonl", "--against", "val.jsonl")
+    refused = coppice(*arguments)
+    advice = refused.stderr.rpartition(" with ")[2].replace("'", "").split()
+    answer = coppice(*arguments, *advice)
+
+    assert refused.returncode == 2
+    assert advice == ["--evaluation-column", "caption"]
+    assert answer.returncode == 0, answer.stderr
+    assert "Dropped 1" in answer.stdout

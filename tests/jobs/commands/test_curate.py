@@ -55,3 +55,26 @@ def test_traces_with_broken_numbers_are_named_with_their_places(coppice: Coppice
     assert "5 traces in all" in told[3]
     assert "coppice verify run --deep" in told[3]
     assert "not_finite" in answer.stdout
+
+
+def test_advice_about_an_evaluation_file_names_an_option_of_this_command(
+    coppice: Coppice, tmp_path: Path
+):
+    store = open_store(str(tmp_path / "run"))
+    config = fake_config(fake_method(pictures=Pictures.ALL))
+    run_all(store, plan_run(store, ["a boat", "stones"], config))
+    (tmp_path / "mine.toml").write_text('name = "mine"')
+    (tmp_path / "val.jsonl").write_text('{"caption": "A boat!"}\n')
+    arguments = ("curate", "run", "set", "--recipe", "mine.toml", "--evaluation", "val.jsonl")
+    refused = coppice(*arguments)
+    advice = refused.stderr.rpartition(" with ")[2].replace("'", "").split()
+    answer = coppice(*arguments, *advice)
+    idle = coppice("curate", "run", "other", "--recipe", "mine.toml", *advice)
+
+    assert refused.returncode == idle.returncode == 2
+    assert advice == ["--evaluation-column", "caption"]
+    assert "name some, --evaluation" in idle.stderr
+    assert answer.returncode == 0, answer.stderr
+    assert "leak_L0" in answer.stdout
+    told = json.loads((tmp_path / "set" / "recipe.json").read_text())["decontamination"]
+    assert told["column"] == "caption"

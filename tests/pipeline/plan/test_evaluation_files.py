@@ -109,13 +109,37 @@ def test_what_matches_nothing_is_refused(tmp_path: Path, source: str):
         read_evaluation_set([str(tmp_path / source)], LEVELS)
 
 
-def test_a_column_can_be_named_and_levels_that_are_not_asked_for_do_not_count(tmp_path: Path):
-    path = tmp_path / "val.csv"
-    path.write_text("caption,other\ntwo dogs,1\n")
-    (file,) = read_evaluation_files([str(path)], ReadOptions(prompt_column="caption"))
+def test_a_column_can_be_named_and_files_that_lack_it_may_have_the_obvious_one(tmp_path: Path):
+    (tmp_path / "val.csv").write_text("caption,other\ntwo dogs,1\n")
+    (tmp_path / "geneval.jsonl").write_text('{"prompt": "a red cat"}\n')
+    sources = [str(tmp_path / name) for name in ("val.csv", "geneval.jsonl")]
+    named, obvious = read_evaluation_files(sources, ReadOptions(prompt_column="caption"))
 
-    assert [(prompt.text, prompt.line) for prompt in file.prompts] == [("two dogs", 2)]
+    assert [(prompt.text, prompt.line) for prompt in named.prompts] == [("two dogs", 2)]
+    assert [prompt.text for prompt in obvious.prompts] == ["a red cat"]
+    evaluation = read_evaluation_set(sources, LEVELS, "caption")
+    assert evaluation.leak_of("Two dogs") == evaluation.leak_of("A red cat!") == "L0"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.tsv"])
+def test_a_file_without_the_column_is_named_with_the_option_for_evaluation_files(
+    tmp_path: Path, name: str
+):
+    tables = {".csv": "id,caption\n1,a cat\n", ".tsv": "id\tcaption\n1\ta cat\n"}
+    path = tmp_path / name
+    path.write_text(tables.get(path.suffix, '[{"id": 1, "caption": "a cat"}]'))
+    with pytest.raises(InputError) as unnamed:
+        read_evaluation_set([str(path)], LEVELS)
+    with pytest.raises(InputError, match="expected one `text` or `prompt` column"):
+        read_evaluation_set([str(path)], LEVELS, "text")
+
+    assert f"{name}: expected one `prompt` column, found" in str(unnamed.value)
+    assert str(unnamed.value).partition(" (")[0].endswith("with --evaluation-column 'caption'")
+    assert "--prompt-column" not in str(unnamed.value)
+
+
+def test_levels_that_are_not_asked_for_do_not_count(tmp_path: Path):
     (tmp_path / "val.txt").write_text("two dogs\n")
-    only_l1 = read_evaluation_set([str(tmp_path / "val.txt")], ("L1",))
-    assert only_l1.leak_of("a photo of two dogs") == "L1"
-    assert read_evaluation_set([str(tmp_path / "val.txt")], ()).leak_of("two dogs") is None
+    upto_l0 = read_evaluation_set([str(tmp_path / "val.txt")], ("L0",))
+    assert upto_l0.leak_of("a photo of two dogs") is None
+    assert upto_l0.leak_of("two dogs") == "L0"

@@ -180,7 +180,7 @@ def test_all_that_is_missing_is_told_in_one_command(fake_run: Store):
         (
             JUDGED,
             ["own.words"],
-            "holds no numbers, and recipes go by numbers; those that do: value",
+            "a judge needs numbers (float32), and own.words holds text; give one of: own.value",
         ),
         (JUDGED, ["tokens@7"], "tokens is at 1 here, and the recipe pins tokens@7"),
         (JUDGED.replace("value", "worth"), [], "judge.value for whoever judges"),

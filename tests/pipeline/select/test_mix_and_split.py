@@ -1,6 +1,7 @@
 """Mixes take rows by lot, and the larger one holds the smaller; splits take prompts, never rows."""
 
 from collections import Counter
+from contextlib import suppress
 from fractions import Fraction
 from hashlib import sha256
 from itertools import pairwise
@@ -61,7 +62,7 @@ def test_a_pool_may_be_one_region():
         ("weights = { think = 3, draw = 1 }", (10, 3)),  # 10 thoughts: 3 1/3 drawings
         ("weights = { think = 1, draw = 3 }", (2, 6)),
         ("weights = { think = 0.5, draw = 0.25 }", (10, 5)),
-        ("weights = { think = 1, draw = 47 }", (0, 6)),  # 6 / 47 * 47 is less than 6 in floats
+        ("weights = { think = 8, draw = 47 }", (1, 6)),  # 6 / 47 * 47 is less than 6 in floats
         ("weights = { think = 1, draw = 1 }, max_rows = 7", (3, 3)),
         ("weights = { think = 1, draw = 1 }, max_rows = 100", (6, 6)),
     ],
@@ -91,10 +92,47 @@ def test_a_mix_that_the_rows_left_cannot_fill_is_refused_with_their_numbers():
         mixed(rows, recipe_of("mix = { weights = { think = 1, reflect = 1 } }"))
 
 
+def test_weights_count_as_they_are_written_however_small_or_large():
+    rows = rows_of(*[THINK_1] * 10, *[DRAW_1] * 30)
+    for weights, sizes in (
+        ("think = 1e-310", (10, 0)),
+        ("think = 1e308, draw = 1.7e308", (10, 17)),
+        ("think = 5e-324, draw = 1.5e-323", (10, 30)),
+        ("think = 0.1, draw = 0.3", (10, 30)),  # in floats, 3 * 0.1 is more than 0.3
+    ):
+        candidates = mixed(rows, recipe_of(f"mix = {{ weights = {{ {weights} }} }}"))
+        kept = Counter((candidates.task[candidates.is_kept] < REFLECT_1).tolist())
+        assert (kept[True], kept[False]) == sizes
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        "weights = { think = 1, draw = 1000 }, max_rows = 10",
+        "weights = { think = 1, draw = 1e-310 }",
+        "weights = { think = 1, draw = 1 }, max_rows = 1",
+        'weights = { think = 1, draw = 1 }, max_rows = 3, regions = "equal"',
+    ],
+)
+def test_a_pool_that_would_be_rounded_to_nothing_is_refused(mix: str):
+    rows = rows_of(*[THINK_1] * 5, *[THINK_2] * 5, *[DRAW_1] * 5)
+
+    with pytest.raises(InputError, match=SHARE):
+        mixed(rows, recipe_of(f"mix = {{ {mix} }}"))
+
+
 TASKS = st.lists(st.sampled_from([THINK_1, THINK_2, DRAW_1]), max_size=25).map(
     lambda tasks: [THINK_1, DRAW_1, *tasks]
 )
 WEIGHTS = st.tuples(st.integers(1, 20), st.integers(1, 20))
+SHARE = "is less than (one row|2 equal parts)"
+
+
+def kept_lots_if_any(rows: list[Row], recipe: Recipe) -> set[int]:
+    """Of a mix; none where the share of a pool is less than a row."""
+    with suppress(InputError):
+        return kept_lots(mixed(rows, recipe))
+    return set()
 
 
 @given(tasks=TASKS, weights=WEIGHTS, lots=st.permutations(range(27)), limit=st.integers(1, 40))
@@ -107,19 +145,18 @@ def test_a_pool_gives_its_lowest_lots_as_many_as_its_share(
         f"mix = {{ weights = {{ think = {think}, draw = {draw} }}, max_rows = {limit} }}"
     )
 
-    kept = kept_lots(mixed(rows, recipe))
-
     pools = [
         sorted(row.lot for row in rows if (row.task < REFLECT_1) is is_thought)
         for is_thought in (True, False)
     ]
     shares = [Fraction(len(pool), weight) for pool, weight in zip(pools, weights, strict=True)]
     scale = min(*shares, Fraction(limit, think + draw))
-    assert kept == {
-        lot
-        for pool, weight in zip(pools, weights, strict=True)
-        for lot in pool[: int(scale * weight)]
-    }
+    parts = [pool[: int(scale * weight)] for pool, weight in zip(pools, weights, strict=True)]
+    if not all(parts):
+        with pytest.raises(InputError, match=SHARE):
+            mixed(rows, recipe)
+        return
+    assert kept_lots(mixed(rows, recipe)) == set().union(*parts)
 
 
 @given(
@@ -134,7 +171,7 @@ def test_a_larger_mix_holds_the_smaller_one(
     rows = [Row(task=task, event=event, lot=lots[event]) for event, task in enumerate(tasks)]
     mix = f"weights = {{ think = {weights[0]}, draw = {weights[1]} }}"
     smaller, larger = (
-        kept_lots(mixed(rows, recipe_of(f"mix = {{ {mix}, max_rows = {limit} }}")))
+        kept_lots_if_any(rows, recipe_of(f"mix = {{ {mix}, max_rows = {limit} }}"))
         for limit in limits
     )
 
@@ -195,6 +232,11 @@ def test_a_mix_keeps_as_many_revisions_as_acceptances_in_each_split(
         with pytest.raises(InputError, match="reflect 0 in 2 equal parts"):
             kept_sides(sides, lots, recipe)
         return
+    share = min(Fraction(len(sides), 9), Fraction(2 * num_pairs(sides), weight))
+    if not (num := int(share * weight) // 2 * 2):
+        with pytest.raises(InputError, match=SHARE):
+            kept_sides(sides, lots, recipe)
+        return
     kept, _ = kept_sides(sides, lots, recipe)
 
     for split in (True, False):
@@ -203,8 +245,7 @@ def test_a_mix_keeps_as_many_revisions_as_acceptances_in_each_split(
             for is_revise in (True, False)
         )
         assert revisions == acceptances
-    share = min(Fraction(len(sides), 9), Fraction(2 * num_pairs(sides), weight))
-    assert kept.total() == int(share * weight) // 2 * 2
+    assert kept.total() == num
 
 
 @given(sides=SIDES, lots=st.permutations(range(30)))

@@ -1,5 +1,6 @@
 """Recipes: what cannot be had is refused before any work starts, with what to do."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipeline.select.recipes import (
     recipe_digest,
     shipped_recipes,
 )
+from pipeline.select.selection import open_curation
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
@@ -53,6 +55,8 @@ def test_every_shipped_recipe_can_be_read(name: str):
         ('kind = "grpo"', r"needs \[groups\]"),
         ("[[filters]]\ncolumn = 'toy.value'\nnull = 'keep'", "drops nothing"),
         ("name = 3", "not valid TOML"),
+        ("tasks = []", "tasks: .* at least 1"),
+        ('kind = "preference"\npairs = { by = "toy.value", sources = [] }', "at least 1"),
     ],
 )
 def test_a_recipe_that_contradicts_itself_is_refused(text: str, complaint: str):
@@ -103,6 +107,10 @@ def test_scores_of_other_traces_are_refused(fake_run: Store, toy_run: Store):
             "no column 'entropie' (did you mean 'entropy'?)",
         ),
         ("[mix]\nweights = { draw_4 = 1 }", "asks for draw_4, which none of the runs can have"),
+        (
+            'tasks = ["draw_4", "think_9"]',
+            "asks for draw_4, think_9, and the runs have only draw_1",
+        ),
     ],
 )
 def test_what_the_runs_do_not_have_is_refused(fake_run: Store, text: str, complaint: str):
@@ -131,3 +139,99 @@ def test_a_mix_with_critiques_needs_a_run_that_reflects(tmp_path: Path):
     assert "asks for reflect" in refuse("[mix]\nweights = { reflect = 1, draw = 1 }", run)
     pairs = 'kind = "preference"\nscorers = ["tokens@1"]\n[pairs]\nby = "tokens.value"\n'
     assert "no run revises" in refuse(f'{pairs}sources = ["revision"]', run)
+
+
+EVALUATION = ("two dogs", "a dog left of a cat")
+LEAKS = {
+    "L0": ("Two dogs!",),
+    "L1": ("a photo of two dogs",),
+    "L2": ("a cat left of a dog",),
+    "L3": ("a cat right of a dog",),
+}
+
+
+@pytest.mark.parametrize("column", [None, "caption"])
+@pytest.mark.parametrize("levels", [["L3"], ["L2"], ["L1"], ["L0"], ["L2", "L0"], ["L0", "L3"]])
+def test_a_level_of_leaks_includes_those_below_it(
+    tmp_path: Path, levels: list[str], column: str | None
+):
+    store = open_store(str(tmp_path / "run"))
+    prompts = [prompt for of_level in LEAKS.values() for prompt in of_level]
+    config = fake_config(fake_method(pictures=Pictures.ALL))
+    run_all(store, plan_run(store, [*prompts, "a red car"], config))
+    rows = ({column or "prompt": prompt} for prompt in EVALUATION)
+    (tmp_path / "val.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = f"""name = "r"
+        [decontamination]
+        files = ["val.jsonl"]
+        levels = {json.dumps(levels)}
+        {f'column = "{column}"' if column else ""}"""
+    curation = open_curation([open_run(store.url)], read_recipe(text, origin="r"), tmp_path)
+
+    expected = [f"leak_{level}" for level in LEAKS if level <= max(levels)]
+    assert list(curation.funnel.removed) == expected
+    assert curation.funnel.num_prompts_kept == 5 - len(expected)
+
+
+def test_no_level_beside_evaluation_files_is_refused(fake_run: Store, tmp_path: Path):
+    (tmp_path / "val.txt").write_text("two dogs\n")
+    recipe = read_recipe('name = "r"\ndecontamination = { levels = [] }', origin="r")
+    check_recipe(recipe, Path(), [open_run(fake_run.url)])
+
+    with pytest.raises(InputError, match=r"levels = \[\] under \[decontamination\]"):
+        check_recipe(recipe, Path(), [open_run(fake_run.url)], [str(tmp_path / "val.txt")])
+    named = read_recipe(
+        'name = "r"\ndecontamination = { levels = [], files = ["val.txt"] }', origin="r"
+    )
+    with pytest.raises(InputError, match="no prompt of the evaluation files would be left out"):
+        check_recipe(named, tmp_path, [open_run(fake_run.url)])
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint", "num_removed"),
+    [
+        ("filters = [{ column = 'trace.num_events', max = 0 }]", "leaves no rows", 72),
+        (
+            "filters = [{ column = 'trace.category', equals = 'x', tasks = ['draw'] }]\n"
+            "mix = { weights = { think = 1, draw = 1 } }",
+            "a pool of it has no rows left: think 24, draw 0",
+            24,
+        ),
+        (
+            "filters = [{ column = 'event.region', max = 1 }]\n"
+            "mix = { counts = { think = 17, draw = 1 } }",
+            "these are left: think 16, draw 16",
+            24,
+        ),
+        (
+            "filters = [{ column = 'trace.rollout_index', max = 0 }]\n"
+            'mix = { weights = { think = 1, draw = 1 }, max_rows = 2, regions = "equal" }',
+            "the share of think is less than",
+            36,
+        ),
+        (
+            'kind = "preference"\nfilters = [{ column = "trace.num_events", max = 0 }]\n'
+            'pairs = { by = "tokens.value", sources = ["group"] }',
+            "leaves no rows",
+            8,
+        ),
+    ],
+)
+def test_a_set_or_a_pool_of_nothing_is_refused_and_the_funnel_says_why(
+    tmp_path: Path, text: str, complaint: str, num_removed: int
+):
+    store = open_store(str(tmp_path / "run"))
+    config = fake_config(fake_method(pictures=Pictures.ALL))
+    run_all(store, plan_run(store, 4, config, rollouts_per_record=2))
+    score(store, "tokens")
+    recipe = read_recipe(f'name = "r"\nscorers = ["tokens@1"]\n{text}', origin="r")
+    with pytest.raises(InputError) as caught:
+        open_curation([open_run(store.url)], recipe, Path())
+
+    sentence, came_in, reason, *_ = str(caught.value).splitlines()
+    assert complaint in sentence
+    assert sentence.endswith(":")
+    assert "--dry-run" not in sentence
+    assert came_in.startswith("8 traces of 4 prompts came in")
+    assert reason.split()[0] == recipe.filters[0].column
+    assert reason.split()[1] == f"-{num_removed}"

@@ -21,7 +21,7 @@ from pipeline.store.open import open_store
 from pipeline.store.runs import open_run
 from schemas.config import FakeConfig, Pictures
 from tests.pipeline.conftest import score
-from tests.recompute.__main__ import problems
+from tests.recompute.__main__ import not_computed_again, problems
 from tests.support import (
     at_work,
     attempt_at,
@@ -87,7 +87,31 @@ def wrong_with(out: Path, recipe: str, *runs: Store, evaluation: Sequence[Path] 
     return list(problems(out, [Path(run.url) for run in runs], list(evaluation)))
 
 
+GROUPS_1 = f"{GROUPS}max_dead = 1"
 LENIENT = f"{GROUPS}max_dead = 2\ndrop_zero_variance = false"
+
+
+BEST = 'per_prompt = { keep = 2, by = "judge.value" }'
+BEST_PAIRS = 'kind = "preference"\npairs = { by = "judge.value", sources = ["group"] }'
+Z, Q = "group_zscore_mean", "category_quantile_mean"
+
+
+def judged(judges: str, rules: str) -> str:
+    """A recipe by judges whose scores become one in this way."""
+    who = '["tokens", "tokens.entropy", "thoughts.nouns_covered"], held_out = []'
+    return f"""
+name = "judged"
+scorers = ["tokens@1", "thoughts@1"]
+split = {{ validation = 0.4 }}
+judge = {{ scorers = {who}, aggregate = "{judges}" }}
+filters = [{{ column = "judge.value" }}]
+{rules}
+"""
+
+
+def rewarded(how: str, rewards: str = '"tokens.entropy", "thoughts.nouns_covered"') -> str:
+    more = "picture_only = true, max_dead = 2"
+    return f'kind = "grpo"\ngroups = {{ rewards = [{rewards}], aggregate = "{how}", {more} }}'
 
 
 def grow_on(folder: Path, *, is_finished: bool) -> Store:
@@ -125,7 +149,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.mark.parametrize(
     "recipe",
     [
-        *(MIX, GROUPS, PAIRS),
+        *(MIX, GROUPS_1, PAIRS),
         *(pytest.param(recipe, marks=pytest.mark.slow) for recipe in (SFT, REGIONS, GAIN, LENIENT)),
     ],
 )
@@ -135,6 +159,52 @@ def test_a_run_with_dead_rollouts_supplements_and_extensions(
     assert wrong_with(tmp_path / "grown", recipe, grown) == []
     assert wrong_with(tmp_path / "unfinished", recipe, unfinished) == []
     assert wrong_with(tmp_path / "both", recipe, unfinished, grown) == []
+
+
+@pytest.mark.parametrize(
+    ("judges", "rules"),
+    [
+        *((how, BEST) for how in ("mean", "min", "sum", Z, Q)),
+        *((how, BEST_PAIRS) for how in ("mean", Q)),
+        *((how, rewarded(other, '"judge.value"')) for how, other in ((Z, "mean"), ("mean", Z))),
+        *((how, rewarded(other)) for how, other in (("sum", Q), (Z, Q), (Q, "sum"))),
+    ],
+)
+def test_judges_and_rewards_that_compare_are_computed_again(
+    grown: Store, tmp_path: Path, judges: str, rules: str
+):
+    assert wrong_with(tmp_path / "out", judged(judges, rules), grown) == []
+
+
+def test_what_is_not_computed_again_is_said_and_is_no_problem(grown: Store, tmp_path: Path):
+    others = 'exports = ["unirl", "imagefolder", "veomni", "trl"]\n'
+    pairs = 'exports = ["trl-dpo", "janus-dpo"]\n'
+    groups = GROUPS_1.replace('"verl-grpo"', '"grpo", "unirl", "verl-grpo"')
+    for name, recipe, believed in (
+        ("sft", others + SFT, ["imagefolder", "unirl", "veomni"]),
+        ("pairs", pairs + PAIRS, ["janus-dpo", "trl-dpo"]),
+        ("groups", groups, ["grpo", "unirl"]),
+    ):
+        assert wrong_with(tmp_path / name, recipe, grown) == []
+        assert list(not_computed_again(tmp_path / name)) == [
+            f"not computed again: the export {export}" for export in believed
+        ]
+
+
+@pytest.mark.parametrize("levels", [["L1"], ["L2"], ["L3"]])
+def test_levels_of_leaks_and_a_named_column_are_followed(tmp_path: Path, levels: list[str]):
+    store = open_store(str(tmp_path / "run"))
+    prompts = ["two dogs", "a photo of two dogs", "a cat left of a dog", "a red car", "a blue car"]
+    config = fake_config(fake_method(pictures=Pictures.ALL))
+    run_all(store, plan_run(store, prompts, config))
+    val = tmp_path / "val.jsonl"
+    val.write_text('{"caption": "Two dogs!"}\n{"caption": "a dog left of a cat"}\n')
+    rule = f'[decontamination]\ncolumn = "caption"\nlevels = {json.dumps(levels)}'
+
+    assert wrong_with(tmp_path / "out", f'name = "r"\n{rule}', store, evaluation=[val]) == []
+    is_believed = levels != ["L1"]
+    said = ["not computed again: leaks at L2 and L3"] * is_believed
+    assert list(not_computed_again(tmp_path / "out")) == said
 
 
 FORMS = (
