@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ORDER = ("schemas", "pipeline", "jobs", "coppice")  # each may import those before it, and itself
 ROOMS = (  # of `pipeline`; each may import those above its own line, and what its line says
+    ("file_names",),
     ("twig", "store", "pictures"),
     ("endpoints",),
     ("engine", "prompts"),

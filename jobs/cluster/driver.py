@@ -19,6 +19,7 @@ from jobs.cluster.ray_state import living_nodes
 from jobs.cluster.serving.fleet import Fleet
 from jobs.cluster.shard_book import ShardBook, ShardState, Turn
 from jobs.cluster.snapshot import Snapshot, Summary, Tally
+from pipeline.file_names import quoted
 from pipeline.plan.reruns import OpenRerun
 from pipeline.store.objects import Store
 from pipeline.store.status import take_stock
@@ -32,7 +33,6 @@ from schemas.errors import (
     TooManyDead,
     fatal_failure,
 )
-from schemas.names import quoted
 from schemas.runs import (
     Assignment,
     BringBack,

@@ -17,12 +17,12 @@ from typing import Self
 
 from pydantic import Field
 
+from pipeline.file_names import quoted
 from pipeline.store import layout
 from pipeline.store.objects import Store
 from pipeline.store.patient import PatientStore
 from schemas.config import LONGEST_SECONDS, Frozen
 from schemas.errors import DriverAlive, ObjectMissing, StoreError, StoreRefused
-from schemas.names import quoted
 from schemas.small_files import UnreadableFile, read_small
 
 _SILENT_BEATS = 3  # that a living driver may miss

@@ -12,6 +12,7 @@ from jobs.commands.shard_lists import as_shards
 from jobs.commands.status import say_damage, say_status
 from jobs.commands.stopping import Stop, hangups_held
 from jobs.commands.terminal import ProgressLine, Terminal, as_typed, counted, duration
+from pipeline.file_names import quoted
 from pipeline.plan.reruns import OpenRerun, RerunSelection, choose, open_rerun
 from pipeline.store.objects import Store
 from pipeline.store.open import open_store
@@ -19,7 +20,6 @@ from pipeline.store.patient import patient_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.status import keep_footers
 from schemas.errors import DamagedObject, ExitCode
-from schemas.names import quoted
 from schemas.runs import Key, RunManifest
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from jobs.commands.live.line import Pace, Progress, fitted_line, whole_line
+from pipeline.file_names import is_hostile, quoted, spelt
 from schemas.json_values import JsonObject
-from schemas.names import is_hostile, quoted, spelt
 
 if TYPE_CHECKING:
     from pipeline.pictures import Pixels

@@ -13,6 +13,7 @@ from typing import TypeAlias, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pipeline.file_names import check_is_text
 from pipeline.plan.models import ModelFacts, describe_model, fake_facts
 from pipeline.plan.packs import load_pack
 from pipeline.twig.schedules import equal_bands
@@ -31,7 +32,6 @@ from schemas.config import (
 )
 from schemas.errors import InputError
 from schemas.json_values import JsonMapping, JsonObject, JsonValue
-from schemas.names import check_is_text
 from schemas.small_files import parse_toml, read_toml_file
 from schemas.trace import Role
 

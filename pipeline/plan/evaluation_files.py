@@ -14,8 +14,7 @@ from pathlib import PurePosixPath
 from pipeline.plan.prompt_files import read_rows
 from pipeline.plan.prompt_rows import ReadOptions
 from pipeline.plan.prompt_sources import PromptFile, find_files
-from pipeline.prompts.evaluation_sets import EvaluationSet
-from pipeline.prompts.leaks import EvaluationPrompt, LeakIndex, LeakLevel
+from pipeline.prompts.leaks import EvaluationPrompt, EvaluationSet, LeakIndex, LeakLevel
 from schemas.errors import InputError
 from schemas.prompts import Reject
 

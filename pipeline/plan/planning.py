@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
+from pipeline.file_names import quoted, spelt
 from pipeline.plan.estimates import expected_bytes
 from pipeline.plan.models import ModelFacts
 from pipeline.plan.prompt_files import PromptSet
@@ -27,7 +28,6 @@ from schemas.config import Pictures, RunConfig, differences, fingerprint, named_
 from schemas.errors import ConfigMismatch, InputError
 from schemas.ids import record_id
 from schemas.json_values import canonical_json
-from schemas.names import quoted, spelt
 from schemas.prompts import Prompt
 from schemas.runs import PlanPart, RunManifest
 

@@ -16,13 +16,13 @@ from uuid import UUID
 
 import pyarrow as pa
 
+from pipeline.file_names import spelt
 from pipeline.plan.prompt_forms import read_content
 from pipeline.plan.prompt_rows import Cell, Content, ReadOptions, Row, dropping, shown
 from pipeline.plan.prompt_sources import PromptFile, find_files
 from schemas.errors import InputError
 from schemas.ids import normalise
 from schemas.json_values import JsonObject, JsonValue
-from schemas.names import spelt
 from schemas.prompts import Prompt, Reject
 
 Limit: TypeAlias = Callable[[str], str | None]  # why a prompt is too long for the model, or None

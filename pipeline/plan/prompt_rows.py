@@ -11,8 +11,8 @@ from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
+from pipeline.file_names import quoted
 from schemas.errors import InputError
-from schemas.names import quoted
 
 _Scalar: TypeAlias = (
     bool | int | float | str | bytes | date | time | timedelta | Decimal | UUID | None

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow as pa
 
+from pipeline.file_names import spelt
 from pipeline.store.objects import Store, open_object
 from pipeline.store.open import open_store
 from schemas.errors import InputError, ObjectMissing
-from schemas.names import spelt
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -6,8 +6,8 @@ Near-duplicate hashes are useless here: a fifth of the training prompts are near
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from pipeline.prompts.lexicon import lexicon
@@ -107,3 +107,17 @@ def _direction(relation: Relation, names: list[str]) -> list[str]:
     if inverse is None:
         return forward
     return min(forward, [inverse, names[relation.object], subject])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationSet:
+    """The prompts that must not be trained on."""
+
+    levels: tuple[str, ...] = ()  # that count as leaks
+    index: LeakIndex = field(default_factory=lambda: LeakIndex(()))
+    digests: Mapping[str, str] = field(default_factory=dict)  # of the files, by their names
+
+    def leak_of(self, prompt: str) -> str | None:
+        """The lowest level at which a prompt is one of these; None: at none that counts."""
+        names = (leak.level.name for leak in self.index.leaks(prompt))
+        return next((name for name in names if name in self.levels), None)

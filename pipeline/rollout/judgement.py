@@ -6,8 +6,8 @@ from collections.abc import Mapping, Set
 from typing import TypeAlias
 
 from pipeline.engine.soundness import NOT_FINITE
+from pipeline.file_names import quoted
 from schemas.errors import InfrastructureFailure, TooManyDead
-from schemas.names import quoted
 from schemas.runs import Grow, RunManifest, ShardFooter
 
 Endings: TypeAlias = Mapping[str | None, Set[str]]

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.engine.backends import LoadedBackends
+from pipeline.file_names import quoted
 from pipeline.plan.packs import settings_of
 from pipeline.plan.thoughts import thoughts_of
 from pipeline.rollout.judgement import Endings, doubt_model, doubt_run, doubt_worker
@@ -48,7 +49,6 @@ from schemas.errors import (
     StoreError,
     TooManyDead,
 )
-from schemas.names import quoted
 from schemas.runs import (
     Assignment,
     Attempt,

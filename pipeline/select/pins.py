@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
+from pipeline.file_names import quoted
 from pipeline.scoring.find import SCORERS, bundled_version, find_scorer
 from pipeline.scoring.settings import pairs_of
 from pipeline.store.layout import SCORES, object_name, scores_folder
@@ -13,7 +14,6 @@ from pipeline.store.objects import open_object
 from pipeline.store.runs import RunSource, unscored
 from schemas.errors import InputError
 from schemas.json_values import JsonObject
-from schemas.names import quoted
 from schemas.recipe_names import judge_column
 from schemas.recipes import Recipe
 from schemas.scores import SCORES_KEY, ScorerId, ScoresFooter, parse_scorer

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline.plan.evaluation_files import read_evaluation_set
-from pipeline.prompts.evaluation_sets import EvaluationSet
+from pipeline.prompts.leaks import EvaluationSet
 from pipeline.select.judge import with_judge
 from pipeline.select.pins import pinned
 from pipeline.select.recipe_columns import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.prompts.evaluation_sets import EvaluationSet
+from pipeline.prompts.leaks import EvaluationSet
 from pipeline.select.columns import MAX_REGIONS, ROLES, Flags, Floats, Ints, Keys
 from schemas.recipes import Recipe
 from schemas.scores import ScorerId

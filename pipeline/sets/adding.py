@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.file_names import quoted
 from pipeline.plan.packs import settings_of
 from pipeline.sets.card import with_exports
 from pipeline.sets.export_notes import export_counts, export_notes
@@ -40,7 +41,6 @@ from pipeline.store.traces import open_parquet
 from pipeline.store.trouble.scratch import scratch_folder
 from pipeline.twig.programs import Settings
 from schemas.errors import InputError
-from schemas.names import quoted
 from schemas.recipes import SetKind
 from schemas.rows import TraceRow, TrainingRow
 from schemas.sets import SetManifest, UnitFiles

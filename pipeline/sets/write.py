@@ -16,6 +16,7 @@ from functools import partial
 import pyarrow as pa
 from pydantic import BaseModel
 
+from pipeline.file_names import quoted
 from pipeline.plan.packs import settings_of
 from pipeline.select.parallel import Spread, ordered_map
 from pipeline.select.selection import Curation
@@ -32,7 +33,6 @@ from pipeline.twig.programs import Settings
 from schemas import __version__
 from schemas.errors import InputError, ObjectMissing
 from schemas.json_values import JsonObject, JsonValue, canonical_json
-from schemas.names import quoted
 from schemas.sets import SetInputs, SetManifest, SetRun, StreamFiles, UnitFiles
 from schemas.small_files import UnreadableFile, parse_small, read_bounded, read_small
 from schemas.training import TRAINING_FORMAT

@@ -2,10 +2,10 @@
 
 import re
 
+from pipeline.file_names import check_is_text
 from pipeline.store.local import open_local
 from pipeline.store.objects import Store
 from schemas.errors import InputError
-from schemas.names import check_is_text
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
 

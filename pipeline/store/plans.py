@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
+from pipeline.file_names import quoted
 from pipeline.store import layout
 from pipeline.store.evidence.digests import exists
 from pipeline.store.evidence.footers import footer_problems
@@ -20,7 +21,6 @@ from pipeline.store.traces import UNREADABLE
 from schemas.errors import DamagedObject, DamagedPlan, InputError, ObjectMissing
 from schemas.ids import record_id
 from schemas.json_values import JsonObject, canonical_json, read_json_object
-from schemas.names import quoted
 from schemas.rows import PlanTableRow
 from schemas.runs import (
     FOOTER_KEY,

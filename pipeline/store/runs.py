@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.file_names import quoted
 from pipeline.store import layout
 from pipeline.store.commits import check_run
 from pipeline.store.objects import Store, open_object
@@ -17,7 +18,6 @@ from pipeline.store.open import open_store
 from pipeline.store.plans import read_manifest
 from pipeline.store.traces import open_parquet, reading_shard_file
 from schemas.errors import DamagedObject, InputError
-from schemas.names import quoted
 from schemas.runs import FOOTER_KEY, RunManifest, ShardFooter
 from schemas.scores import SCORES_KEY, ScorerId, ScoresFooter
 from schemas.tables import TRACES

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from pipeline.file_names import quoted
 from pipeline.store import layout
 from pipeline.store.contents import Contents, read_contents
 from pipeline.store.evidence.digests import Digests, DigestState, exists
@@ -15,7 +16,6 @@ from pipeline.store.objects import Store
 from pipeline.store.plans import PlanRow, describe_rollouts, look_at_plan, plan_advice
 from pipeline.store.traces import UNREADABLE
 from schemas.errors import ObjectMissing
-from schemas.names import quoted
 from schemas.runs import Key, RunManifest
 from schemas.trace import Status
 

@@ -19,11 +19,11 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.file_names import quoted
 from pipeline.store import layout
 from pipeline.store.objects import Store, open_object
 from schemas.config import MethodConfig
 from schemas.errors import DamagedObject, ObjectMissing
-from schemas.names import quoted
 from schemas.rows import EventRow, StackRow, TraceRow
 from schemas.runs import FOOTER_KEY, RUN_KEY, EndpointUsage, Key, RunEvidence, ShardFooter
 from schemas.tables import TRACES

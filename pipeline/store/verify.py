@@ -13,6 +13,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.file_names import quoted
 from pipeline.store import layout
 from pipeline.store.contents import Sidecar, read_sidecar
 from pipeline.store.evidence.digests import Digests, DigestState, exists
@@ -22,7 +23,6 @@ from pipeline.store.shard_check import Finding, ShardCheck, check_shard, name_so
 from pipeline.store.status import LoggedShards, logged_shards
 from pipeline.store.traces import UNREADABLE
 from schemas.errors import ObjectMissing
-from schemas.names import quoted
 from schemas.runs import RunManifest
 
 _READERS = 8  # each waits for the store most of its time

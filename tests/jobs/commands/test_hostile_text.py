@@ -17,6 +17,7 @@ import pytest
 
 from jobs.cli import main
 from jobs.commands.terminal import printable
+from pipeline.file_names import quoted
 from pipeline.scoring.find import find_scorer
 from pipeline.scoring.sidecars import score_object
 from pipeline.store import layout
@@ -28,7 +29,6 @@ from pipeline.store.runs import open_run
 from pipeline.twig.requests import Request, Text
 from schemas.errors import FailureKind, RecordFailure, RolloutError
 from schemas.ids import record_id
-from schemas.names import quoted
 from schemas.runs import FailedAttempt
 from schemas.trace import Role
 from tests.support import at_work, attempt_at, replace_object

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.prompts.evaluation_sets import EvaluationSet
+from pipeline.prompts.leaks import EvaluationSet
 from pipeline.select.columns import (
     ROLES,
     WHOLE,

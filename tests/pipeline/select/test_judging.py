@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.prompts.evaluation_sets import EvaluationSet
-from pipeline.prompts.leaks import EvaluationPrompt, LeakIndex
+from pipeline.prompts.leaks import EvaluationPrompt, EvaluationSet, LeakIndex
 from pipeline.select.columns import WHOLE
 from pipeline.select.judging import judge
 from pipeline.select.shard_candidates import (

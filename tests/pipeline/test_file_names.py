@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
+from pipeline.file_names import check_is_text, quoted, spelt
 from schemas.errors import InputError
-from schemas.names import check_is_text, quoted, spelt
 
 HOSTILE_NAMES = (
     b"bad\xff.txt",
