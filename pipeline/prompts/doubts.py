@@ -1,7 +1,7 @@
 """What cannot be read with certainty: sentences with a phrase of `words/doubts.txt` are left out.
 
-"A dog unlike the cat" and "a house that used to have a tower" name what is not to be shown, in more
-ways than rules could follow. It is better to ask for too little.
+"All animals but the lion" and "a statue whose nose is missing" name what is not to be shown, in
+more ways than rules could follow. It is better to ask for too little.
 """
 
 from collections.abc import Iterator, Sequence
