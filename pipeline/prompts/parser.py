@@ -12,10 +12,9 @@ from enum import StrEnum
 from functools import lru_cache
 
 from pipeline.prompts.absence import without_unseen_owners
-from pipeline.prompts.doubts import without_doubtful
 from pipeline.prompts.language import is_english, is_latin, known_share
+from pipeline.prompts.left_out import without_doubtful, without_names, without_quoted
 from pipeline.prompts.lexicon import Lexicon, lexicon
-from pipeline.prompts.names import without_names, without_quoted
 from pipeline.prompts.phrases import pieces, tokens
 from pipeline.prompts.reading import Reading
 from pipeline.prompts.seen import SeenObject

@@ -7,7 +7,7 @@ picture could be held to, and in `a six string guitar` no guitars are counted.
 import re
 from collections.abc import Iterator, Sequence
 
-from pipeline.prompts.doubts import sentences
+from pipeline.prompts.left_out import sentences
 from pipeline.prompts.lexicon import Lexicon
 
 _SOME = "some"  # a number that nobody knows

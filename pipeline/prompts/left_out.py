@@ -1,5 +1,8 @@
-"""What a prompt spells out or calls by name: a sign that says "two cats" shows none, and a dog
-named Apple is no fruit. Such words are left out before phrases are read.
+"""What is left out before phrases are read: sentences that no rule can read, and what is no thing.
+
+"All animals but the lion" and "a statue whose nose is missing" name what is not to be shown, in
+more ways than rules could follow (`words/doubts.txt`): it is better to ask for too little. A sign
+that says "two cats" shows none, and a dog named Apple is no fruit.
 """
 
 import re
@@ -7,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.prompts.lexicon import Lexicon
 
+_ENDS = frozenset(".!?;")
 _SPELLED = (
     r"\"[^\"]*\"|\u201c[^\u201c\u201d]*\u201d|\u2018[^\u2018\u2019]*\u2019(?!\w)"
     r"|(?<!\w)'(?:[^']|(?<=\w)'(?=\w))*'(?!\w)"
@@ -19,6 +23,30 @@ _TEXT = r"(?:the\s+|a\s+)?(?:words?|text|letters|lettering|phrase|slogan|inscrip
 _QUOTED = re.compile(rf"(?:\b{_SAYS}\s+){{0,2}}(?:\b{_TEXT}\s+)?(?<!\d)(?:{_SPELLED})", re.I)
 _WHOLE = re.compile(rf"\s*(?:{_SPELLED})\s*(?:$|[,.])")  # a prompt in quotes, perhaps with a style
 _CALLED = frozenset(("named", "called", "nicknamed", "titled", "entitled", "says", "saying"))
+
+
+def without_doubtful(words: Sequence[str], lexicon: Lexicon) -> list[str]:
+    """The sentences that hold no doubtful phrase, as one list of words."""
+    return [
+        word
+        for sentence in sentences(words)
+        if not _is_doubtful(sentence, lexicon)
+        for word in sentence
+    ]
+
+
+def sentences(words: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The words cut behind each mark that ends a sentence."""
+    start = 0
+    for at, word in enumerate(words, start=1):
+        if word in _ENDS or at == len(words):
+            yield words[start:at]
+            start = at
+
+
+def _is_doubtful(sentence: Sequence[str], lexicon: Lexicon) -> bool:
+    ended = [word for word in sentence if word not in _ENDS] + ["."]
+    return lexicon.doubts.search(f" {' '.join(ended)} ") is not None
 
 
 def without_quoted(text: str) -> str:
