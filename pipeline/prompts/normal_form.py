@@ -106,7 +106,7 @@ def same_meaning(prompt: str) -> list[str]:
     plain = plain[number.end() :] if number else plain
     words = _words(strip_wording(plain).replace("&", " and ")) or _words(plain)
     if words_of.foreign.isdisjoint(words):
-        words = [_without_accents(word) for word in words]
+        words = [bare for word in words if (bare := _without_accents(word))]
     return [_dictionary_form(word) for word in words if word not in _ARTICLES]
 
 
