@@ -1,4 +1,5 @@
-"""Any recipe that the schema accepts makes a set, or is refused in words; nothing else comes of it.
+"""Any recipe that the schema accepts makes a set that follows from the runs, or is refused;
+nothing else comes of it.
 
 Recipes are drawn from all that the schema knows, with values at its edges, and columns of every
 kind at every place.
@@ -27,6 +28,7 @@ from schemas.config import FakeConfig, Pictures
 from schemas.errors import InputError
 from schemas.recipes import Recipe, SetKind
 from tests.pipeline.conftest import score
+from tests.recompute.__main__ import problems
 from tests.support import fake_config, fake_method, plan_run, run_all
 
 # Where files wait for no disk, if there is such a place.
@@ -135,8 +137,8 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
         "judge": table({}, scorers=JUDGES, held_out=JUDGES, aggregate=AGGREGATES),
         "decontamination": table(
             {},
-            files=st.lists(st.sampled_from(("val.csv", "none.txt", ".", "")), max_size=2),
-            column=st.sampled_from(("caption", "prompt", "other", "")),
+            files=st.lists(st.sampled_from(("val.jsonl", "none.txt", "")), max_size=2),
+            column=st.sampled_from(("caption", "prompt", "")),
             levels=st.lists(st.sampled_from(("L0", "L1", "L2", "L3")), max_size=4),
         ),
         "split": table({}, validation=st.one_of(NUMBERS, st.just(0.9999))),
@@ -150,7 +152,7 @@ def recipes(draw: st.DrawFn) -> dict[str, Any]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """3 records of 2 rollouts in 2 shards, scored."""
     folder = tmp_path_factory.mktemp("tiny")
-    (folder / "val.csv").write_text("caption,id\nprompt number 1,7\n")
+    (folder / "val.jsonl").write_text('{"caption":"prompt number 1"}\n')
     store = open_store(str(folder / "run"))
     config = fake_config(fake_method(FAKE, pictures=Pictures.ALL))
     run_all(store, plan_run(store, 3, config, rollouts_per_record=2, rollouts_per_shard=3))
@@ -158,7 +160,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-@settings(max_examples=100, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(told=recipes())
 def test_a_recipe_makes_a_set_or_is_refused(tiny: Store, told: dict[str, Any]):
     with suppress(ValidationError, InputError), TemporaryDirectory(dir=MEMORY) as out:
@@ -168,3 +170,5 @@ def test_a_recipe_makes_a_set_or_is_refused(tiny: Store, told: dict[str, Any]):
         event("a set")
         assert all(stream.num_rows for stream in manifest.files.values())
         assert manifest.files
+        run, val = Path(tiny.url), Path(tiny.url).parent / "val.jsonl"
+        assert not list(problems(Path(out), [run], [val] if manifest.inputs.evaluation else []))
