@@ -129,6 +129,11 @@ REPLACED = (
         reason="the job's id: as it was printed",
     ),
     Rule(
+        typed=r"^ray job logs --follow (.*)$",
+        instead=r"\g<0>; while ray job status \1 | grep -Eq 'PENDING|RUNNING'; do sleep 1; done",
+        reason="time: on a busy machine Ray ends the tail of a log before the job",
+    ),
+    Rule(
         typed=r'"https://\.\.\."',
         instead="\"'$AWS_ENDPOINT_URL'\"",
         reason="addresses: the S3 that is here",
