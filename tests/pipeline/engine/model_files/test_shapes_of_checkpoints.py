@@ -153,6 +153,7 @@ def test_a_pickle_with_objects_beside_the_weights_says_so(folder: Path):
     ],
 )
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.filterwarnings("ignore:TypedStorage")
 @pytest.mark.parametrize("wrap", [lambda weights: weights, lambda weights: {"model": weights}])
 def test_weights_that_are_not_dense_numbers_are_refused(
     folder: Path,
