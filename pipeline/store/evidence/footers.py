@@ -124,6 +124,8 @@ class _Rows:
 
     def statistics(self, path: list[Value], start: int, stop: int) -> Struct:
         """Of a leaf over these rows of its column; all leaves of a column are looked at once."""
+        if not path:
+            raise ValueError("a column without a name")
         name = _text(path[0])
         if (name, start, stop) not in self._columns:
             rows = self.table.select([name]).slice(start, stop - start)
