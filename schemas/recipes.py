@@ -167,9 +167,7 @@ class Mix(Frozen):
 class Pairs(Frozen):
     """Preferences: a region and its revision, or the best and the worst trace of a prompt."""
 
-    sources: tuple[Literal["revision", "group"], ...] = Field(
-        default=("revision", "group"), min_length=1
-    )
+    sources: tuple[Literal["revision", "group"], ...] = ("revision", "group")
     by: str  # a score of traces, and of drawings for revisions
     min_margin: float = Field(default=0.0, ge=0)
 
@@ -223,7 +221,7 @@ class Recipe(Frozen):
     seed: int = 0  # of every order by lot
     scorers: tuple[str, ...] = ()  # name@version, or name@version-settings
     judge: Judge | None = Field(default=None, exclude_if=lambda judge: judge is None)
-    tasks: tuple[str, ...] = Field(default=ROLES, min_length=1)  # sft only
+    tasks: tuple[str, ...] = ROLES  # sft only
     pictures: Literal["required", "tokens"] = "required"  # tokens: rows may lack their canvas
     filters: tuple[Filter, ...] = ()
     agreement: Agreement | None = None

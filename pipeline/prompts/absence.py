@@ -130,18 +130,18 @@ def _is_body_part(ahead: Sequence[Piece], lexicon: Lexicon) -> bool:
 
 def goes_on_as_list(ahead: Sequence[Piece]) -> bool:
     """Whether nouns and commas lead to an "and"."""
-    for piece in ahead:
-        if piece in (Join.AND, Join.OR):
-            return True
-        if not isinstance(piece, NounPhrase) and piece is not Join.COMMA:
-            return False
-    return False
+    return _leads_to(ahead, (Join.AND, Join.OR))
 
 
 def _has_or(ahead: Sequence[Piece]) -> bool:
     """Whether a list goes on to an "or": "no cats, dogs or birds"."""
+    return _leads_to(ahead, (Join.OR, Join.NO))
+
+
+def _leads_to(ahead: Sequence[Piece], ends: Sequence[Join]) -> bool:
+    """Whether nothing but nouns and commas stand before one of these."""
     for piece in ahead:
-        if piece in (Join.OR, Join.NO):
+        if piece in ends:
             return True
         if not isinstance(piece, NounPhrase) and piece is not Join.COMMA:
             return False

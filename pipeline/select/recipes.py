@@ -69,7 +69,7 @@ def _read_text(path: str) -> str:
 def read_recipe(text: str, *, origin: str) -> Recipe:
     """Check and read a recipe. `origin` is for the message."""
     try:
-        return Recipe.model_validate(parse_toml(text))
+        recipe = Recipe.model_validate(parse_toml(text))
     except ValidationError as error:
         lines = []
         for problem in error.errors():
@@ -81,6 +81,21 @@ def read_recipe(text: str, *, origin: str) -> Recipe:
         raise InputError(f"recipe {origin} cannot be used:\n" + "\n".join(lines)) from error
     except ValueError as error:
         raise InputError(f"recipe {origin} is not valid TOML: {error}") from error
+    _check_asks_for_rows(recipe, origin)
+    return recipe
+
+
+def _check_asks_for_rows(recipe: Recipe, origin: str) -> None:
+    """No rule of recipes themselves: manifests of older sets may hold one that is refused here."""
+    empty = {
+        "tasks": recipe.kind is SetKind.SFT and not recipe.tasks,
+        "[pairs] sources": recipe.pairs is not None and not recipe.pairs.sources,
+    }
+    if names := [name for name, is_empty in empty.items() if is_empty]:
+        raise InputError(
+            f"recipe {origin} has an empty list for {' and '.join(names)}, so there would be no "
+            "rows; name at least one, or leave it out for all"
+        )
 
 
 def with_evaluation_column(recipe: Recipe, column: str | None) -> Recipe:
